@@ -1,0 +1,304 @@
+/**
+ * Where the stages meet. Stages (journal, broker, sources, transform, uplink, http) import nothing of each other, only this file;
+ * gateway.ts joins them. Everything here is called from the event loop's thread and never throws for what came from outside.
+ *
+ *   sources -> Intake -> (transform) -> Publisher.publish -> Store.commit -> durable -> Outcome back to the source
+ *                                          |-> Forwarding (uplink) : which lanes take this topic
+ *                                          |-> Routing (transform) : which routes derive messages from it
+ *   uplink <- UplinkQueue <- Store                uplink -> Publisher.publish (commands from the cloud)
+ */
+import type { TidegateError } from "./errors.ts";
+import type { Message, Qos } from "./message.ts";
+
+// ---------------------------------------------------------------- into the broker
+
+/**
+ * What became of a publish, known at once.
+ * - accepted: `group` is the commit group that must be durable before the sender may be told; 0 means nothing durable took it, tell at once.
+ * - refused: nothing happened at all (not delivered, not retained, queued nowhere), so a retry makes no duplicate.
+ */
+export type PublishResult =
+  | { readonly accepted: true; readonly group: number }
+  | { readonly accepted: false; readonly reason: RefusalReason };
+
+/** full: a reject-newest queue or the store is full. failed: the disk does not take writes. invalid: not a topic that can be published to. */
+export type RefusalReason = "full" | "failed" | "invalid";
+
+/** The broker as everything that is not an MQTT client sees it. */
+export interface Publisher {
+  /** Takes a message in: routes, retained, subscribers, durable queues. Synchronous, so arrival order is kept. */
+  publish(message: Message): PublishResult;
+  /**
+   * Calls back once when `group` is durable (true) or can no longer become so (false: the store failed or closes). Group 0 and groups
+   * already durable call back at once, synchronously. Callbacks come in group order, and in call order within a group.
+   */
+  whenDurable(group: number, settled: (durable: boolean) => void): void;
+  /** Delivers matching messages to a handler inside the gateway, at most once. The handler must not throw and must be quick. Returns the unsubscribe. */
+  subscribe(filter: string, handler: (message: Message) => void): () => void;
+}
+
+// ---------------------------------------------------------------- readings of devices
+
+/** One frame or datagram of a device, before decoding. `payload` belongs to the receiver (it is not reused by the source). */
+export interface Reading {
+  readonly source: string;
+  readonly payload: Uint8Array;
+  /** CoAP Content-Format number (RFC 7252 section 12.3), when there was one. */
+  readonly contentFormat?: number | undefined;
+  /** Extra names for the topic template besides the decoded fields, e.g. `path` of a CoAP request. Already checked with `topicLevel` where they need it. */
+  readonly variables?: Readonly<Record<string, string>> | undefined;
+}
+
+/** What became of a reading. `value` is the decoded reading, from which a serial ACK takes its fields. */
+export type ReadingOutcome =
+  | { readonly kind: "durable"; readonly value: unknown }
+  | { readonly kind: "refused"; readonly reason: RefusalReason }
+  /** The bytes do not match the codec, or the topic template cannot be filled: sending them again will not help. */
+  | { readonly kind: "undecodable"; readonly why: string };
+
+/** Where sources put what they received; made by gateway.ts out of transform and broker. */
+export interface Intake {
+  /** `settled` is called exactly once, possibly before `take` returns. */
+  take(reading: Reading, settled: (outcome: ReadingOutcome) => void): void;
+}
+
+/** A source: owns its port or socket, reconnects by itself until `stop`. */
+export interface Source {
+  readonly name: string;
+  /** Resolves when it listens or has begun to try; rejects (TG_LISTEN) only where a server's address cannot be opened. */
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  state(): SourceState;
+}
+
+export interface SourceState {
+  readonly name: string;
+  readonly type: "serial" | "coap" | "coap-server";
+  readonly link: "idle" | "connecting" | "up" | "down" | "stopped";
+  /** Why it is not up, for people. */
+  readonly problem?: string | undefined;
+  /** Readings whose acknowledgement went out (serial, coap-server), or that are durable (coap observations). */
+  readonly accepted: number;
+  /** Frames, datagrams or readings that were not taken, by reason. */
+  readonly dropped: Readonly<Record<string, number>>;
+}
+
+// ---------------------------------------------------------------- transform
+
+/** Turns bytes into a plain JSON value. @throws TidegateError TG_DECODE, with offset and field in the message. */
+export interface Codec {
+  readonly name: string;
+  decode(payload: Uint8Array): unknown;
+  /** @throws TidegateError TG_DECODE when a field is missing or out of range. */
+  encode(value: unknown): Uint8Array;
+}
+
+/** The routes that derive messages from a topic. Asked once per topic; the answer is cached with the topic until `onChange`. */
+export interface Routing {
+  routesFor(topic: string): readonly Route[];
+}
+
+export interface Route {
+  readonly name: string;
+  /** The messages made of this one; an empty array drops. Never throws: failures are counted and, by `onError`, dropped or passed. */
+  apply(message: Message): readonly Message[];
+}
+
+// ---------------------------------------------------------------- uplinks, as the broker sees them
+
+/** Which uplinks take a topic. Asked once per topic; the answer is cached with the topic. */
+export interface Forwarding {
+  forwardsFor(topic: string): readonly Forward[];
+}
+
+export type Forward =
+  /** Stored in a lane at acceptance and sent from there. */
+  | {
+      readonly kind: "stored";
+      readonly uplink: string;
+      readonly lane: number;
+      readonly rule: number;
+      readonly ttlMs: number | undefined;
+      /** With reject-newest a full queue refuses the publisher. */
+      readonly whenFull: "drop-oldest" | "reject-newest";
+    }
+  /** `qos: 0` rules: handed to the link if it is up now, else counted as dropped; never stored. */
+  | { readonly kind: "live"; readonly uplink: string; send(message: Message): void };
+
+/** One uplink queue's message, ready to send. Durable when handed out. */
+export interface QueuedMessage {
+  readonly position: number;
+  readonly lane: number;
+  readonly priority: number;
+  /** This uplink's own number, given at acceptance; with gateway id and epoch it is the message's identity. */
+  readonly seq: number;
+  /** Id of the forward rule that was in force when it was accepted; see Store.ruleDefinition. */
+  readonly rule: number;
+  /** Store clock at acceptance; compare with Store.nowMs(). */
+  readonly acceptedAtMs: number;
+  /** Wall clock at acceptance, ms since 1970. */
+  readonly wallMs: number;
+  readonly message: Message;
+}
+
+/** All lanes of one uplink. Only durable messages come out; what expired (ttl, maxAge) is skipped and counted inside. */
+export interface UplinkQueue {
+  readonly name: string;
+  /** The lane of a priority, 0-9; made durable when new. */
+  lane(priority: number): number;
+  /** The next message by priority then age, or undefined: `readable` fires when there is one again. */
+  next(): QueuedMessage | undefined;
+  /** One listener. Fired at most once per `next() === undefined`. */
+  onReadable(listener: () => void): void;
+  /** The cloud has it (or `dropped` says why it will never): it no longer waits. Durable within a second; a crash before that repeats it. */
+  settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large"): void;
+  /** After a lost link: everything handed out and not settled comes out again, in order. */
+  rewind(): void;
+  stats(): UplinkQueueStats;
+}
+
+export interface UplinkQueueStats {
+  readonly messages: number;
+  readonly bytes: number;
+  /** Store clock of the oldest waiting message; undefined when empty. */
+  readonly oldestAcceptedAtMs: number | undefined;
+  readonly dropped: Readonly<Record<string, number>>;
+}
+
+// ---------------------------------------------------------------- the store
+
+export interface Taker {
+  readonly lane: number;
+  readonly rule: number;
+  readonly ttlMs: number | undefined;
+}
+
+/** What a message is about to need; asked before any effect. */
+export interface Admission {
+  /** Payload plus topic plus properties, of all messages of this publish. */
+  readonly bytes: number;
+  /** Uplinks that would take it with whenFull reject-newest. */
+  readonly rejectNewest: readonly string[];
+}
+
+/** A message read back. */
+export interface StoredMessage {
+  readonly position: number;
+  readonly acceptedAtMs: number;
+  readonly wallMs: number;
+  readonly message: Message;
+}
+
+/** What can be written in one commit. Each call is an absolute, idempotent statement; all of one commit share one group. */
+export interface Txn {
+  /** Writes a message; returns its position. Takers get their seq here. The payload is copied at once. */
+  message(message: Message, takers: readonly Taker[]): number;
+  /** A queue (session, shared group) waits for the message at `position`. `meta` is the queue's own small number (0-255: qos, retain...). Returns its ordinal, rising by 1 from 1. */
+  reference(queue: string, position: number, meta: number): number;
+  /** The reference no longer waits. Unknown ordinals are ignored. */
+  release(queue: string, ordinal: number): void;
+  /** The queue and all its references go. */
+  dropQueue(queue: string): void;
+  /** `topic`'s retained value is the message at `position`. Pins it. */
+  retain(topic: string, position: number): void;
+  unretain(topic: string): void;
+  put(map: string, key: string, value: Uint8Array): void;
+  delete(map: string, key: string): void;
+}
+
+/** References in ordinal order. */
+export interface ReferenceQueue {
+  readonly name: string;
+  readonly size: number;
+  readonly bytes: number;
+  /** Ordinal that the next reference will get. */
+  readonly nextOrdinal: number;
+  /** Ordinal and meta of the oldest that waits. */
+  oldest(): { readonly ordinal: number; readonly meta: number } | undefined;
+  /**
+   * Messages with ordinal > `after`, at most so many and so many bytes (at least one when any is waiting). A rotten record is skipped,
+   * released and counted. Payloads may come from RAM or disk; the order is by ordinal. Not yet durable references are included.
+   */
+  read(after: number, limits: { messages: number; bytes: number }): Promise<ReferencedMessage[]>;
+}
+
+export interface ReferencedMessage extends StoredMessage {
+  readonly ordinal: number;
+  readonly meta: number;
+  /** The group that must be durable before a QoS 2 copy may go out. */
+  readonly group: number;
+}
+
+export interface Store {
+  /** Rises with each new or restored data folder; with gateway id and seq it identifies a message for ever. */
+  readonly epoch: number;
+  /** Position that the next record will get. What is below was accepted before now. */
+  readonly head: number;
+  readonly durableGroup: number;
+  /** Set once the disk refused twice: durable publishes are refused until a restart. */
+  readonly failed: TidegateError | undefined;
+  /** Store clock in ms: monotonic while running, never behind what was journalled before. */
+  nowMs(): number;
+  admit(request: Admission): "ok" | "full" | "failed";
+  /** Runs `fn` at once; reads see its effects at once; `group` is durable later. If `fn` throws, nothing of it is written and it is rethrown. */
+  commit<T>(fn: (txn: Txn) => T): { value: T; group: number };
+  /** Called with the newest durable group, once per sync. */
+  onDurable(listener: (group: number) => void): void;
+  /** Called once, when `failed` is set. */
+  onFailed(listener: (error: TidegateError) => void): void;
+  /** The queue of an uplink; made when new. */
+  uplink(name: string, limits: UplinkLimits): UplinkQueue;
+  /** A durable id for a forward rule's definition (JSON text); the same text gives the same id. */
+  rule(uplink: string, definition: string): number;
+  ruleDefinition(id: number): string | undefined;
+  /** Undefined when nothing was ever referenced under that name. */
+  references(name: string): ReferenceQueue | undefined;
+  referenceNames(): Iterable<string>;
+  retained(): Iterable<readonly [topic: string, position: number]>;
+  /** The message at a position that is pinned (reference, retained); undefined when it is gone or rotten. */
+  read(position: number): Promise<StoredMessage | undefined>;
+  get(map: string, key: string): Uint8Array | undefined;
+  entries(map: string): Iterable<readonly [key: string, value: Uint8Array]>;
+  stats(): StoreStats;
+  close(): Promise<void>;
+}
+
+export interface UplinkLimits {
+  readonly maxBytes: number;
+  readonly maxAgeMs: number;
+  readonly whenFull: "drop-oldest" | "reject-newest";
+}
+
+export interface StoreStats {
+  /** Bytes of all files of the folder. */
+  readonly bytes: number;
+  readonly segments: number;
+  readonly pendingBytes: number;
+  /** What recovery found when it opened. */
+  readonly recovery: RecoveryReport;
+}
+
+export interface RecoveryReport {
+  readonly clean: boolean;
+  readonly records: number;
+  readonly corruptRecords: number;
+  /** Bytes after the last whole group that were cut off: never acknowledged. */
+  readonly tornBytes: number;
+  readonly ms: number;
+}
+
+// ---------------------------------------------------------------- uplinks, as the outside sees them
+
+export interface UplinkState {
+  readonly name: string;
+  readonly link: "connecting" | "up" | "backoff" | "stopped";
+  /** Wall clock, ms since 1970, when it entered this state. */
+  readonly sinceMs: number;
+  readonly problem?: string | undefined;
+  readonly sent: number;
+  readonly acknowledged: number;
+  readonly inflight: number;
+  readonly queue: UplinkQueueStats;
+}
+
+export type { Qos };
