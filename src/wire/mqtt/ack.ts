@@ -1,0 +1,75 @@
+import { Cursor } from "./bytes.ts";
+import type { AckPacket, ProtocolVersion } from "./packet.ts";
+import { decodeProperties, holder } from "./properties.ts";
+import { malformed } from "./protocolError.ts";
+import { reason } from "./reasonCodes.ts";
+
+/** MQTT 5 tables 3-4 and 3-5: PUBACK and PUBREC. */
+const receiptReasons = new Set<number>([
+  reason.success,
+  reason.noMatchingSubscribers,
+  reason.unspecifiedError,
+  reason.implementationSpecificError,
+  reason.notAuthorized,
+  reason.topicNameInvalid,
+  reason.packetIdentifierInUse,
+  reason.quotaExceeded,
+  reason.payloadFormatInvalid,
+]);
+
+/** MQTT 5 tables 3-6 and 3-7: PUBREL and PUBCOMP. */
+const releaseReasons = new Set<number>([reason.success, reason.packetIdentifierNotFound]);
+
+/** First byte of the fixed header: PUBREL's flags are 2 [MQTT-3.6.1-1]. */
+const firstByte = { puback: 0x40, pubrec: 0x50, pubrel: 0x62, pubcomp: 0x70 } as const;
+
+/**
+ * PUBACK, PUBREC, PUBREL, PUBCOMP (sections 3.4 to 3.7 of both versions). MQTT 5 may leave out a reason code of 0 and empty properties.
+ * @throws ProtocolError 0x81, 0x82
+ */
+export function decodeAck(
+  kind: AckPacket["kind"],
+  buffer: Buffer,
+  body: number,
+  end: number,
+  version: ProtocolVersion,
+): AckPacket {
+  const cursor = new Cursor(buffer, body, end);
+  const packet: AckPacket = { kind, packetId: cursor.packetId(), reasonCode: 0 };
+  if (version === 5 && cursor.remaining > 0) {
+    packet.reasonCode = cursor.u8();
+    const known = kind === "puback" || kind === "pubrec" ? receiptReasons : releaseReasons;
+    if (!known.has(packet.reasonCode)) malformed(`unknown ${kind} reason code ${packet.reasonCode}`); // [MQTT-3.4.2-1]
+    if (cursor.remaining > 0) {
+      const properties = decodeProperties(cursor, holder[kind]);
+      if (properties !== undefined) packet.properties = properties;
+    }
+  }
+  cursor.finish();
+  return packet;
+}
+
+/** 4 bytes on success and in 3.1.1 (which has no reason codes), else 5. */
+export function encodeAck(
+  kind: AckPacket["kind"],
+  packetId: number,
+  reasonCode: number,
+  version: ProtocolVersion,
+): Buffer {
+  if (reasonCode === 0 || version === 4) {
+    const buffer = Buffer.allocUnsafe(4);
+    writeAck(buffer, 0, kind, packetId);
+    return buffer;
+  }
+  // MQTT 5 section 3.4.2.2.1: with a remaining length below 4 there is no property length.
+  return Buffer.from([firstByte[kind], 3, packetId >>> 8, packetId & 0xff, reasonCode]);
+}
+
+/** Writes the 4 bytes of a successful acknowledgement; returns where the next one goes. */
+export function writeAck(target: Buffer, at: number, kind: AckPacket["kind"], packetId: number): number {
+  target[at] = firstByte[kind];
+  target[at + 1] = 2;
+  target[at + 2] = packetId >>> 8;
+  target[at + 3] = packetId & 0xff;
+  return at + 4;
+}

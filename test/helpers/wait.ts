@@ -1,0 +1,14 @@
+/** Waits until `holds` gives something truthy and returns it; fails with `what` after `msMax`. The condition is polled, the time is only a bound. */
+export async function until<T>(
+  what: string,
+  holds: () => T | Promise<T>,
+  msMax = 10_000,
+): Promise<NonNullable<Exclude<T, false>>> {
+  const deadline = performance.now() + msMax;
+  for (;;) {
+    const value = await holds();
+    if (value) return value as NonNullable<Exclude<T, false>>;
+    if (performance.now() > deadline) throw new Error(`not within ${msMax} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
