@@ -1,6 +1,6 @@
 // Builds dist/: the program and firmware-sim as ESM bundles. Bundled because start-up from single files takes twice as long and 15 MB
 // more on a Pi; native packages stay outside, they find their prebuilt binaries beside themselves.
-import { chmodSync, rmSync } from "node:fs";
+import { chmodSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "esbuild";
 
@@ -15,9 +15,20 @@ const common = {
   sourcemap: true,
   legalComments: "none",
   logLevel: "warning",
-  external: ["serialport", "@serialport/*", "cbor-extract", "@lydell/node-pty", "aedes", "node-coap-client", "node-dtls-client"],
+  external: [
+    "serialport",
+    "@serialport/*",
+    "cbor-extract",
+    "@lydell/node-pty",
+    "aedes",
+    "mqtt",
+    "node-coap-client",
+    "node-dtls-client",
+  ],
   // CommonJS packages inside an ESM bundle still call require for node: modules.
-  banner: { js: 'import { createRequire as tidegateCreateRequire } from "node:module";\nconst require = tidegateCreateRequire(import.meta.url);' },
+  banner: {
+    js: 'import { createRequire as tidegateCreateRequire } from "node:module";\nconst require = tidegateCreateRequire(import.meta.url);',
+  },
 };
 
 rmSync(join(root, "dist"), { recursive: true, force: true });
@@ -28,3 +39,16 @@ await build({
   outdir: "dist/firmware-sim",
 });
 chmodSync(join(root, "dist/main.js"), 0o755);
+
+// The config's JSON Schema, for editors, made of the definitions that check it.
+const { outputFiles } = await build({
+  ...common,
+  splitting: false,
+  sourcemap: false,
+  write: false,
+  entryPoints: ["src/config/schema.ts"],
+});
+const { configJsonSchema } = await import(
+  `data:text/javascript;base64,${Buffer.from(outputFiles[0].text.replace(common.banner.js, "")).toString("base64")}`
+);
+writeFileSync(join(root, "dist/tidegate.schema.json"), `${JSON.stringify(configJsonSchema(), null, 2)}\n`);

@@ -38,7 +38,11 @@ export interface PeerProcess {
 }
 
 export function startPeer(program: string, args: string[], input?: string | Buffer): PeerProcess {
-  const child = spawn(program, args, { env: { ...process.env, PATH: peerPath }, stdio: ["pipe", "pipe", "pipe"] });
+  // Programs in C keep what they print to a pipe until 4 KiB are together: stdbuf makes it line by line.
+  const child = spawn("stdbuf", ["-oL", program, ...args], {
+    env: { ...process.env, PATH: peerPath },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
   let output = "";
   child.stdout.on("data", (chunk) => (output += chunk));
   child.stderr.on("data", (chunk) => (output += chunk));

@@ -1,0 +1,170 @@
+import { Ring } from "../base/ring.ts";
+
+/** The four acknowledgements as the first byte of their packet (MQTT section 2.1). */
+export const ackByte = { puback: 0x40, pubrec: 0x50, pubrel: 0x62, pubcomp: 0x70 } as const;
+export type AckByte = (typeof ackByte)[keyof typeof ackByte];
+
+/** A connection, as the ledger sees it. */
+export interface AckTarget {
+  /** False once closed or taken over: what still waits for it is forgotten. */
+  readonly open: boolean;
+  /** Newest group that an acknowledgement of this connection waits for. Kept by the ledger. */
+  lastGroup: number;
+  /** Acknowledgements that wait. Kept by the ledger. */
+  waitingAcks: number;
+  writeAck(kind: AckByte, packetId: number, reasonCode: number): void;
+  /** After a group's acknowledgements for it were written. */
+  acksSettled(): void;
+  /** The group will never be durable: nothing of it may be acknowledged. */
+  storeLost(): void;
+}
+
+interface GroupAcks {
+  group: number;
+  readonly targets: AckTarget[];
+  readonly kinds: AckByte[];
+  readonly packetIds: number[];
+  readonly reasonCodes: number[];
+}
+
+interface Waiter {
+  readonly group: number;
+  readonly settled: (durable: boolean) => void;
+}
+
+const waitersMax = 32_768;
+const lateWaitersMax = 1024;
+
+/**
+ * Who is told what once a commit group is durable. Acknowledgements leave each connection in the order of its packets: one that
+ * waits for nothing still queues behind those of its connection that do.
+ */
+export class AckLedger {
+  #durable: number;
+  #lost = false;
+  #groups: GroupAcks[] = [];
+  readonly #pool: GroupAcks[] = [];
+  readonly #waiters = new Ring<Waiter>(waitersMax);
+  /** Waiters of groups older than the newest one waited for; rare, so a sorted array will do. */
+  #newestWaited = 0;
+  #late: Waiter[] = [];
+
+  /** @param durable the store's durable group now. */
+  constructor(durable: number) {
+    this.#durable = durable;
+  }
+
+  get durableGroup(): number {
+    return this.#durable;
+  }
+
+  /** Writes the acknowledgement now, or when `group` is durable. @param group 0: nothing durable took the message. */
+  add(target: AckTarget, kind: AckByte, packetId: number, reasonCode: number, group: number): void {
+    const due = Math.max(group, target.lastGroup);
+    if (due <= this.#durable) {
+      target.writeAck(kind, packetId, reasonCode);
+      return;
+    }
+    if (this.#lost) {
+      target.storeLost();
+      return;
+    }
+    target.lastGroup = due;
+    target.waitingAcks += 1;
+    const acks = this.#acksOf(due);
+    acks.targets.push(target);
+    acks.kinds.push(kind);
+    acks.packetIds.push(packetId);
+    acks.reasonCodes.push(reasonCode);
+  }
+
+  /** See Publisher.whenDurable. Bounded: beyond 32,768 waiting callbacks a new one is told false. */
+  whenDurable(group: number, settled: (durable: boolean) => void): void {
+    if (group <= this.#durable) {
+      settled(true);
+      return;
+    }
+    if (this.#lost) {
+      settled(false);
+      return;
+    }
+    const waiter = { group, settled };
+    if (group >= this.#newestWaited) {
+      this.#newestWaited = group;
+      if (!this.#waiters.push(waiter)) settled(false);
+    } else if (this.#late.length >= lateWaitersMax) {
+      settled(false);
+    } else {
+      this.#late.push(waiter);
+      this.#late.sort((a, b) => a.group - b.group); // stable: call order within a group
+    }
+  }
+
+  /** All groups up to `group` are durable. */
+  settle(group: number): void {
+    if (group <= this.#durable) return;
+    this.#durable = group;
+    let done = 0;
+    for (const acks of this.#groups) {
+      if (acks.group > group) break;
+      this.#write(acks);
+      done += 1;
+    }
+    if (done > 0) this.#groups.splice(0, done);
+    this.#settleWaiters(group, true);
+  }
+
+  /** No further group will become durable. */
+  lose(): void {
+    this.#lost = true;
+    for (const acks of this.#groups) {
+      for (const target of acks.targets) if (target.open) target.storeLost();
+    }
+    this.#groups = [];
+    this.#settleWaiters(Number.POSITIVE_INFINITY, false);
+  }
+
+  #write(acks: GroupAcks): void {
+    const { targets, kinds, packetIds, reasonCodes } = acks;
+    for (let at = 0; at < targets.length; at += 1) {
+      const target = targets[at];
+      if (target === undefined) continue;
+      target.waitingAcks -= 1;
+      if (target.open) target.writeAck(kinds[at] ?? ackByte.puback, packetIds[at] ?? 0, reasonCodes[at] ?? 0);
+    }
+    for (const target of targets) if (target.open) target.acksSettled();
+    targets.length = kinds.length = packetIds.length = reasonCodes.length = 0;
+    if (this.#pool.length < 4) this.#pool.push(acks);
+  }
+
+  #acksOf(group: number): GroupAcks {
+    // Nearly always the newest group; a connection's lastGroup may be an older one.
+    for (let at = this.#groups.length - 1; at >= 0; at -= 1) {
+      const acks = this.#groups[at];
+      if (acks?.group === group) return acks;
+      if (acks !== undefined && acks.group < group) return this.#insert(at + 1, group);
+    }
+    return this.#insert(0, group);
+  }
+
+  #insert(at: number, group: number): GroupAcks {
+    const acks = this.#pool.pop() ?? { group, targets: [], kinds: [], packetIds: [], reasonCodes: [] };
+    acks.group = group;
+    this.#groups.splice(at, 0, acks);
+    return acks;
+  }
+
+  #settleWaiters(group: number, durable: boolean): void {
+    for (;;) {
+      const late = this.#late[0];
+      const next = this.#waiters.peek();
+      if (late !== undefined && late.group <= group && (next === undefined || late.group < next.group)) {
+        this.#late.shift();
+        late.settled(durable);
+      } else if (next !== undefined && next.group <= group) {
+        this.#waiters.shift();
+        next.settled(durable);
+      } else return;
+    }
+  }
+}

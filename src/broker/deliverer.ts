@@ -1,0 +1,127 @@
+import type { Message } from "../base/message.ts";
+import type { ProtocolVersion } from "../wire/mqtt/packet.ts";
+import type { BrokerMetrics } from "./metrics.ts";
+import { lowerQos, PublishFrames } from "./publishFrames.ts";
+import type { Session } from "./session.ts";
+import type { Delivery, TopicEntry } from "./topicEntry.ts";
+
+/** Hands a message to everybody inside this process who wants it. */
+export class Deliverer {
+  readonly #metrics: BrokerMetrics;
+  readonly #nowMs: () => number;
+  /** Taken while in use: a handler may publish, so deliveries nest. */
+  #spare: PublishFrames | undefined;
+
+  /** @param nowMs the store's clock */
+  constructor(metrics: BrokerMetrics, nowMs: () => number) {
+    this.#metrics = metrics;
+    this.#nowMs = nowMs;
+  }
+
+  /** @param ordinals by index in targets, of durable references in `group`; undefined: none were made */
+  deliver(
+    message: Message,
+    entry: TopicEntry,
+    targets: readonly Delivery[],
+    publisher: Session | undefined,
+    ordinals: readonly number[] | undefined,
+    group: number,
+  ): void {
+    const frames = this.#framesOf(message);
+    for (let at = 0; at < targets.length; at += 1) {
+      const target = targets[at];
+      if (target === undefined) continue;
+      const delivery = target.own !== undefined && target.session === publisher ? target.own : target;
+      if (delivery !== null) this.#deliverTo(delivery, frames, ordinals?.[at] ?? 0, group);
+    }
+    for (const handler of entry.handlers) handler(message);
+    for (const forward of entry.live) forward.send(message);
+    this.#giveBack(frames);
+  }
+
+  /**
+   * The fast lane: a QoS 0 PUBLISH whose topic needs nothing else goes to its subscribers as the bytes it came in; only for those with
+   * another version or with subscription identifiers it is encoded anew.
+   */
+  pass(
+    entry: TopicEntry,
+    buffer: Buffer,
+    start: number,
+    payloadStart: number,
+    end: number,
+    version: ProtocolVersion,
+    publisher: Session,
+  ): void {
+    let frames: PublishFrames | undefined;
+    let sent = 0;
+    const { deliveries } = entry;
+    for (let at = 0; at < deliveries.length; at += 1) {
+      let delivery = deliveries[at];
+      if (delivery?.own !== undefined && delivery.session === publisher) delivery = delivery.own ?? undefined;
+      if (delivery === undefined) continue;
+      const link = delivery.session.link;
+      if (link === undefined || link.version !== version || delivery.ids !== undefined || link.outbox.full) {
+        frames ??= this.#framesOf({
+          topic: entry.topic,
+          payload: buffer.subarray(payloadStart, end),
+          qos: 0,
+          retain: false,
+          source: publisher.source,
+        });
+        this.#send(delivery, frames, false, 0, 0);
+      } else if (end - start > link.packetSizeMax) {
+        this.#metrics.dropped("too-large").value += 1;
+      } else {
+        link.outbox.append(buffer, start, end);
+        sent += 1;
+      }
+    }
+    this.#metrics.sent[0].value += sent;
+    if (frames !== undefined) this.#giveBack(frames);
+  }
+
+  /** A retained message for a new subscription. */
+  single(message: Message, delivery: Delivery, retain: boolean, ordinal: number, group: number): void {
+    const frames = this.#framesOf(message);
+    this.#send(delivery, frames, retain, ordinal, group);
+    this.#giveBack(frames);
+  }
+
+  #framesOf(message: Message): PublishFrames {
+    const frames = this.#spare ?? new PublishFrames(this.#nowMs);
+    this.#spare = undefined;
+    frames.set(message);
+    return frames;
+  }
+
+  #giveBack(frames: PublishFrames): void {
+    frames.clear();
+    this.#spare = frames;
+  }
+
+  #deliverTo(delivery: Delivery, frames: PublishFrames, ordinal: number, group: number): void {
+    this.#send(delivery, frames, delivery.retainAsPublished && frames.message.retain, ordinal, group); // [MQTT-3.3.1-12, -13]
+  }
+
+  #send(delivery: Delivery, frames: PublishFrames, retain: boolean, ordinal: number, group: number): void {
+    const { session, ids } = delivery;
+    const qos = lowerQos(frames.message.qos, delivery.qos); // [MQTT-3.8.4-8]
+    if (qos > 0) {
+      session.outgoing.deliver(frames, qos, retain, ids, ordinal, group);
+      return;
+    }
+    const link = session.link;
+    if (link === undefined) {
+      if (ordinal === 0) this.#metrics.dropped("offline").value += 1;
+    } else if (link.outbox.full) {
+      this.#metrics.dropped("outbox-full").value += 1;
+    } else {
+      const frame = frames.frame(link.version, 0, retain, ids);
+      if (frame.length > link.packetSizeMax) this.#metrics.dropped("too-large").value += 1;
+      else {
+        link.outbox.append(frame, 0, frame.length);
+        this.#metrics.sent[0].value += 1;
+      }
+    }
+  }
+}

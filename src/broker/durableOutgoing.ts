@@ -1,0 +1,324 @@
+import type { ReferencedMessage, ReferenceQueue, Store, Txn } from "../base/contracts.ts";
+import type { Message, Qos } from "../base/message.ts";
+import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
+import { type AckLedger, ackByte } from "./ackLedger.ts";
+import { Fifo } from "./fifo.ts";
+import type { BrokerMetrics } from "./metrics.ts";
+import type { BrokerLimits } from "./options.ts";
+import { type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
+import { clientKey, mapNames, queueName, type References } from "./references.ts";
+import type { Link, Outgoing, Session } from "./session.ts";
+
+export interface DurableDeps {
+  readonly store: Store;
+  readonly ledger: AckLedger;
+  readonly references: References;
+  readonly metrics: BrokerMetrics;
+  readonly limits: BrokerLimits;
+  /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. */
+  readonly idsFor: (session: Session, topic: string) => readonly number[] | undefined;
+}
+
+interface Item {
+  readonly ordinal: number;
+  readonly message: Message;
+  readonly qos: Qos;
+  readonly retain: boolean;
+  readonly acceptedAtMs: number;
+  readonly group: number;
+}
+
+interface Sent {
+  readonly ordinal: number;
+  next: "puback" | "pubrec" | "pubcomp";
+}
+
+const idCount = 65_535;
+const readBytes = 256 * 1024;
+
+/** A reference's meta byte. */
+export const metaOf = (qos: Qos, retain: boolean): number => qos | (retain ? 4 : 0);
+
+/**
+ * Delivery of a session that outlives its connection. Every message is a reference in the store first; its ordinal k gives the packet
+ * id 1 + k % 65535, so ids survive a crash unwritten. While there are references not read yet, live messages are only referenced,
+ * so nothing overtakes.
+ *
+ *   ordinals   1 ... | sent, unacknowledged | ready | ... not read ... | next
+ *                                                   ^ #cursor
+ */
+export class DurableOutgoing implements Outgoing {
+  readonly #session: Session;
+  readonly #deps: DurableDeps;
+  readonly #queue: string;
+  /** In ordinal order. */
+  readonly #inflight = new Map<number, Sent>();
+  readonly #ready = new Fifo<Item>();
+  /** Ordinals of QoS 2 messages whose PUBREC came: their PUBLISH must not be sent again [MQTT-4.3.3-6]. */
+  readonly #recSeen = new Set<number>();
+  #cursor = 0;
+  /** All references up to here that were not read were dropped. */
+  #droppedUpTo = 0;
+  /** Newest ordinal that any connection was sent: DUP is set up to here. */
+  #sentUpTo: number;
+  #sentBefore = 0;
+  /** Changes with each connection, so that an old read cannot disturb a new one. */
+  #epoch = 0;
+  #reading = false;
+  #awaitingGroup = false;
+
+  /** @param sentUpTo newest ordinal that may have been sent in an earlier run */
+  constructor(session: Session, deps: DurableDeps, sentUpTo: number, recSeen: readonly number[]) {
+    this.#session = session;
+    this.#deps = deps;
+    this.#queue = queueName(session.clientId);
+    this.#sentUpTo = sentUpTo;
+    for (const ordinal of recSeen) this.#recSeen.add(ordinal);
+  }
+
+  get inflight(): number {
+    return this.#inflight.size;
+  }
+
+  get waiting(): number {
+    return Math.max(0, this.#deps.references.waiting(this.#queue) - this.#inflight.size);
+  }
+
+  get sentUpTo(): number {
+    return this.#sentUpTo;
+  }
+
+  /** Ordinals of QoS 2 messages whose PUBREC came. */
+  recSeenOrdinals(): Iterable<number> {
+    return this.#recSeen;
+  }
+
+  /**
+   * Room for one more reference, by dropping the oldest that is not on its way where the policy says so. False: this one is dropped.
+   * Has commits of its own, so it must be called before the one that adds the reference.
+   */
+  makeRoom(bytes: number): boolean {
+    if (!this.#isFull(bytes)) return true;
+    const { references, limits, metrics } = this.#deps;
+    references.flush();
+    while (this.#isFull(bytes)) {
+      const victim = limits.session.whenFull === "drop-oldest" && bytes <= limits.session.maxBytes ? this.#victim() : 0;
+      if (victim === 0) {
+        metrics.dropped("queue-full").value += 1;
+        return false;
+      }
+      if (references.releaseNow(this.#queue, victim)) metrics.dropped("queue-full").value += 1;
+      else if (this.#session.link === undefined) return false;
+    }
+    return true;
+  }
+
+  /** Makes the session wait for a stored message; returns the ordinal. */
+  reference(txn: Txn, position: number, qos: Qos, retain: boolean): number {
+    return this.#deps.references.add(txn, this.#queue, position, metaOf(qos, retain));
+  }
+
+  deliver(
+    frames: PublishFrames,
+    qos: Qos,
+    retain: boolean,
+    ids: readonly number[] | undefined,
+    ordinal: number,
+    group: number,
+  ): void {
+    const link = this.#session.link;
+    if (link === undefined || ordinal === 0 || this.#reading || this.#cursor !== ordinal - 1) return;
+    const room = this.#inflight.size + this.#ready.size < link.window && !link.outbox.full;
+    if (!room) return; // it is read from the store later
+    this.#cursor = ordinal;
+    const frame = qos === 1 && this.#ready.size === 0 ? frames.frame(link.version, qos, retain, ids) : undefined;
+    if (frame === undefined || frame.length > link.packetSizeMax || !this.#idFree(ordinal)) {
+      this.#ready.push({ ordinal, message: frames.owned(), qos, retain, acceptedAtMs: frames.acceptedAtMs, group });
+      this.pump();
+      return;
+    }
+    link.outbox.appendWithId(frame, packetIdOffset(frame), this.#sending(ordinal, "puback"));
+    this.#deps.metrics.sent[1].value += 1;
+  }
+
+  puback(packetId: number): void {
+    const sent = this.#inflight.get(packetId);
+    if (sent?.next !== "puback") return;
+    this.#done(packetId, sent.ordinal);
+  }
+
+  pubrec(packetId: number, reasonCode: number): void {
+    const link = this.#session.link;
+    const sent = this.#inflight.get(packetId);
+    if (link === undefined || sent?.next === "puback") return;
+    if (reasonCode >= 0x80) {
+      if (sent === undefined) return;
+      this.#deps.metrics.dropped("client-refused").value += 1;
+      this.#done(packetId, sent.ordinal);
+      return;
+    }
+    let group = 0;
+    if (sent?.next === "pubrec") {
+      sent.next = "pubcomp";
+      this.#recSeen.add(sent.ordinal);
+      const key = clientKey(this.#session.clientId, sent.ordinal);
+      try {
+        group = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, new Uint8Array(0))).group;
+      } catch {
+        link.storeLost();
+        return;
+      }
+    }
+    this.#deps.ledger.add(link, ackByte.pubrel, packetId, sent === undefined ? 0x92 : 0, group);
+  }
+
+  pubcomp(packetId: number): void {
+    const sent = this.#inflight.get(packetId);
+    if (sent?.next !== "pubcomp") return;
+    this.#done(packetId, sent.ordinal);
+  }
+
+  attached(): void {
+    this.#deps.references.flush(); // what was acknowledged must not be read again
+    this.#epoch += 1;
+    this.#reading = this.#awaitingGroup = false;
+    this.#inflight.clear();
+    this.#ready.clear();
+    this.#cursor = this.#droppedUpTo = 0;
+    this.#sentBefore = this.#sentUpTo;
+    this.pump();
+  }
+
+  detached(): void {
+    this.#epoch += 1;
+    this.#reading = this.#awaitingGroup = false;
+    this.#inflight.clear();
+    this.#ready.clear();
+  }
+
+  pump(): void {
+    const link = this.#session.link;
+    if (link === undefined) return;
+    for (let item = this.#ready.peek(); item !== undefined; item = this.#ready.peek()) {
+      if (this.#inflight.size >= link.window || link.outbox.full || !this.#idFree(item.ordinal)) return;
+      if (item.qos === 2 && item.group > this.#deps.ledger.durableGroup) {
+        this.#pumpWhenDurable(item.group);
+        return;
+      }
+      this.#ready.shift();
+      this.#send(link, item);
+    }
+    if (this.#inflight.size < link.window && !link.outbox.full) this.#read(link);
+  }
+
+  #send(link: Link, item: Item): void {
+    const { metrics } = this.#deps;
+    if (this.#recSeen.has(item.ordinal)) {
+      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, 0);
+      return;
+    }
+    const message = unexpired(item.message, item.acceptedAtMs, this.#deps.store.nowMs());
+    const ids = this.#session.usesIds ? this.#deps.idsFor(this.#session, item.message.topic) : undefined;
+    const packetId = 1 + (item.ordinal % idCount);
+    const packet = message && publishPacket(message, item.qos, item.retain, packetId, ids);
+    const dup = item.qos > 0 && item.ordinal <= this.#sentBefore;
+    const frame = packet && encodePublish(dup ? { ...packet, dup } : packet, link.version);
+    if (frame === undefined || frame.length > link.packetSizeMax) {
+      metrics.dropped(frame === undefined ? "expired" : "too-large").value += 1;
+      this.#deps.references.release(this.#queue, item.ordinal);
+      return;
+    }
+    link.outbox.append(frame, 0, frame.length);
+    metrics.sent[item.qos].value += 1;
+    if (item.qos === 0) this.#deps.references.release(this.#queue, item.ordinal);
+    else this.#sending(item.ordinal, item.qos === 1 ? "puback" : "pubrec");
+  }
+
+  /** Takes the ordinal into the window; returns its packet id. */
+  #sending(ordinal: number, next: Sent["next"]): number {
+    const packetId = 1 + (ordinal % idCount);
+    this.#inflight.set(packetId, { ordinal, next });
+    if (ordinal > this.#sentUpTo) this.#sentUpTo = ordinal;
+    return packetId;
+  }
+
+  #done(packetId: number, ordinal: number): void {
+    this.#inflight.delete(packetId);
+    const recKey = this.#recSeen.delete(ordinal) ? clientKey(this.#session.clientId, ordinal) : undefined;
+    this.#deps.references.release(this.#queue, ordinal, recKey);
+    this.pump();
+  }
+
+  /** Two ordinals 65535 apart have the same packet id: the older one must be done first. */
+  #idFree(ordinal: number): boolean {
+    for (const oldest of this.#inflight.values()) return ordinal - oldest.ordinal < idCount;
+    return true;
+  }
+
+  #pumpWhenDurable(group: number): void {
+    if (this.#awaitingGroup) return;
+    this.#awaitingGroup = true;
+    const epoch = this.#epoch;
+    this.#deps.ledger.whenDurable(group, (durable) => {
+      if (epoch !== this.#epoch) return;
+      this.#awaitingGroup = false;
+      if (durable) this.pump();
+    });
+  }
+
+  #read(link: Link): void {
+    const queue = this.#references();
+    if (queue === undefined || this.#reading || this.#cursor >= queue.nextOrdinal - 1 || queue.size === 0) return;
+    this.#reading = true;
+    const epoch = this.#epoch;
+    const upTo = queue.nextOrdinal - 1;
+    const limits = { messages: Math.max(1, link.window - this.#inflight.size), bytes: readBytes };
+    queue.read(this.#cursor, limits).then(
+      (batch) => {
+        if (epoch === this.#epoch) this.#took(batch, upTo);
+      },
+      () => {
+        // The store counts what it cannot read; the connection ends so that the client asks again.
+        if (epoch === this.#epoch) this.#session.link?.close(0x80);
+      },
+    );
+  }
+
+  #took(batch: readonly ReferencedMessage[], upTo: number): void {
+    this.#reading = false;
+    for (const read of batch) {
+      this.#cursor = Math.max(this.#cursor, read.ordinal);
+      if (read.ordinal <= this.#droppedUpTo) continue;
+      const { ordinal, message, acceptedAtMs, group } = read;
+      const qos = (read.meta & 3) as Qos; // what metaOf wrote
+      this.#ready.push({ ordinal, message, qos, retain: (read.meta & 4) !== 0, acceptedAtMs, group });
+    }
+    if (batch.length === 0) this.#cursor = Math.max(this.#cursor, upTo); // all of them were dropped meanwhile
+    this.pump();
+  }
+
+  #references(): ReferenceQueue | undefined {
+    return this.#deps.store.references(this.#queue);
+  }
+
+  #isFull(bytes: number): boolean {
+    const { session: limits, queuedTotal } = this.#deps.limits;
+    if (this.#deps.references.total >= queuedTotal || bytes > limits.maxBytes) return true;
+    const queue = this.#references();
+    return queue !== undefined && (queue.size >= limits.maxMessages || queue.bytes + bytes > limits.maxBytes);
+  }
+
+  /** The oldest ordinal that is not on its way (online it may be a released one, then the next is tried); 0: none. */
+  #victim(): number {
+    const queue = this.#references();
+    if (queue === undefined) return 0;
+    if (this.#session.link === undefined) {
+      const oldest = queue.oldest()?.ordinal ?? 0;
+      return this.#recSeen.has(oldest) ? 0 : oldest;
+    }
+    const next = Math.max(this.#cursor, this.#droppedUpTo, (queue.oldest()?.ordinal ?? 1) - 1) + 1;
+    if (next >= queue.nextOrdinal) return 0;
+    this.#droppedUpTo = next;
+    return next;
+  }
+}

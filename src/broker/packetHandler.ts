@@ -1,0 +1,76 @@
+import { decodePacket } from "../wire/mqtt/decode.ts";
+import type { DisconnectPacket } from "../wire/mqtt/packet.ts";
+import { ProtocolError } from "../wire/mqtt/protocolError.ts";
+import { reason } from "../wire/mqtt/reasonCodes.ts";
+import { handleConnect } from "./connectHandler.ts";
+import type { Connection } from "./connection.ts";
+import type { BrokerContext } from "./context.ts";
+import { handlePublish, handlePubrel } from "./publishHandler.ts";
+import type { Session } from "./session.ts";
+import { handleSubscribe, handleUnsubscribe } from "./subscribeHandler.ts";
+
+const publishType = 3;
+
+/** One packet of a client, the scanner's current one. @throws ProtocolError */
+export function handleFrame(context: BrokerContext, connection: Connection): void {
+  const { session, scanner } = connection;
+  if (session !== undefined && scanner.first >> 4 === publishType) {
+    handlePublish(context, connection, session);
+    return;
+  }
+  const version = session === undefined ? undefined : connection.version;
+  const packet = decodePacket(scanner.buffer, scanner.first, scanner.body, scanner.end, version, "client");
+  if (packet.kind === "connect") {
+    handleConnect(context, connection, packet);
+    return;
+  }
+  if (session === undefined) throw new ProtocolError(reason.protocolError, "the first packet is not CONNECT");
+  switch (packet.kind) {
+    case "puback":
+      if (packet.reasonCode >= 0x80) context.metrics.dropped("client-refused").value += 1;
+      session.outgoing.puback(packet.packetId);
+      break;
+    case "pubrec":
+      session.outgoing.pubrec(packet.packetId, packet.reasonCode);
+      break;
+    case "pubrel":
+      handlePubrel(context, connection, session, packet.packetId);
+      return;
+    case "pubcomp":
+      session.outgoing.pubcomp(packet.packetId);
+      break;
+    case "subscribe":
+      handleSubscribe(context, connection, session, packet);
+      return;
+    case "unsubscribe":
+      handleUnsubscribe(context, connection, session, packet);
+      return;
+    case "pingreq":
+      connection.send({ kind: "pingresp" });
+      return;
+    case "disconnect":
+      handleDisconnect(context, connection, session, packet);
+      return;
+    case "auth":
+      throw new ProtocolError(reason.protocolError, "AUTH without an authentication method"); // MQTT 5 section 4.12
+    default:
+      throw new ProtocolError(reason.protocolError, `${packet.kind} from a client`);
+  }
+  connection.feed?.pump();
+}
+
+function handleDisconnect(
+  context: BrokerContext,
+  connection: Connection,
+  session: Session,
+  packet: DisconnectPacket,
+): void {
+  const seconds = packet.properties?.sessionExpirySeconds;
+  if (seconds !== undefined) {
+    if (session.expiryMs === 0 && seconds > 0) {
+      throw new ProtocolError(reason.protocolError, "a session expiry in DISCONNECT after none in CONNECT"); // section 3.14.2.2.2
+    }
+    session.expiryMs = Math.min(seconds * 1000, context.limits.sessionExpiryMaxMs);
+  }
+  connection.leave(packet.reasonCode !== 0); // a normal one discards the will [MQTT-3.14.4-3]
+}

@@ -1,0 +1,56 @@
+/** Bytes given to the store that no sync has covered yet: beyond a limit, publishers' sockets are not read. */
+export class PendingBytes {
+  readonly #high: number;
+  readonly #low: number;
+  readonly #resume: () => void;
+  #groups: number[] = [];
+  #bytesOf: number[] = [];
+  #total = 0;
+  #above = false;
+
+  /** @param high bytes; reading resumes at half of it. @param resume called when it does */
+  constructor(high: number, resume: () => void) {
+    this.#high = high;
+    this.#low = high / 2;
+    this.#resume = resume;
+  }
+
+  /** Above the limit and not yet down to half of it. */
+  get above(): boolean {
+    return this.#above;
+  }
+
+  add(group: number, bytes: number): void {
+    const last = this.#groups.length - 1;
+    if (this.#groups[last] === group) this.#bytesOf[last] = (this.#bytesOf[last] ?? 0) + bytes;
+    else {
+      this.#groups.push(group);
+      this.#bytesOf.push(bytes);
+    }
+    this.#total += bytes;
+    if (this.#total > this.#high) this.#above = true;
+  }
+
+  settle(group: number): void {
+    let done = 0;
+    while (done < this.#groups.length && (this.#groups[done] ?? 0) <= group) {
+      this.#total -= this.#bytesOf[done] ?? 0;
+      done += 1;
+    }
+    this.#groups.splice(0, done);
+    this.#bytesOf.splice(0, done);
+    if (!this.#above || this.#total > this.#low) return;
+    this.#above = false;
+    this.#resume();
+  }
+
+  /** The store failed: nothing waits for it any more. */
+  clear(): void {
+    this.#groups = [];
+    this.#bytesOf = [];
+    this.#total = 0;
+    if (!this.#above) return;
+    this.#above = false;
+    this.#resume();
+  }
+}

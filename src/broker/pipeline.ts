@@ -1,0 +1,252 @@
+import type { PublishResult, Store, Txn } from "../base/contracts.ts";
+import type { Message } from "../base/message.ts";
+import type { Deliverer } from "./deliverer.ts";
+import { DurableOutgoing } from "./durableOutgoing.ts";
+import { type Derived, expandRoutes } from "./expandRoutes.ts";
+import type { BrokerMetrics } from "./metrics.ts";
+import type { BrokerLimits } from "./options.ts";
+import type { PendingBytes } from "./pendingBytes.ts";
+import { lowerQos, messageBytes, ownedMessage } from "./publishFrames.ts";
+import { mapNames, type References } from "./references.ts";
+import type { Retained } from "./retained.ts";
+import type { Session } from "./session.ts";
+import type { TopicCache } from "./topicCache.ts";
+import type { Delivery, TopicEntry } from "./topicEntry.ts";
+
+export interface PipelineDeps {
+  readonly store: Store;
+  readonly limits: BrokerLimits;
+  readonly metrics: BrokerMetrics;
+  readonly cache: TopicCache;
+  readonly retained: Retained;
+  readonly references: References;
+  readonly pending: PendingBytes;
+  readonly deliverer: Deliverer;
+}
+
+/** One message of a publish and what is decided about it. */
+interface Item {
+  readonly message: Message;
+  readonly entry: TopicEntry;
+  /** Who gets it, shared subscriptions already given to one member. */
+  readonly targets: readonly Delivery[];
+  takers: TopicEntry["stored"];
+  /** By index in targets: ordinal of its reference; 0 none; -1 wanted. */
+  ordinals: number[] | undefined;
+  /** now: in this commit. later: QoS 0, lazily. ram: of `sys`. */
+  retain: "no" | "now" | "later" | "ram";
+  position: number;
+}
+
+const accepted0: PublishResult = { accepted: true, group: 0 };
+
+/**
+ * One publish from start to end: derive (routes), decide (admission for all of it together), write (one commit), then deliver. Before
+ * the commit nothing has happened, so a refusal leaves no trace and a retry makes no duplicate.
+ */
+export class Pipeline {
+  readonly #deps: PipelineDeps;
+  #items: readonly Item[] = [];
+  #heldKey: string | undefined;
+  readonly #write = (txn: Txn): void => this.#writeAll(txn);
+
+  constructor(deps: PipelineDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * @param publisher the session it came from, for No Local
+   * @param heldKey key of the QoS 2 id to hold with it, when its session is durable
+   */
+  publish(
+    message: Message,
+    entry: TopicEntry,
+    publisher: Session | undefined,
+    heldKey: string | undefined,
+  ): PublishResult {
+    const { deliverer } = this.#deps;
+    const simple = entry.routes.length === 0 && heldKey === undefined;
+    if (simple && !message.retain && !entry.durable && entry.stored.length + entry.shares.length === 0) {
+      deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, 0); // nothing to store: the usual case
+      return accepted0;
+    }
+    const items = this.#plan(message, entry, publisher);
+    const refused = this.#admit(message, items, heldKey);
+    if (refused !== undefined) return { accepted: false, reason: refused };
+    let group = 0;
+    if (heldKey !== undefined || items.some(needsStore)) {
+      try {
+        group = this.#commit(items, heldKey);
+      } catch {
+        this.#deps.metrics.dropped("refused").value += 1;
+        return { accepted: false, reason: "failed" };
+      }
+    }
+    for (const item of items) this.#finish(item, publisher, group);
+    return group === 0 ? accepted0 : { accepted: true, group };
+  }
+
+  #plan(message: Message, entry: TopicEntry, publisher: Session | undefined): Item[] {
+    const items = [this.#item({ message, entry }, publisher)];
+    if (entry.routes.length === 0) return items;
+    const { cache, metrics, limits } = this.#deps;
+    for (const derived of expandRoutes(message, entry, { cache, metrics, levelsMax: limits.maxTopicLevels })) {
+      items.push(this.#item(derived, undefined));
+    }
+    return items;
+  }
+
+  #item({ message, entry }: Derived, publisher: Session | undefined): Item {
+    const { queueQos0 } = this.#deps.limits.session;
+    const { retained } = this.#deps;
+    let targets = entry.deliveries;
+    if (entry.shares.length > 0) {
+      const picked = entry.shares.map((group) => group.pick()).filter((delivery) => delivery !== undefined);
+      targets = [...targets, ...picked];
+    }
+    if (publisher !== undefined && targets.some((target) => target.own !== undefined && target.session === publisher)) {
+      targets = targets.flatMap((target) => (target.session === publisher ? ownOf(target) : [target]));
+    }
+    const item: Item = { message, entry, targets, takers: [], ordinals: undefined, retain: "no", position: 0 };
+    const isSys = message.source === "sys"; // never journalled
+    if (message.retain && this.#retainable(message)) {
+      if (isSys) item.retain = "ram";
+      else if (message.qos === 0) item.retain = "later";
+      // Removing what is not there stores nothing.
+      else item.retain = message.payload.length > 0 || retained.isStored(message.topic) ? "now" : "no";
+    }
+    if (isSys) return item;
+    if (entry.stored.length > 0) item.takers = takersOf(message, entry);
+    for (let at = 0; at < targets.length; at += 1) {
+      const target = targets[at];
+      if (target?.session.durable !== true) continue;
+      const qos = Math.min(message.qos, target.qos);
+      if (qos === 0 && (!queueQos0 || target.session.link !== undefined)) continue;
+      item.ordinals ??= new Array(targets.length).fill(0);
+      item.ordinals[at] = -1;
+    }
+    return item;
+  }
+
+  #retainable(message: Message): boolean {
+    if (this.#deps.retained.hasRoom(message.topic, message)) return true;
+    this.#deps.metrics.dropped("retained-full").value += 1;
+    return false;
+  }
+
+  /** Undefined: go on, with what is left of the items when the publisher cannot be told (QoS 0). */
+  #admit(original: Message, items: readonly Item[], heldKey: string | undefined): "full" | "failed" | undefined {
+    const { store, metrics } = this.#deps;
+    let bytes = heldKey === undefined ? 0 : 64;
+    let rejectNewest: string[] | undefined;
+    for (const item of items) {
+      if (needsStore(item)) bytes += messageBytes(item.message);
+      for (const forward of item.takers) {
+        if (forward.whenFull === "reject-newest") {
+          rejectNewest ??= [];
+          rejectNewest.push(forward.uplink);
+        }
+      }
+    }
+    if (bytes === 0) return undefined;
+    const verdict = store.admit({ bytes, rejectNewest: rejectNewest ?? [] });
+    if (verdict === "ok") return undefined;
+    if (original.qos > 0) {
+      metrics.dropped("refused").value += 1;
+      return verdict;
+    }
+    for (const item of items) this.#reduce(item);
+    return undefined;
+  }
+
+  /** QoS 0 in need: local delivery goes on; copies that find no room are dropped, each counted. */
+  #reduce(item: Item): void {
+    const { store, metrics } = this.#deps;
+    if (!needsStore(item)) return;
+    const bytes = messageBytes(item.message);
+    if (item.takers.length > 0) {
+      const fitting = item.takers.filter(
+        (forward) =>
+          forward.whenFull !== "reject-newest" || store.admit({ bytes, rejectNewest: [forward.uplink] }) === "ok",
+      );
+      metrics.dropped("uplink-full").value += item.takers.length - fitting.length;
+      item.takers = fitting;
+    }
+    if (!needsStore(item) || store.admit({ bytes, rejectNewest: [] }) === "ok") return;
+    metrics.dropped("store-full").value += 1;
+    item.takers = [];
+    item.ordinals = undefined;
+    if (item.retain === "now") item.retain = "later";
+  }
+
+  #commit(items: readonly Item[], heldKey: string | undefined): number {
+    for (const item of items) this.#makeRoom(item);
+    this.#items = items;
+    this.#heldKey = heldKey;
+    const { group } = this.#deps.store.commit(this.#write);
+    this.#items = [];
+    let bytes = 0;
+    for (const item of items) if (item.position > 0) bytes += messageBytes(item.message);
+    this.#deps.pending.add(group, bytes);
+    return group;
+  }
+
+  /** Sessions at their limit make room before the commit, or give this message up. */
+  #makeRoom(item: Item): void {
+    if (item.ordinals === undefined) return;
+    const bytes = messageBytes(item.message);
+    for (let at = 0; at < item.ordinals.length; at += 1) {
+      const outgoing = item.targets[at]?.session.outgoing;
+      if (item.ordinals[at] !== -1 || !(outgoing instanceof DurableOutgoing)) continue;
+      if (!outgoing.makeRoom(bytes)) item.ordinals[at] = 0;
+    }
+  }
+
+  #writeAll(txn: Txn): void {
+    for (const item of this.#items) {
+      if (!needsStore(item)) continue;
+      const { message } = item;
+      const removes = item.retain === "now" && message.payload.length === 0;
+      if (item.takers.length > 0 || item.ordinals?.includes(-1) || (item.retain === "now" && !removes)) {
+        item.position = txn.message(message, item.takers);
+      }
+      if (item.retain === "now") this.#deps.retained.store(txn, message, item.position);
+      const { ordinals } = item;
+      if (ordinals === undefined) continue;
+      for (let at = 0; at < ordinals.length; at += 1) {
+        const target = item.targets[at];
+        if (ordinals[at] !== -1 || !(target?.session.outgoing instanceof DurableOutgoing)) continue;
+        const qos = lowerQos(message.qos, target.qos);
+        const retain = target.retainAsPublished && message.retain;
+        ordinals[at] = target.session.outgoing.reference(txn, item.position, qos, retain);
+      }
+    }
+    if (this.#heldKey !== undefined) txn.put(mapNames.qos2In, this.#heldKey, new Uint8Array(0));
+    this.#deps.references.flushInto(txn);
+  }
+
+  #finish(item: Item, publisher: Session | undefined, group: number): void {
+    const { message, entry } = item;
+    if (item.retain !== "no") {
+      const place = item.retain === "now" ? item.position || -1 : 0;
+      this.#deps.retained.apply(ownedMessage(message), place);
+    }
+    this.#deps.deliverer.deliver(message, entry, item.targets, publisher, item.ordinals, group);
+  }
+}
+
+/** What the publisher itself gets: without its No Local subscriptions [MQTT-3.8.3-3]. */
+function ownOf(target: Delivery): Delivery[] {
+  if (target.own === undefined) return [target];
+  return target.own === null ? [] : [target.own];
+}
+
+/** The uplinks that take it, but for the one that brought it: a command of the cloud must not go back up and round. */
+function takersOf(message: Message, entry: TopicEntry): TopicEntry["stored"] {
+  if (!message.source.startsWith("uplink:")) return entry.stored;
+  return entry.stored.filter((forward) => message.source !== `uplink:${forward.uplink}`);
+}
+
+function needsStore(item: Item): boolean {
+  return item.takers.length > 0 || item.retain === "now" || (item.ordinals?.includes(-1) ?? false);
+}

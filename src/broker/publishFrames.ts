@@ -1,0 +1,129 @@
+import type { Message, Qos } from "../base/message.ts";
+import type { ProtocolVersion, PublishPacket } from "../wire/mqtt/packet.ts";
+import { encodePublish } from "../wire/mqtt/publish.ts";
+
+/**
+ * One message on its way out, encoded once for all subscribers that get the same bytes: version, QoS and retain bit. With
+ * subscription identifiers each list of them has its own encoding; the lists are shared through the topic's entry.
+ */
+export class PublishFrames {
+  readonly #nowMs: () => number;
+  readonly #frames: Array<Buffer | undefined> = new Array(12).fill(undefined);
+  readonly #withIds: Array<{ slot: number; ids: readonly number[]; frame: Buffer }> = [];
+  #message: Message | undefined;
+  #owned: Message | undefined;
+  #acceptedAtMs = -1;
+
+  /** @param nowMs the store's clock */
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
+  }
+
+  get message(): Message {
+    if (this.#message === undefined) throw new Error("no message set");
+    return this.#message;
+  }
+
+  /** Store clock. Asked for only by those that keep the message. */
+  get acceptedAtMs(): number {
+    if (this.#acceptedAtMs < 0) this.#acceptedAtMs = this.#nowMs();
+    return this.#acceptedAtMs;
+  }
+
+  set(message: Message): void {
+    this.#message = message;
+    this.#owned = undefined;
+    this.#acceptedAtMs = -1;
+    this.#frames.fill(undefined);
+    if (this.#withIds.length > 0) this.#withIds.length = 0;
+  }
+
+  /** Lets go of the message. */
+  clear(): void {
+    this.#message = this.#owned = undefined;
+    this.#frames.fill(undefined);
+    this.#withIds.length = 0;
+  }
+
+  /** The message with a payload of its own, for those that keep it: what came in is a view of a read buffer. */
+  owned(): Message {
+    this.#owned ??= ownedMessage(this.message);
+    return this.#owned;
+  }
+
+  /** The packet with packet id 1 (QoS 1 and 2), to be patched; see `packetIdOffset`. */
+  frame(version: ProtocolVersion, qos: Qos, retain: boolean, ids: readonly number[] | undefined): Buffer {
+    const slot = (version === 5 ? 6 : 0) + qos * 2 + (retain ? 1 : 0);
+    if (ids !== undefined && version === 5) return this.#frameWithIds(slot, qos, retain, ids);
+    let frame = this.#frames[slot];
+    if (frame === undefined) {
+      frame = encodePublish(publishPacket(this.message, qos, retain, 1, undefined), version);
+      this.#frames[slot] = frame;
+    }
+    return frame;
+  }
+
+  #frameWithIds(slot: number, qos: Qos, retain: boolean, ids: readonly number[]): Buffer {
+    for (const known of this.#withIds) if (known.slot === slot && known.ids === ids) return known.frame;
+    const frame = encodePublish(publishPacket(this.message, qos, retain, 1, ids), 5);
+    if (this.#withIds.length < 32) this.#withIds.push({ slot, ids, frame });
+    return frame;
+  }
+}
+
+/** The message with a copied payload and copied correlation data. */
+export function ownedMessage(message: Message): Message {
+  const correlationData = message.properties?.correlationData;
+  const owned = { ...message, payload: Buffer.from(message.payload) };
+  if (correlationData === undefined) return owned;
+  return { ...owned, properties: { ...message.properties, correlationData: Buffer.from(correlationData) } };
+}
+
+export function publishPacket(
+  message: Message,
+  qos: Qos,
+  retain: boolean,
+  packetId: number,
+  ids: readonly number[] | undefined,
+): PublishPacket {
+  return {
+    kind: "publish",
+    dup: false,
+    qos,
+    retain,
+    topic: message.topic,
+    packetId: qos === 0 ? 0 : packetId,
+    payload: message.payload,
+    properties: message.properties,
+    subscriptionIdentifiers: ids,
+  };
+}
+
+/** The message as it may still be sent: with what is left of its expiry [MQTT-3.3.2-6], or undefined when it has expired [MQTT-3.3.2-5]. */
+export function unexpired(message: Message, acceptedAtMs: number, nowMs: number): Message | undefined {
+  const seconds = message.properties?.messageExpirySeconds;
+  if (seconds === undefined || nowMs <= acceptedAtMs) return message;
+  const leftMs = seconds * 1000 - (nowMs - acceptedAtMs);
+  if (leftMs <= 0) return undefined;
+  return { ...message, properties: { ...message.properties, messageExpirySeconds: Math.ceil(leftMs / 1000) } };
+}
+
+/** What a message counts for against limits in bytes. */
+export function messageBytes(message: Message): number {
+  return (
+    message.payload.length + message.topic.length + (message.properties === undefined ? 0 : propertyBytes(message))
+  );
+}
+
+function propertyBytes(message: Message): number {
+  const { contentType, responseTopic, correlationData, userProperties } = message.properties ?? {};
+  let bytes = 16 + (contentType?.length ?? 0) + (responseTopic?.length ?? 0) + (correlationData?.length ?? 0);
+  for (const [name, value] of userProperties ?? []) bytes += name.length + value.length + 5;
+  return bytes;
+}
+
+/** What a message goes out with: its own QoS, or the subscription's when that is lower [MQTT-3.8.4-8]. */
+export function lowerQos(published: Qos, granted: Qos): Qos {
+  if (published < granted) return published;
+  return granted;
+}

@@ -1,0 +1,157 @@
+import type { RefusalReason } from "../base/contracts.ts";
+import type { Message } from "../base/message.ts";
+import { topicNameFault } from "../base/topic.ts";
+import { decodePacket } from "../wire/mqtt/decode.ts";
+import type { PublishPacket } from "../wire/mqtt/packet.ts";
+import { ProtocolError } from "../wire/mqtt/protocolError.ts";
+import { newPublishView, scanPublish } from "../wire/mqtt/publish.ts";
+import { reason } from "../wire/mqtt/reasonCodes.ts";
+import { ackByte } from "./ackLedger.ts";
+import { type Connection, pause } from "./connection.ts";
+import type { BrokerContext } from "./context.ts";
+import { clientKey, mapNames } from "./references.ts";
+import type { Session } from "./session.ts";
+import type { TopicEntry } from "./topicEntry.ts";
+
+const view = newPublishView(); // filled and used within one call
+const plainQos0 = 0x30;
+
+/** PUBLISH from a client (section 3.3). The packet is the scanner's current one. @throws ProtocolError */
+export function handlePublish(context: BrokerContext, connection: Connection, session: Session): void {
+  const { buffer, first, start, body, end } = connection.scanner;
+  if (!scanPublish(buffer, first, body, end, connection.version, view)) {
+    const packet = decodePacket(buffer, first, body, end, connection.version, "client");
+    if (packet.kind === "publish") takeDecoded(context, connection, session, packet);
+    return;
+  }
+  const entry = context.cache.find(buffer, view.topicStart, view.topicEnd);
+  if (entry === undefined) {
+    const packet = decodePacket(buffer, first, body, end, connection.version, "client");
+    if (packet.kind === "publish") takeDecoded(context, connection, session, packet);
+    return;
+  }
+  context.metrics.received[view.qos].value += 1;
+  if (first === plainQos0 && entry.plain) {
+    context.deliverer.pass(entry, buffer, start, view.payloadStart, end, connection.version, session);
+    return;
+  }
+  const { qos, retain, packetId } = view;
+  const payload = buffer.subarray(view.payloadStart, end);
+  take(
+    context,
+    connection,
+    session,
+    { topic: entry.topic, payload, qos, retain, source: session.source },
+    entry,
+    packetId,
+  );
+}
+
+function takeDecoded(context: BrokerContext, connection: Connection, session: Session, packet: PublishPacket): void {
+  const topic = resolveAlias(context, connection, packet);
+  const fault = topicNameFault(topic, context.limits.maxTopicLevels);
+  if (fault !== null) throw new ProtocolError(reason.topicNameInvalid, fault);
+  context.metrics.received[packet.qos].value += 1;
+  const { qos, retain, payload, properties, packetId } = packet;
+  const message: Message = { topic, payload, qos, retain, properties, source: session.source };
+  take(context, connection, session, message, context.cache.get(topic), packetId);
+}
+
+/** MQTT 5 section 3.3.2.3.4. */
+function resolveAlias(context: BrokerContext, connection: Connection, packet: PublishPacket): string {
+  const alias = packet.topicAlias;
+  if (alias === undefined) return packet.topic;
+  if (alias === 0 || alias > context.limits.topicAliasMaximum) {
+    throw new ProtocolError(reason.topicAliasInvalid, `topic alias ${alias}`); // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+  }
+  if (packet.topic !== "") {
+    connection.aliases[alias] = packet.topic;
+    return packet.topic;
+  }
+  const known = connection.aliases[alias];
+  if (known === undefined) throw new ProtocolError(reason.protocolError, `topic alias ${alias} was not set`);
+  return known;
+}
+
+function take(
+  context: BrokerContext,
+  connection: Connection,
+  session: Session,
+  message: Message,
+  entry: TopicEntry,
+  packetId: number,
+): void {
+  const { qos } = message;
+  if (qos === 2 && session.held.has(packetId)) {
+    // Sent again: not delivered again [MQTT-4.3.3-10], but answered once the first one is durable.
+    context.ledger.add(connection, ackByte.pubrec, packetId, 0, session.held.get(packetId) ?? 0);
+    return;
+  }
+  if (qos > 0) countUnacknowledged(context, connection);
+  if (message.topic.startsWith("$")) {
+    context.metrics.dropped("sys-topic").value += 1; // ours to write, as in Mosquitto; 3.1.1 has no way to say so
+    if (qos > 0) answer(context, connection, qos, packetId, reason.notAuthorized, 0);
+    return;
+  }
+  const heldKey = qos === 2 && session.durable ? clientKey(session.clientId, packetId) : undefined;
+  const result = context.pipeline.publish(message, entry, session, heldKey);
+  if (!result.accepted) {
+    if (qos > 0) refuse(context, connection, session, qos, packetId, result.reason);
+  } else if (qos > 0) {
+    if (qos === 2) session.held.set(packetId, result.group);
+    answer(context, connection, qos, packetId, 0, result.group);
+  }
+  if (context.pending.above) connection.pause(pause.store);
+}
+
+function countUnacknowledged(context: BrokerContext, connection: Connection): void {
+  connection.unacknowledged += 1;
+  if (connection.version === 5 && connection.unacknowledged > context.limits.receiveMaximum) {
+    throw new ProtocolError(reason.receiveMaximumExceeded, "more unacknowledged PUBLISH than the Receive Maximum");
+  }
+}
+
+function answer(
+  context: BrokerContext,
+  connection: Connection,
+  qos: number,
+  packetId: number,
+  reasonCode: number,
+  group: number,
+): void {
+  context.ledger.add(connection, qos === 2 ? ackByte.pubrec : ackByte.puback, packetId, reasonCode, group);
+}
+
+function refuse(
+  context: BrokerContext,
+  connection: Connection,
+  session: Session,
+  qos: number,
+  packetId: number,
+  why: RefusalReason,
+): void {
+  if (context.clientLog.due(`refused ${session.clientId}`)) {
+    context.log.warn({ clientId: session.clientId, why }, "a message was refused: the store or a queue takes no more");
+  }
+  if (connection.version === 5) answer(context, connection, qos, packetId, reason.quotaExceeded, 0);
+  else connection.close(reason.quotaExceeded); // an unanswered PUBLISH would block a 3.1.1 client for ever
+}
+
+/** PUBREL (section 3.6): the sender forgets the message, so its id is free again. */
+export function handlePubrel(context: BrokerContext, connection: Connection, session: Session, packetId: number): void {
+  if (!session.held.delete(packetId)) {
+    context.ledger.add(connection, ackByte.pubcomp, packetId, reason.packetIdentifierNotFound, 0);
+    return;
+  }
+  if (!session.durable) {
+    connection.writeAck(ackByte.pubcomp, packetId, 0);
+    return;
+  }
+  const key = clientKey(session.clientId, packetId);
+  try {
+    const { group } = context.store.commit((txn) => txn.delete(mapNames.qos2In, key));
+    context.ledger.add(connection, ackByte.pubcomp, packetId, 0, group);
+  } catch {
+    connection.storeLost();
+  }
+}

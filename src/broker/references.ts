@@ -1,0 +1,108 @@
+import type { Clock, Timer } from "../base/clock.ts";
+import type { Store, Txn } from "../base/contracts.ts";
+import type { BrokerMetrics } from "./metrics.ts";
+
+export const mapNames = { session: "session", subscription: "sub", qos2In: "qos2in", qos2Out: "qos2out" } as const;
+
+/** Key of something that belongs to a client. A client id cannot hold U+0000 [MQTT-1.5.4-2]. */
+export const clientKey = (clientId: string, rest: string | number): string => `${clientId}\u0000${rest}`;
+
+const queuePrefix = "session/";
+export const queueName = (clientId: string): string => queuePrefix + clientId;
+export const isSessionQueue = (name: string): boolean => name.startsWith(queuePrefix);
+
+const lazyMs = 50;
+const lazyMax = 1000;
+
+/**
+ * Bookkeeping of the references of all durable sessions. What a subscriber has acknowledged is released lazily, many in one commit:
+ * a crash before it only sends them again.
+ */
+export class References {
+  readonly #store: Store;
+  readonly #clock: Clock;
+  readonly #metrics: BrokerMetrics;
+  #queues: string[] = [];
+  #ordinals: number[] = [];
+  /** How many of each queue are among them. */
+  readonly #countOf = new Map<string, number>();
+  #recKeys: string[] = [];
+  #timer: Timer | undefined;
+  #total = 0;
+  readonly #write = (txn: Txn): void => this.flushInto(txn);
+
+  constructor(deps: { store: Store; clock: Clock; metrics: BrokerMetrics }) {
+    this.#store = deps.store;
+    this.#clock = deps.clock;
+    this.#metrics = deps.metrics;
+    for (const name of this.#store.referenceNames()) {
+      if (isSessionQueue(name)) this.#total += this.#store.references(name)?.size ?? 0;
+    }
+  }
+
+  /** References of all sessions. */
+  get total(): number {
+    return this.#total;
+  }
+
+  add(txn: Txn, queue: string, position: number, meta: number): number {
+    this.#total += 1;
+    return txn.reference(queue, position, meta);
+  }
+
+  /** Releases in a commit of its own; false when nothing waited there or the store fails. */
+  releaseNow(queue: string, ordinal: number): boolean {
+    const before = this.#store.references(queue)?.size ?? 0;
+    try {
+      this.#store.commit((txn) => txn.release(queue, ordinal));
+    } catch {
+      return false;
+    }
+    const released = before - (this.#store.references(queue)?.size ?? 0);
+    this.#total -= released;
+    return released > 0;
+  }
+
+  /** The reference goes with the next commit, or soon. @param recKey key in the map of PUBRECs seen that goes with it */
+  release(queue: string, ordinal: number, recKey?: string): void {
+    this.#total -= 1;
+    this.#queues.push(queue);
+    this.#ordinals.push(ordinal);
+    this.#countOf.set(queue, (this.#countOf.get(queue) ?? 0) + 1);
+    if (recKey !== undefined) this.#recKeys.push(recKey);
+    if (this.#queues.length >= lazyMax) this.flush();
+    else this.#timer ??= this.#clock.setTimer(lazyMs, () => this.flush());
+  }
+
+  /** References of a queue that still wait: those about to be released no longer count. */
+  waiting(queue: string): number {
+    return (this.#store.references(queue)?.size ?? 0) - (this.#countOf.get(queue) ?? 0);
+  }
+
+  /** All references of a queue go with this commit. Call `flush` before the commit. */
+  drop(txn: Txn, queue: string): void {
+    this.#total -= this.#store.references(queue)?.size ?? 0;
+    txn.dropQueue(queue);
+  }
+
+  flushInto(txn: Txn): void {
+    if (this.#queues.length === 0) return;
+    for (let at = 0; at < this.#queues.length; at += 1) txn.release(this.#queues[at] ?? "", this.#ordinals[at] ?? 0);
+    for (const key of this.#recKeys) txn.delete(mapNames.qos2Out, key);
+    this.#queues = [];
+    this.#ordinals = [];
+    this.#countOf.clear();
+    this.#recKeys = [];
+  }
+
+  flush(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    if (this.#queues.length === 0 || this.#store.failed !== undefined) return;
+    try {
+      this.#store.commit(this.#write);
+    } catch {
+      this.#metrics.dropped("write-failed").value += 1;
+    }
+  }
+}

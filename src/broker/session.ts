@@ -1,0 +1,79 @@
+import type { Qos } from "../base/message.ts";
+import type { ProtocolVersion, Will } from "../wire/mqtt/packet.ts";
+import type { AckTarget } from "./ackLedger.ts";
+import type { Outbox } from "./outbox.ts";
+import type { PublishFrames } from "./publishFrames.ts";
+
+export interface SubscriptionOptions {
+  readonly qos: Qos;
+  readonly noLocal: boolean;
+  readonly retainAsPublished: boolean;
+  /** Subscription identifier; 0: none. */
+  readonly id: number;
+}
+
+/** A connection, as its session sees it. */
+export interface Link extends AckTarget {
+  readonly version: ProtocolVersion;
+  readonly outbox: Outbox;
+  /** What the client takes at most (MQTT 5 Maximum Packet Size); bytes. */
+  readonly packetSizeMax: number;
+  /** QoS 1 and 2 in flight to it: the smaller of maxInflight and its Receive Maximum. */
+  readonly window: number;
+  /** Ends the connection, e.g. because another took its session over. */
+  close(reasonCode: number): void;
+  readonly address: string | undefined;
+}
+
+/** The QoS 1 and 2 messages on their way to one client. */
+export interface Outgoing {
+  /** Sent and not yet acknowledged to the end. */
+  readonly inflight: number;
+  /** Not sent yet. */
+  readonly waiting: number;
+  /** A message of QoS 1 or 2. @param ordinal, group of its reference in a durable queue; 0 for a clean session. */
+  deliver(
+    frames: PublishFrames,
+    qos: Qos,
+    retain: boolean,
+    ids: readonly number[] | undefined,
+    ordinal: number,
+    group: number,
+  ): void;
+  puback(packetId: number): void;
+  pubrec(packetId: number, reasonCode: number): void;
+  pubcomp(packetId: number): void;
+  /** Sends what waits, as far as window and outbox allow. */
+  pump(): void;
+  /** The session's connection came (session.link is set) or went. */
+  attached(): void;
+  detached(): void;
+}
+
+/** What the broker keeps of a client between its packets; a durable session also between its connections and over restarts. */
+export class Session {
+  readonly clientId: string;
+  /** Outlives its connection, so it is kept in the store. */
+  readonly durable: boolean;
+  /** `mqtt:<client id>`, the source of its messages. */
+  readonly source: string;
+  readonly subscriptions = new Map<string, SubscriptionOptions>();
+  /** QoS 2 packet ids received and not yet released, with the group that made them durable (0: none). */
+  readonly held = new Map<number, number>();
+  link: Link | undefined;
+  will: Will | undefined;
+  /** After the connection ends. Infinity: never. */
+  expiryMs = 0;
+  /** Store clock; undefined while connected. */
+  disconnectedAtMs: number | undefined;
+  /** Some subscription has an identifier. */
+  usesIds = false;
+  readonly outgoing: Outgoing;
+
+  constructor(clientId: string, durable: boolean, makeOutgoing: (session: Session) => Outgoing) {
+    this.clientId = clientId;
+    this.durable = durable;
+    this.source = `mqtt:${clientId}`;
+    this.outgoing = makeOutgoing(this);
+  }
+}

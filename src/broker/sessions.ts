@@ -1,0 +1,221 @@
+import type { Store } from "../base/contracts.ts";
+import { type Log, LogLimiter } from "../base/log.ts";
+import { type DurableDeps, DurableOutgoing } from "./durableOutgoing.ts";
+import type { BrokerMetrics } from "./metrics.ts";
+import type { BrokerLimits } from "./options.ts";
+import { clientKey, isSessionQueue, mapNames, queueName, type References } from "./references.ts";
+import { type Link, Session, type SubscriptionOptions } from "./session.ts";
+import { decodeSession, decodeSubscription, encodeSession, encodeSubscription } from "./sessionRecords.ts";
+import type { Subscriptions } from "./subscriptions.ts";
+import { VolatileOutgoing } from "./volatileOutgoing.ts";
+import type { Wills } from "./wills.ts";
+
+export interface SessionsDeps {
+  readonly store: Store;
+  readonly log: Log;
+  readonly limits: BrokerLimits;
+  readonly metrics: BrokerMetrics;
+  readonly references: References;
+  readonly subscriptions: Subscriptions;
+  readonly wills: Wills;
+  readonly outgoing: DurableDeps;
+}
+
+/** All sessions, and what the store keeps of the durable ones. */
+export class Sessions {
+  readonly #deps: SessionsDeps;
+  readonly #byId = new Map<string, Session>();
+  readonly #logged = new LogLimiter();
+  /** Store clock; no session expires before. */
+  #nextExpiryMs = Number.POSITIVE_INFINITY;
+
+  constructor(deps: SessionsDeps) {
+    this.#deps = deps;
+    this.#load();
+  }
+
+  get size(): number {
+    return this.#byId.size;
+  }
+
+  all(): Iterable<Session> {
+    return this.#byId.values();
+  }
+
+  get(clientId: string): Session | undefined {
+    return this.#byId.get(clientId);
+  }
+
+  /**
+   * The session for a new connection [MQTT-3.1.2-4..6]. A connection that has it is closed first [MQTT-3.1.4-3]. Undefined: there are too
+   * many. The caller sets link, then calls `attached`.
+   */
+  open(clientId: string, clean: boolean, durable: boolean): { session: Session; present: boolean } | undefined {
+    this.#byId.get(clientId)?.link?.close(0x8e);
+    let session = this.#byId.get(clientId);
+    if (session !== undefined && clean) {
+      this.end(session);
+      session = undefined;
+    }
+    if (session !== undefined) return { session, present: true };
+    if (this.#byId.size >= this.#deps.limits.maxSessions) return undefined;
+    session = this.#make(clientId, durable, 0, []);
+    this.#byId.set(clientId, session);
+    return { session, present: false };
+  }
+
+  attached(session: Session, link: Link): void {
+    session.link = link;
+    session.disconnectedAtMs = undefined;
+    this.#deps.wills.resumed(session);
+    this.#persist(session);
+  }
+
+  /** The connection is gone. @param abnormal without a DISCONNECT that discards the will [MQTT-3.14.4-3] */
+  detached(session: Session, abnormal: boolean): void {
+    session.link = undefined;
+    session.outgoing.detached();
+    const nowMs = this.#deps.store.nowMs();
+    if (abnormal) this.#deps.wills.left(session, nowMs);
+    session.will = undefined;
+    if (!session.durable || session.expiryMs <= 0) {
+      this.end(session);
+      return;
+    }
+    session.disconnectedAtMs = nowMs;
+    this.#nextExpiryMs = Math.min(this.#nextExpiryMs, nowMs + session.expiryMs);
+    this.#persist(session);
+  }
+
+  /** The session and everything of it goes. */
+  end(session: Session): void {
+    if (this.#byId.get(session.clientId) !== session) return;
+    this.#byId.delete(session.clientId);
+    const filters = [...session.subscriptions.keys()];
+    this.#deps.subscriptions.removeAll(session);
+    if (session.outgoing instanceof DurableOutgoing) this.#erase(session, session.outgoing, filters);
+    this.#deps.wills.ended(session);
+  }
+
+  /** Ends sessions whose expiry has passed. @param nowMs store clock */
+  expire(nowMs: number): void {
+    if (nowMs < this.#nextExpiryMs) return;
+    this.#nextExpiryMs = Number.POSITIVE_INFINITY;
+    for (const session of this.#byId.values()) {
+      if (session.disconnectedAtMs === undefined) continue;
+      const dueMs = session.disconnectedAtMs + session.expiryMs;
+      if (dueMs <= nowMs) this.end(session);
+      else this.#nextExpiryMs = Math.min(this.#nextExpiryMs, dueMs);
+    }
+  }
+
+  /** Writes subscriptions of a durable session. @param added undefined options: removed. False: the store does not take them. */
+  persistSubscriptions(session: Session, changes: ReadonlyArray<readonly [string, SubscriptionOptions?]>): boolean {
+    if (!session.durable || changes.length === 0) return true;
+    return this.#commit(session, (txn) => {
+      for (const [filter, options] of changes) {
+        const key = clientKey(session.clientId, filter);
+        if (options === undefined) txn.delete(mapNames.subscription, key);
+        else txn.put(mapNames.subscription, key, encodeSubscription(options));
+      }
+    });
+  }
+
+  #make(clientId: string, durable: boolean, sentUpTo: number, recSeen: readonly number[]): Session {
+    const { limits, metrics, outgoing, store } = this.#deps;
+    return new Session(clientId, durable, (session) =>
+      durable
+        ? new DurableOutgoing(session, outgoing, sentUpTo, recSeen)
+        : new VolatileOutgoing(session, limits.session, metrics, () => store.nowMs()),
+    );
+  }
+
+  #persist(session: Session): void {
+    if (!(session.outgoing instanceof DurableOutgoing)) return;
+    const { expiryMs, disconnectedAtMs } = session;
+    const { sentUpTo } = session.outgoing;
+    const record = encodeSession({ expiryMs, disconnectedAtMs, sentUpTo });
+    this.#commit(session, (txn) => txn.put(mapNames.session, session.clientId, record));
+  }
+
+  #erase(session: Session, outgoing: DurableOutgoing, filters: readonly string[]): void {
+    const { references } = this.#deps;
+    references.flush();
+    const { clientId } = session;
+    this.#commit(session, (txn) => {
+      txn.delete(mapNames.session, clientId);
+      for (const filter of filters) txn.delete(mapNames.subscription, clientKey(clientId, filter));
+      for (const id of session.held.keys()) txn.delete(mapNames.qos2In, clientKey(clientId, id));
+      for (const ordinal of outgoing.recSeenOrdinals()) txn.delete(mapNames.qos2Out, clientKey(clientId, ordinal));
+      references.drop(txn, queueName(clientId));
+    });
+  }
+
+  #commit(session: Session, write: Parameters<Store["commit"]>[0]): boolean {
+    const { store, metrics, log } = this.#deps;
+    if (store.failed !== undefined) return false; // said once by whoever hears of the failure
+    try {
+      store.commit(write);
+      return true;
+    } catch (error) {
+      metrics.dropped("write-failed").value += 1;
+      if (this.#logged.due("commit")) log.error({ clientId: session.clientId, error }, "session state was not written");
+      return false;
+    }
+  }
+
+  #load(): void {
+    const { store, subscriptions, limits } = this.#deps;
+    const held = grouped(store.entries(mapNames.qos2In));
+    const recSeen = grouped(store.entries(mapNames.qos2Out));
+    const nowMs = store.nowMs();
+    for (const [clientId, bytes] of store.entries(mapNames.session)) {
+      const record = decodeSession(bytes);
+      const oldest = store.references(queueName(clientId))?.oldest()?.ordinal ?? 0;
+      // Connected when we stopped: all of its window may have been sent.
+      const sentUpTo = Math.max(
+        record?.sentUpTo ?? 0,
+        record?.disconnectedAtMs === undefined && oldest > 0 ? oldest + limits.maxInflight - 1 : 0,
+      );
+      const session = this.#make(clientId, true, sentUpTo, recSeen.get(clientId) ?? []);
+      session.expiryMs = Math.min(record?.expiryMs ?? limits.sessionExpiryMaxMs, limits.sessionExpiryMaxMs);
+      session.disconnectedAtMs = record?.disconnectedAtMs ?? nowMs;
+      for (const id of held.get(clientId) ?? []) session.held.set(id, 0);
+      this.#byId.set(clientId, session);
+      this.#nextExpiryMs = Math.min(this.#nextExpiryMs, session.disconnectedAtMs + session.expiryMs);
+    }
+    for (const [key, value] of store.entries(mapNames.subscription)) {
+      const split = key.indexOf("\u0000");
+      const session = this.#byId.get(key.slice(0, split));
+      const options = decodeSubscription(value);
+      if (session === undefined || options === undefined) continue;
+      subscriptions.add(session, key.slice(split + 1), options);
+      session.usesIds ||= options.id !== 0;
+    }
+    this.#dropOrphans();
+  }
+
+  /** Queues without a session: a crash between two commits, or a rotten record. */
+  #dropOrphans(): void {
+    const { store, references } = this.#deps;
+    const known = new Set([...this.#byId.keys()].map(queueName));
+    const orphans = [...store.referenceNames()].filter((name) => isSessionQueue(name) && !known.has(name));
+    if (orphans.length === 0 || store.failed !== undefined) return;
+    this.#deps.log.warn({ queues: orphans.length }, "message queues without a session were removed");
+    store.commit((txn) => {
+      for (const name of orphans) references.drop(txn, name);
+    });
+  }
+}
+
+function grouped(entries: Iterable<readonly [string, Uint8Array]>): Map<string, number[]> {
+  const byClient = new Map<string, number[]>();
+  for (const [key] of entries) {
+    const split = key.indexOf("\u0000");
+    const numbers = byClient.get(key.slice(0, split));
+    const number = Number(key.slice(split + 1));
+    if (numbers === undefined) byClient.set(key.slice(0, split), [number]);
+    else numbers.push(number);
+  }
+  return byClient;
+}

@@ -1,0 +1,80 @@
+import { topicFilterFault } from "../base/topic.ts";
+import { isShared, splitSharedFilter } from "../wire/mqtt/filter.ts";
+import type { SubscribePacket, Subscription, UnsubscribePacket } from "../wire/mqtt/packet.ts";
+import { ProtocolError } from "../wire/mqtt/protocolError.ts";
+import { reason } from "../wire/mqtt/reasonCodes.ts";
+import type { Connection } from "./connection.ts";
+import type { BrokerContext } from "./context.ts";
+import type { Session, SubscriptionOptions } from "./session.ts";
+import type { Delivery } from "./topicEntry.ts";
+
+/** SUBSCRIBE (section 3.8): what it may have is subscribed, answered in order, then the retained messages follow. */
+export function handleSubscribe(
+  context: BrokerContext,
+  connection: Connection,
+  session: Session,
+  packet: SubscribePacket,
+): void {
+  const id = packet.subscriptionIdentifier ?? 0;
+  const reasonCodes: number[] = [];
+  const changes: Array<readonly [string, SubscriptionOptions]> = [];
+  const wantRetained: Array<{ filter: string; delivery: Delivery }> = [];
+  for (const wanted of packet.subscriptions) {
+    const fault = faultOf(context, session, wanted.filter);
+    reasonCodes.push(fault ?? wanted.qos);
+    if (fault !== undefined) continue;
+    const { qos, noLocal, retainAsPublished } = wanted;
+    const options: SubscriptionOptions = { qos, noLocal, retainAsPublished, id };
+    const isNew = context.subscriptions.add(session, wanted.filter, options);
+    if (id !== 0) session.usesIds = true;
+    changes.push([wanted.filter, options]);
+    if (sendsRetained(wanted, isNew)) {
+      const ids = id === 0 ? undefined : [id];
+      wantRetained.push({ filter: wanted.filter, delivery: { session, qos, retainAsPublished, ids, own: undefined } });
+    }
+  }
+  if (!context.sessions.persistSubscriptions(session, changes)) {
+    for (const [filter] of changes) context.subscriptions.remove(session, filter);
+    reasonCodes.fill(reason.implementationSpecificError);
+    wantRetained.length = 0;
+  }
+  connection.send({ kind: "suback", packetId: packet.packetId, reasonCodes });
+  const feed = connection.feed;
+  if (feed === undefined || wantRetained.length === 0) return;
+  if (feed.waiting + wantRetained.length > 2 * context.limits.maxSubscriptions) {
+    throw new ProtocolError(reason.quotaExceeded, "subscribes again and again without taking the retained messages");
+  }
+  for (const { filter, delivery } of wantRetained) feed.add(filter, delivery);
+  feed.pump();
+}
+
+export function handleUnsubscribe(
+  context: BrokerContext,
+  connection: Connection,
+  session: Session,
+  packet: UnsubscribePacket,
+): void {
+  const { version } = connection;
+  const removed: Array<readonly [string]> = [];
+  const reasonCodes = packet.filters.map((filter) => {
+    if (!context.subscriptions.remove(session, filter)) return reason.noSubscriptionExisted;
+    removed.push([filter]);
+    return reason.success;
+  });
+  context.sessions.persistSubscriptions(session, removed);
+  connection.send({ kind: "unsuback", packetId: packet.packetId, reasonCodes: version === 5 ? reasonCodes : [] });
+}
+
+function faultOf(context: BrokerContext, session: Session, sent: string): number | undefined {
+  const { filter } = splitSharedFilter(sent);
+  if (topicFilterFault(filter, context.limits.maxTopicLevels) !== null) return reason.topicFilterInvalid;
+  const { subscriptions } = session;
+  if (!subscriptions.has(sent) && subscriptions.size >= context.limits.maxSubscriptions) return reason.quotaExceeded;
+  return undefined;
+}
+
+/** Section 3.3.1.3 and the Retain Handling option [MQTT-3.3.1-9..11]; shared subscriptions get none (section 4.8.2). */
+function sendsRetained(wanted: Subscription, isNew: boolean): boolean {
+  if (isShared(wanted.filter) || wanted.retainHandling === 2) return false;
+  return wanted.retainHandling === 0 || isNew;
+}

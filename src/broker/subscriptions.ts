@@ -1,0 +1,167 @@
+import type { Forwarding, Routing } from "../base/contracts.ts";
+import type { Qos } from "../base/message.ts";
+import { splitSharedFilter } from "../wire/mqtt/filter.ts";
+import type { Session, SubscriptionOptions } from "./session.ts";
+import { ShareGroup } from "./shareGroup.ts";
+import type { Delivery, Handler, LiveForward, StoredForward, TopicEntry } from "./topicEntry.ts";
+import { Trie } from "./trie.ts";
+
+type Interest =
+  | { readonly kind: "session"; readonly session: Session; readonly options: SubscriptionOptions }
+  | { readonly kind: "share"; readonly group: ShareGroup }
+  | { readonly kind: "handler"; readonly handler: Handler };
+
+/** Who wants which topics. */
+export class Subscriptions {
+  readonly #trie = new Trie<Interest>();
+  readonly #routing: Routing;
+  readonly #forwarding: Forwarding;
+  readonly #queueQos0: boolean;
+  readonly #changed: () => void;
+  #ofSessions = 0;
+
+  /** @param changed called whenever a topic may match differently than before */
+  constructor(deps: { routing: Routing; forwarding: Forwarding; queueQos0: boolean; changed: () => void }) {
+    this.#routing = deps.routing;
+    this.#forwarding = deps.forwarding;
+    this.#queueQos0 = deps.queueQos0;
+    this.#changed = deps.changed;
+  }
+
+  /** Subscriptions of clients. */
+  get count(): number {
+    return this.#ofSessions;
+  }
+
+  /** Adds or replaces; `filter` as sent. Returns whether it is new. */
+  add(session: Session, filter: string, options: SubscriptionOptions): boolean {
+    const isNew = !session.subscriptions.has(filter);
+    session.subscriptions.set(filter, options);
+    if (isNew) this.#ofSessions += 1;
+    const share = splitSharedFilter(filter);
+    if (share.share === undefined) {
+      this.#trie.set(filter, session, { kind: "session", session, options });
+    } else {
+      const key = `$share/${share.share}`;
+      let interest = this.#trie.get(share.filter, key);
+      if (interest?.kind !== "share") {
+        interest = { kind: "share", group: new ShareGroup() };
+        this.#trie.set(share.filter, key, interest);
+      }
+      interest.group.set(deliveryOf(session, options));
+    }
+    this.#changed();
+    return isNew;
+  }
+
+  /** False when there was none. */
+  remove(session: Session, filter: string): boolean {
+    if (!session.subscriptions.delete(filter)) return false;
+    this.#ofSessions -= 1;
+    const share = splitSharedFilter(filter);
+    if (share.share === undefined) {
+      this.#trie.delete(filter, session);
+    } else {
+      const key = `$share/${share.share}`;
+      const interest = this.#trie.get(share.filter, key);
+      if (interest?.kind === "share") {
+        interest.group.delete(session);
+        if (interest.group.size === 0) this.#trie.delete(share.filter, key);
+      }
+    }
+    this.#changed();
+    return true;
+  }
+
+  removeAll(session: Session): void {
+    for (const filter of [...session.subscriptions.keys()]) this.remove(session, filter);
+  }
+
+  addHandler(filter: string, handler: Handler): () => void {
+    const key = {}; // the same function may subscribe twice
+    this.#trie.set(filter, key, { kind: "handler", handler });
+    this.#changed();
+    return () => {
+      if (this.#trie.delete(filter, key)) this.#changed();
+    };
+  }
+
+  /** The identifiers of a session's subscriptions that match a topic, shared ones included. */
+  idsFor(session: Session, entry: TopicEntry): readonly number[] | undefined {
+    const own = entry.deliveries.find((delivery) => delivery.session === session);
+    if (own !== undefined) return own.ids;
+    for (const group of entry.shares) {
+      const member = group.of(session);
+      if (member?.ids !== undefined) return member.ids;
+    }
+    return undefined;
+  }
+
+  resolve(topic: string, generation: number): TopicEntry {
+    const found: Interest[] = [];
+    this.#trie.match(topic, found);
+    const bySession = new Map<Session, SubscriptionOptions[]>();
+    const handlers: Handler[] = [];
+    const shares: ShareGroup[] = [];
+    for (const interest of found) {
+      if (interest.kind === "handler") handlers.push(interest.handler);
+      else if (interest.kind === "share") shares.push(interest.group);
+      else {
+        const options = bySession.get(interest.session);
+        if (options === undefined) bySession.set(interest.session, [interest.options]);
+        else options.push(interest.options);
+      }
+    }
+    const deliveries = [...bySession].map(([session, options]) => merge(session, options));
+    const routes = this.#routing.routesFor(topic);
+    const forwards = this.#forwarding.forwardsFor(topic);
+    const stored = forwards.filter((forward): forward is StoredForward => forward.kind === "stored");
+    const live = forwards.filter((forward): forward is LiveForward => forward.kind === "live");
+    const queued = this.#queueQos0 && deliveries.some((delivery) => delivery.session.durable);
+    return {
+      topic,
+      bytes: Buffer.from(topic),
+      generation,
+      deliveries,
+      shares,
+      handlers,
+      routes,
+      stored,
+      live,
+      durable: deliveries.some((delivery) => delivery.session.durable && (delivery.qos > 0 || this.#queueQos0)),
+      plain:
+        !queued &&
+        !topic.startsWith("$") &&
+        handlers.length + shares.length + routes.length + stored.length + live.length === 0,
+    };
+  }
+}
+
+function deliveryOf(session: Session, options: SubscriptionOptions): Delivery {
+  return {
+    session,
+    qos: options.qos,
+    retainAsPublished: options.retainAsPublished,
+    ids: options.id === 0 ? undefined : [options.id],
+    own: options.noLocal ? null : undefined,
+  };
+}
+
+function merge(session: Session, all: readonly SubscriptionOptions[]): Delivery {
+  const foreign = all.filter((options) => !options.noLocal);
+  const joined = join(session, all);
+  if (foreign.length === all.length) return joined;
+  return { ...joined, own: foreign.length === 0 ? null : join(session, foreign) };
+}
+
+function join(session: Session, all: readonly SubscriptionOptions[]): Delivery {
+  let qos: Qos = 0;
+  let retainAsPublished = false;
+  const ids: number[] = [];
+  for (const options of all) {
+    if (options.qos > qos) qos = options.qos;
+    retainAsPublished ||= options.retainAsPublished;
+    if (options.id !== 0) ids.push(options.id); // all of them [MQTT-3.3.4-4]
+  }
+  return { session, qos, retainAsPublished, ids: ids.length === 0 ? undefined : ids, own: undefined };
+}

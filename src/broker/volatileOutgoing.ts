@@ -1,0 +1,143 @@
+import type { Message, Qos } from "../base/message.ts";
+import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
+import { ackByte } from "./ackLedger.ts";
+import { Fifo } from "./fifo.ts";
+import type { BrokerMetrics } from "./metrics.ts";
+import type { BrokerLimits } from "./options.ts";
+import { messageBytes, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
+import type { Outgoing, Session } from "./session.ts";
+
+interface Waiting {
+  readonly message: Message;
+  readonly qos: Qos;
+  readonly retain: boolean;
+  readonly ids: readonly number[] | undefined;
+  readonly acceptedAtMs: number;
+  readonly bytes: number;
+}
+
+/**
+ * Delivery of a clean session: it ends with its connection, so what was sent is never sent again, and only what waits for the
+ * window is kept, in memory, within the limits of a session.
+ */
+export class VolatileOutgoing implements Outgoing {
+  readonly #session: Session;
+  readonly #limits: BrokerLimits["session"];
+  readonly #metrics: BrokerMetrics;
+  readonly #nowMs: () => number;
+  /** Packet id to what comes next from the client. */
+  readonly #inflight = new Map<number, "puback" | "pubrec" | "pubcomp">();
+  readonly #waiting = new Fifo<Waiting>();
+  #waitingBytes = 0;
+  #lastId = 0;
+
+  constructor(session: Session, limits: BrokerLimits["session"], metrics: BrokerMetrics, nowMs: () => number) {
+    this.#session = session;
+    this.#limits = limits;
+    this.#metrics = metrics;
+    this.#nowMs = nowMs;
+  }
+
+  get inflight(): number {
+    return this.#inflight.size;
+  }
+
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  deliver(frames: PublishFrames, qos: Qos, retain: boolean, ids: readonly number[] | undefined): void {
+    const link = this.#session.link;
+    if (link === undefined) return;
+    if (this.#waiting.size > 0 || this.#inflight.size >= link.window || link.outbox.full) {
+      this.#enqueue(frames, qos, retain, ids);
+      return;
+    }
+    const frame = frames.frame(link.version, qos, retain, ids);
+    if (frame.length > link.packetSizeMax) {
+      this.#metrics.dropped("too-large").value += 1; // [MQTT-3.1.2-25]
+      return;
+    }
+    link.outbox.appendWithId(frame, packetIdOffset(frame), this.#nextId(qos));
+    this.#metrics.sent[qos].value += 1;
+  }
+
+  puback(packetId: number): void {
+    if (this.#inflight.get(packetId) !== "puback") return;
+    this.#inflight.delete(packetId);
+    this.pump();
+  }
+
+  pubrec(packetId: number, reasonCode: number): void {
+    const state = this.#inflight.get(packetId);
+    if (state === "puback") return;
+    if (state !== undefined && reasonCode >= 0x80) {
+      this.#inflight.delete(packetId); // it will not take it: done [MQTT-4.3.3-4]
+      this.#metrics.dropped("client-refused").value += 1;
+      this.pump();
+      return;
+    }
+    if (reasonCode >= 0x80) return;
+    if (state !== undefined) this.#inflight.set(packetId, "pubcomp");
+    this.#session.link?.writeAck(ackByte.pubrel, packetId, state === undefined ? 0x92 : 0);
+  }
+
+  pubcomp(packetId: number): void {
+    if (this.#inflight.get(packetId) !== "pubcomp") return;
+    this.#inflight.delete(packetId);
+    this.pump();
+  }
+
+  pump(): void {
+    const link = this.#session.link;
+    if (link === undefined) return;
+    while (this.#inflight.size < link.window && this.#waiting.size > 0 && !link.outbox.full) {
+      const next = this.#waiting.shift();
+      if (next === undefined) return;
+      this.#waitingBytes -= next.bytes;
+      const message = unexpired(next.message, next.acceptedAtMs, this.#nowMs());
+      if (message === undefined) {
+        this.#metrics.dropped("expired").value += 1;
+        continue;
+      }
+      const frame = encodePublish(publishPacket(message, next.qos, next.retain, 1, next.ids), link.version);
+      if (frame.length > link.packetSizeMax) {
+        this.#metrics.dropped("too-large").value += 1;
+        continue;
+      }
+      link.outbox.appendWithId(frame, packetIdOffset(frame), this.#nextId(next.qos));
+      this.#metrics.sent[next.qos].value += 1;
+    }
+  }
+
+  attached(): void {}
+
+  detached(): void {
+    const lost = this.#waiting.size;
+    if (lost > 0) this.#metrics.dropped("session-ended").value += lost;
+    this.#waiting.clear();
+    this.#waitingBytes = 0;
+    this.#inflight.clear();
+  }
+
+  #enqueue(frames: PublishFrames, qos: Qos, retain: boolean, ids: readonly number[] | undefined): void {
+    const bytes = messageBytes(frames.message);
+    while (this.#waiting.size >= this.#limits.maxMessages || this.#waitingBytes + bytes > this.#limits.maxBytes) {
+      this.#metrics.dropped("queue-full").value += 1;
+      if (this.#limits.whenFull === "drop-newest") return;
+      const oldest = this.#waiting.shift();
+      if (oldest === undefined) return; // larger than the whole queue
+      this.#waitingBytes -= oldest.bytes;
+    }
+    this.#waiting.push({ message: frames.owned(), qos, retain, ids, acceptedAtMs: frames.acceptedAtMs, bytes });
+    this.#waitingBytes += bytes;
+  }
+
+  /** The window is far smaller than 65535, so a free one is always near. */
+  #nextId(qos: Qos): number {
+    do this.#lastId = this.#lastId >= 65_535 ? 1 : this.#lastId + 1;
+    while (this.#inflight.has(this.#lastId));
+    this.#inflight.set(this.#lastId, qos === 2 ? "pubrec" : "puback");
+    return this.#lastId;
+  }
+}

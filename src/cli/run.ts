@@ -1,0 +1,108 @@
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { systemClock } from "../base/clock.ts";
+import { messageOf, TidegateError } from "../base/errors.ts";
+import type { Log } from "../base/log.ts";
+import { Meter } from "../base/meter.ts";
+import { formatProblem, loadConfig } from "../config/load.ts";
+import { type Gateway, startGateway } from "../gateway.ts";
+import { defaultConfigFile } from "./check.ts";
+import { createLog } from "./pinoLog.ts";
+import { SystemdNotifier } from "./systemd.ts";
+import { version } from "./version.ts";
+
+/** A stop that takes longer than this is ended: systemd and people wait 5 s. The journal needs no clean end. */
+const stopMsMax = 4_500;
+/** After the stop, for whatever still keeps the event loop from ending. */
+const exitMsMax = 250;
+
+/** `tidegate run`: until SIGTERM or SIGINT. Exit code 0 clean, 1 failure at run time, 2 wrong config. */
+export async function run(options: { config?: string }): Promise<number> {
+  const path = options.config ?? (existsSync(defaultConfigFile) ? defaultConfigFile : undefined);
+  const loaded = await loadConfig({ path });
+  if (!loaded.ok) {
+    for (const problem of loaded.problems) console.error(formatProblem(problem));
+    return 2;
+  }
+  // Asked for and not there yet: going on without it would be worse than saying so.
+  if (loaded.unavailable.length > 0) {
+    for (const problem of loaded.unavailable) console.error(formatProblem(problem));
+    return 2;
+  }
+  const log = createLog(loaded.config.gateway.logLevel);
+  for (const warning of loaded.warnings) log.warn({ at: formatProblem(warning) }, "config");
+  guardProcess(log);
+  let gateway: Gateway;
+  try {
+    gateway = await startGateway(loaded.config, { log, clock: systemClock, meter: new Meter(), version });
+  } catch (error) {
+    return startFailed(error, log);
+  }
+  const notifier = new SystemdNotifier(log);
+  log.info({ ...gateway.addresses(), config: loaded.file ?? "defaults", version }, "ready");
+  notifier.ready(`${gateway.addresses().listeners.length} listeners`);
+  const signal = await stopSignal(log);
+  log.info({ signal }, "stopping");
+  notifier.stopping();
+  return stop(gateway, log);
+}
+
+async function stop(gateway: Gateway, log: Log): Promise<number> {
+  const late = setTimeout(() => {
+    log.error({}, "stopping took too long; what is on disk is safe");
+    process.exit(1);
+  }, stopMsMax);
+  let code = 0;
+  try {
+    await gateway.stop();
+    log.info({}, "stopped");
+  } catch (error) {
+    log.error({ err: describe(error) }, "stopping was not clean; what is on disk is safe");
+    code = 1;
+  }
+  clearTimeout(late);
+  // A question to a name server that does not answer, for one, would keep the process for another minute.
+  setTimeout(() => process.exit(code), exitMsMax).unref();
+  return code;
+}
+
+function startFailed(error: unknown, log: Log): number {
+  const code = error instanceof TidegateError ? error.code : "TG_INTERNAL";
+  log.error({ code, err: describe(error) }, "start failed");
+  console.error(`tidegate: ${messageOf(error)}`);
+  return code === "TG_CONFIG" || code === "TG_NOT_AVAILABLE" ? 2 : 1;
+}
+
+async function stopSignal(log: Log): Promise<string> {
+  process.on("SIGHUP", () =>
+    log.warn({}, "reloading on SIGHUP is not yet available; restart to apply a changed config"),
+  );
+  const term = once(process, "SIGTERM").then(() => "SIGTERM");
+  const int = once(process, "SIGINT").then(() => "SIGINT");
+  return Promise.race([term, int]);
+}
+
+/**
+ * A fault of ours that nobody caught: the state in memory can't be trusted any more, but all that was acknowledged is on disk, so the honest
+ * thing is to say it and to be started again.
+ */
+function guardProcess(log: Log): void {
+  const die = (error: unknown): void => {
+    log.error({ code: "TG_INTERNAL", err: describe(error) }, "internal fault: please report it");
+    process.exit(1);
+  };
+  process.on("uncaughtException", die);
+  process.on("unhandledRejection", die);
+  // A log reader that went away (journald restarting, `| head`) must not end the gateway.
+  process.stdout.on("error", () => {});
+  process.stderr.on("error", () => {});
+}
+
+function describe(error: unknown): unknown {
+  if (!(error instanceof Error)) return String(error);
+  return {
+    message: error.message,
+    stack: error.stack,
+    ...(error.cause === undefined ? {} : { cause: messageOf(error.cause) }),
+  };
+}

@@ -1,0 +1,95 @@
+/** What listeners need beyond their own keys: TLS files, and somebody who asks who is there ("Start-up refusals"). */
+import { type Address, isLocal, parseAddress } from "./address.ts";
+import { isAvailable } from "./availability.ts";
+import type { ConfigNode, Reporter } from "./document.ts";
+
+interface Listener {
+  readonly node: ConfigNode;
+  readonly url: ConfigNode;
+  readonly address: Address;
+}
+
+export function checkListeners(root: ConfigNode, report: Reporter, hasUsers: boolean): void {
+  const seen = new Set<string>();
+  for (const { node, url, address } of mqttListeners(root)) {
+    checkTaken(url, address, seen, report);
+    checkTls(node, address, report);
+    checkOpen(root, { node, url, address }, report, hasUsers);
+  }
+  const http = root.get("http")?.get("listen");
+  const address = typeof http?.scalar === "string" ? parseAddress(http.scalar, ["http"]) : "";
+  if (http !== undefined && typeof address !== "string") {
+    checkTaken(http, address, seen, report);
+    checkOpen(root, { node: http, url: http, address }, report, hasUsers);
+  }
+  checkSensorPorts(root, report);
+}
+
+/** UDP ports are others than TCP ports. */
+function checkSensorPorts(root: ConfigNode, report: Reporter): void {
+  const seen = new Set<string>();
+  for (const source of root.list("sources")) {
+    const listen = source.get("listen");
+    if (source.text("type") !== "coap-server" || typeof listen?.scalar !== "string" || listen.broken) continue;
+    const address = parseAddress(listen.scalar, ["coap", "coaps"]);
+    if (typeof address !== "string") checkTaken(listen, address, seen, report);
+  }
+}
+
+function checkTaken(url: ConfigNode, address: Address, seen: Set<string>, report: Reporter): void {
+  const host = address.host.toLowerCase() === "localhost" ? "127.0.0.1" : address.host.toLowerCase();
+  const key = address.scheme === "unix" ? `unix:${address.path}` : `${host}:${address.port}`;
+  // Port 0 is any free one, and so never taken.
+  if (seen.has(key) && (address.port !== 0 || address.scheme === "unix")) {
+    report.node(url, "another listener has this address already (one listener an address)");
+  }
+  seen.add(key);
+}
+
+/** True while no listener can be reached from another machine. */
+export function everyListenerIsLocal(urls: readonly string[]): boolean {
+  return urls.every((url) => {
+    const address = parseAddress(url, ["mqtt", "mqtts", "ws", "wss", "unix"]);
+    return typeof address !== "string" && isLocal(address);
+  });
+}
+
+function* mqttListeners(root: ConfigNode): Generator<Listener> {
+  for (const node of root.get("mqtt")?.list("listeners") ?? []) {
+    const url = node.get("url");
+    if (typeof url?.scalar !== "string" || url.broken) continue;
+    const address = parseAddress(url.scalar, ["mqtt", "mqtts", "ws", "wss", "unix"]);
+    if (typeof address !== "string") yield { node, url, address };
+  }
+}
+
+function checkTls(node: ConfigNode, address: Address, report: Reporter): void {
+  const tls = node.get("tls");
+  const wanted = address.scheme === "mqtts" || address.scheme === "wss";
+  if (wanted && tls === undefined)
+    report.missing(node, "tls", `is missing (${address.scheme}:// needs tls: { cert, key })`);
+  if (!wanted && tls !== undefined) {
+    report.node(tls, `not possible with ${address.scheme}:// (mqtts:// or wss://, or take tls away)`);
+  }
+  const clientCert = tls?.text("clientCert") ?? "none";
+  if (clientCert !== "none" && tls?.get("ca") === undefined && tls?.entries !== undefined) {
+    report.missing(
+      tls,
+      "ca",
+      `is missing (clientCert: ${clientCert === "required" ? clientCert : "optional"} needs the authority's certificate)`,
+    );
+  }
+}
+
+function checkOpen(root: ConfigNode, { node, url, address }: Listener, report: Reporter, hasUsers: boolean): void {
+  if (isLocal(address) || hasUsers) return;
+  if (root.get("access")?.get("anonymous")?.scalar === true) return;
+  if (node.get("tls")?.text("clientCert") === "required") return;
+  const ways = ['"access: { anonymous: true }" lets everybody in'];
+  if (isAvailable("access.usersFile")) ways.push('"tidegate passwd add NAME" makes a user');
+  if (address.scheme === "mqtts") ways.push('"clientCert: required" in its tls, with ca, asks for a certificate');
+  else if (address.scheme === "mqtt")
+    ways.push('"url: mqtts://..." with "tls: { cert, key, ca, clientCert: required }" asks for a certificate');
+  ways.push(`"${url.path.at(-1)}: ${address.scheme}://127.0.0.1:${address.port}" stays on this machine`);
+  report.node(url, `open to the network, and nobody is asked who they are (add one of: ${ways.join("; ")})`);
+}

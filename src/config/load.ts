@@ -1,0 +1,125 @@
+import { isUtf8 } from "node:buffer";
+import { readFileSync, statSync } from "node:fs";
+import { hostname as machineName } from "node:os";
+import { dirname, resolve } from "node:path";
+import { errnoOf } from "../base/errors.ts";
+import { topicLevel } from "../base/template.ts";
+import { findUnavailable } from "./availability.ts";
+import { crossCheck } from "./crossChecks.ts";
+import { type ConfigNode, type Environment, type Reporter, readDocument } from "./document.ts";
+import { checkListeners, everyListenerIsLocal } from "./listenerChecks.ts";
+import { makePathsAbsolute } from "./paths.ts";
+import type { Problem } from "./problems.ts";
+import type { Config, WrittenConfig } from "./schema.ts";
+import { readFaults, readSecrets } from "./secrets.ts";
+import { validate } from "./validate.ts";
+import { findWarnings } from "./warnings.ts";
+
+export { formatProblem, type Problem } from "./problems.ts";
+export type { Config } from "./schema.ts";
+
+export interface LoadOptions {
+  /** The config file. Without it (and without `text`) the defaults are the config. */
+  readonly path?: string | undefined;
+  /** Instead of reading the file; `path` then only says where it would be. */
+  readonly text?: string | undefined;
+  /** Default: process.env. */
+  readonly env?: Environment | undefined;
+  /** Default: the machine's. */
+  readonly hostname?: string | undefined;
+}
+
+export type LoadResult =
+  | {
+      readonly ok: true;
+      readonly config: Config;
+      readonly warnings: Problem[];
+      /** What the file uses and this version cannot do: whoever runs the config refuses it. */
+      readonly unavailable: Problem[];
+      readonly file: string | undefined;
+    }
+  | { readonly ok: false; readonly problems: Problem[] };
+
+const fileBytesMax = 1024 * 1024;
+
+/** Reads and checks a config; all that is wrong is in the result, sorted by position. Never rejects. */
+export async function loadConfig(options: LoadOptions = {}): Promise<LoadResult> {
+  const { path, env = process.env, hostname = machineName() } = options;
+  const name = path ?? (options.text === undefined ? "(defaults)" : "(text)");
+  const folder = path === undefined ? process.cwd() : dirname(resolve(path));
+  const read = options.text === undefined && path !== undefined ? readConfigFile(path) : { text: options.text ?? "" };
+  if ("fault" in read)
+    return { ok: false, problems: [{ file: name, line: 0, column: 0, path: "", message: read.fault }] };
+  if (Buffer.byteLength(read.text) > fileBytesMax) {
+    return { ok: false, problems: [{ file: name, line: 0, column: 0, path: "", message: tooLarge }] };
+  }
+  const { root, report } = readDocument(read.text, name, env);
+  if (root === undefined) return { ok: false, problems: report.sorted() };
+  readSecrets(root, folder, report);
+  const written = validate(root, report);
+  crossCheck(root, report);
+  const hasUsers = usersIn(root, folder);
+  checkListeners(root, report, hasUsers);
+  if (written === undefined || report.problems.length > 0) return { ok: false, problems: report.sorted() };
+  makePathsAbsolute(written, folder);
+  const config = completed(written, { folder, env, hostname });
+  return { ok: true, config, ...remarks(config, root, report, hasUsers), file: path };
+}
+
+const tooLarge = "too large for a config (at most 1 MiB)";
+
+const notUtf8 = "not UTF-8 (save the file with the encoding UTF-8)";
+
+function readConfigFile(path: string): { text: string } | { fault: string } {
+  try {
+    if (statSync(path).size > fileBytesMax) return { fault: tooLarge };
+    const bytes = readFileSync(path);
+    // Replacement characters would silently make other passwords and topics of it.
+    return isUtf8(bytes) ? { text: bytes.toString("utf8") } : { fault: notUtf8 };
+  } catch (error) {
+    return { fault: `${readFaults[errnoOf(error)] ?? "cannot be read"} (a YAML file)` };
+  }
+}
+
+/** Whether the users file holds anything but comments. Who is in it is for whoever opens it to say. */
+function usersIn(root: ConfigNode, folder: string): boolean {
+  try {
+    const file = root.get("access")?.text("usersFile");
+    return file !== undefined && /^[^#\s]/m.test(readFileSync(resolve(folder, file), "utf8"));
+  } catch {
+    return false;
+  }
+}
+
+/** Puts in the defaults that depend on the machine or on other keys. */
+function completed(
+  written: WrittenConfig,
+  { folder, env, hostname }: { folder: string; env: Environment; hostname: string },
+): Config {
+  const id = written.gateway.id ?? topicLevel(hostname).replace(/[{}$]/g, "_");
+  // systemd names several folders with colons between them.
+  const stateFolder = resolve(folder, env["STATE_DIRECTORY"]?.split(":")[0] || "tidegate-data");
+  const { mqtt, storage, access } = written;
+  return {
+    ...written,
+    gateway: { ...written.gateway, id, dataDir: written.gateway.dataDir ?? stateFolder },
+    storage: { ...storage, maxMessageBytes: storage.maxMessageBytes ?? mqtt.limits.maxPacketSize },
+    access: { ...access, anonymous: access.anonymous ?? everyListenerIsLocal(mqtt.listeners.map(({ url }) => url)) },
+    sources: written.sources.map((source) =>
+      source.type === "coap" ? { ...source, observe: source.observe ?? source.every === undefined } : source,
+    ),
+    uplinks: written.uplinks.map((uplink) => ({
+      ...uplink,
+      clientId: uplink.clientId ?? id,
+      urls: uplink.url === undefined ? uplink.urls : [uplink.url],
+    })),
+  };
+}
+
+function remarks(config: Config, root: ConfigNode, report: Reporter, hasUsers: boolean) {
+  const warnings = report.fork();
+  findWarnings(config, root, warnings, hasUsers);
+  const unavailable = report.fork();
+  findUnavailable(root, unavailable);
+  return { warnings: warnings.sorted(), unavailable: unavailable.sorted() };
+}

@@ -1,0 +1,341 @@
+/**
+ * The composition root: the only file that knows every stage. Starts them in the order in which a reading needs them (disk, broker, uplinks,
+ * doors to devices, doors to people), stops in the reverse order, and maps the config to each stage's own options.
+ */
+import { readFile } from "node:fs/promises";
+import type { Clock } from "./base/clock.ts";
+import type { Forwarding, Intake, Source, Store } from "./base/contracts.ts";
+import { messageOf, TidegateError } from "./base/errors.ts";
+import { nodeFiles } from "./base/files.ts";
+import type { Log } from "./base/log.ts";
+import type { Meter } from "./base/meter.ts";
+import { Scope } from "./base/scope.ts";
+import { createBroker } from "./broker/broker.ts";
+import type { Broker, BrokerLimits, ListenerOptions } from "./broker/options.ts";
+import { parseAddress } from "./config/address.ts";
+import type { MqttLimits } from "./config/mqtt.ts";
+import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
+import { listenHttp } from "./http/server.ts";
+import { openStore } from "./journal/open.ts";
+import { createCoapClientSource } from "./sources/coap/coapClientSource.ts";
+import { type CoapDeps, createCoapServerSource } from "./sources/coap/coapServerSource.ts";
+import type { SerialSourceOptions } from "./sources/serial/options.ts";
+import { createSerialSource } from "./sources/serial/source.ts";
+import { type CodecRegistry, createCodecs } from "./transform/codecs/registry.ts";
+import { createCommandEncoder } from "./transform/command.ts";
+import { createReadingTransform, type ReadingTransform } from "./transform/reading.ts";
+import { createRouting, type RouteDefinition } from "./transform/routes.ts";
+import { createForwarding } from "./uplink/forwarding.ts";
+import type { TlsOptions, UplinkOptions } from "./uplink/options.ts";
+import { Uplink } from "./uplink/uplink.ts";
+
+export interface GatewayDeps {
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly meter: Meter;
+  readonly version: string;
+}
+
+export interface Gateway {
+  /** Where it can be reached, with the ports that were really taken. */
+  addresses(): { readonly listeners: readonly string[]; readonly http: string | undefined };
+  /** Closes all doors, lets what was taken reach the disk, and closes the store. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts everything; resolves once every listener accepts. What was started before a failure is stopped again.
+ * @throws TidegateError TG_DATA_DIR, TG_STORE_FOREIGN, TG_LISTEN, TG_CONFIG
+ */
+export async function startGateway(config: Config, deps: GatewayDeps): Promise<Gateway> {
+  const scope = new Scope();
+  try {
+    return await start(config, deps, scope);
+  } catch (error) {
+    await scope.close().catch((cause: unknown) => deps.log.error({ err: messageOf(cause) }, "cleaning up failed"));
+    throw error;
+  }
+}
+
+async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<Gateway> {
+  const { log, clock, meter, version } = deps;
+  const startedMs = clock.monotonicMs();
+  const codecs = createCodecs(config.codecs as Parameters<typeof createCodecs>[0]);
+  const store = await openJournal(config, deps);
+  scope.defer(() => store.close());
+
+  // The broker asks which uplinks take a topic; the uplinks publish what the cloud sends. One of the two has to come first.
+  let forwarding: Forwarding = { forwardsFor: () => [] };
+  const broker = createBroker(
+    { anonymous: config.access.anonymous, limits: brokerLimits(config.mqtt.limits), version },
+    {
+      store,
+      clock,
+      log: log.child({ stage: "broker" }),
+      meter,
+      routing: createRouting(config.routes.map(routeDefinition(config.gateway.id)), codecs, { log, meter }),
+      forwarding: { forwardsFor: (topic) => forwarding.forwardsFor(topic) },
+    },
+  );
+  scope.defer(() => broker.close());
+  const uplinks = await Promise.all(
+    config.uplinks.map(
+      async (uplink) =>
+        new Uplink(await uplinkOptions(uplink, config.gateway.id), { store, publisher: broker, clock, log, meter }),
+    ),
+  );
+  forwarding = createForwarding(store, uplinks);
+  broker.refresh();
+  for (const uplink of uplinks) scope.defer(() => uplink.stop());
+
+  const sources = createSources(config, codecs, broker, deps);
+  const listeners = await openDoors(config, broker, sources, scope);
+  for (const uplink of uplinks) uplink.start();
+  const http = await openHttp(config, scope, deps, {
+    store,
+    status: () => ({
+      gateway: { id: config.gateway.id, version, uptimeSeconds: Math.round((clock.monotonicMs() - startedMs) / 1000) },
+      listeners,
+      clients: [...broker.clients()],
+      broker: broker.stats(),
+      sources: sources.map((source) => source.state()),
+      uplinks: uplinks.map((uplink) => uplink.state()),
+      storage: store.stats(),
+    }),
+  });
+  return { addresses: () => ({ listeners, http }), stop: () => scope.close() };
+}
+
+function openJournal(config: Config, { log, clock, meter }: GatewayDeps): Promise<Store> {
+  const { maxBytes, minFreeBytes, maxMessageBytes, commitWindow } = config.storage;
+  return openStore({
+    dir: config.gateway.dataDir,
+    files: nodeFiles,
+    clock,
+    log: log.child({ stage: "storage" }),
+    meter,
+    maxBytes,
+    minFreeBytes,
+    maxMessageBytes,
+    commitWindowMs: commitWindow,
+  });
+}
+
+// ---------------------------------------------------------------- devices
+
+/** Bytes of a device: decoded, published, and answered for once they are durable. */
+function createIntake(broker: Broker, transforms: ReadonlyMap<string, ReadingTransform>): Intake {
+  return {
+    take(reading, settled) {
+      const result = transforms.get(reading.source)?.(reading);
+      if (result === undefined) return settled({ kind: "undecodable", why: `no source ${reading.source}` });
+      if (result.kind === "undecodable") return settled(result);
+      const published = broker.publish(result.message);
+      if (!published.accepted) {
+        if (published.reason === "invalid") return settled({ kind: "undecodable", why: "not a topic to publish to" });
+        return settled({ kind: "refused", reason: published.reason });
+      }
+      broker.whenDurable(published.group, (durable) =>
+        settled(durable ? { kind: "durable", value: result.value } : { kind: "refused", reason: "failed" }),
+      );
+    },
+  };
+}
+
+function createSources(config: Config, codecs: CodecRegistry, broker: Broker, deps: GatewayDeps): Source[] {
+  const transforms = new Map(
+    config.sources.map(({ name, decode, topic, qos }) => [
+      name,
+      createReadingTransform({ source: name, decode, topic: withGateway(topic, config.gateway.id), qos }, codecs),
+    ]),
+  );
+  const intake = createIntake(broker, transforms);
+  return config.sources.map((source) => createSource(source, codecs, broker, intake, deps));
+}
+
+function createSource(
+  source: SourceConfig,
+  codecs: CodecRegistry,
+  broker: Broker,
+  intake: Intake,
+  deps: GatewayDeps,
+): Source {
+  const { clock, meter } = deps;
+  const log = deps.log.child({ source: source.name });
+  const coap: CoapDeps = { intake, log, clock, meter };
+  switch (source.type) {
+    case "serial":
+      return createSerialSource(serialOptions(source, codecs), { intake, publisher: broker, log, clock, meter });
+    case "coap": {
+      const { name, url, observe, every } = source;
+      return createCoapClientSource({ name, url, observe, ...(every === undefined ? {} : { everyMs: every }) }, coap);
+    }
+    case "coap-server": {
+      const address = parseAddress(source.listen, ["coap"]);
+      if (typeof address === "string")
+        throw new TidegateError("TG_CONFIG", `sources.${source.name}.listen: ${address}`);
+      return createCoapServerSource({ name: source.name, listen: { host: address.host, port: address.port } }, coap);
+    }
+    default:
+      return source satisfies never;
+  }
+}
+
+function serialOptions(source: SourceConfig & { type: "serial" }, codecs: CodecRegistry): SerialSourceOptions {
+  const { name, path, baudRate, dataBits, stopBits, parity, rtscts, framing, ack, commands } = source;
+  if (framing.type !== "lines" && framing.type !== "cobs" && framing.type !== "slip")
+    throw new TidegateError("TG_NOT_AVAILABLE", `sources.${name}.framing: ${framing.type} is not yet available`);
+  const ackCodec = ack === undefined ? undefined : codecs.get(ack);
+  return {
+    name,
+    path,
+    baudRate,
+    dataBits,
+    stopBits,
+    parity,
+    rtscts,
+    framing:
+      framing.type === "lines"
+        ? { type: "lines", maxFrameBytes: framing.maxFrameBytes }
+        : { ...framing, crc: framing.crc === "none" ? undefined : framing.crc },
+    ...(ackCodec === undefined ? {} : { ack: ackCodec }),
+    ...(commands === undefined
+      ? {}
+      : {
+          commands: {
+            topic: commands.topic,
+            encode: createCommandEncoder(commands.encode, codecs),
+            expiryMs: commands.expiry,
+          },
+        }),
+  };
+}
+
+const withGateway = (template: string, id: string): string => template.replaceAll("{gateway}", id);
+
+const routeDefinition =
+  (gatewayId: string) =>
+  ({ name, from, steps, to, onError }: Config["routes"][number]): RouteDefinition => ({
+    name,
+    from,
+    to: withGateway(to, gatewayId),
+    // The config allows no other step in this version, and no dead letters: `unavailable` has said so.
+    steps: steps.map(({ decode }) => ({ decode: decode ?? "json" })),
+    onError: onError === "pass" ? "pass" : "drop",
+  });
+
+// ---------------------------------------------------------------- doors
+
+/** Opens every listener; one that cannot open is fatal. Sources retry by themselves, but a CoAP server's address must open as well. */
+async function openDoors(config: Config, broker: Broker, sources: readonly Source[], scope: Scope): Promise<string[]> {
+  const opened: string[] = [];
+  for (const source of sources) {
+    scope.defer(() => source.stop());
+    await source.start();
+  }
+  for (const { url, tls } of config.mqtt.listeners) {
+    const options: ListenerOptions =
+      tls === undefined
+        ? { url }
+        : {
+            url,
+            tls: {
+              cert: await readPem(tls.cert),
+              key: await readPem(tls.key),
+              ca: tls.ca === undefined ? undefined : await readPem(tls.ca),
+              clientCert: tls.clientCert,
+            },
+          };
+    opened.push((await broker.listen(options)).url); // broker.close() closes it
+  }
+  return opened;
+}
+
+async function openHttp(
+  config: Config,
+  scope: Scope,
+  { log, meter }: GatewayDeps,
+  views: { store: Store; status(): Record<string, unknown> },
+): Promise<string | undefined> {
+  if (config.http.listen === false) return undefined;
+  const address = parseAddress(config.http.listen, ["http"]);
+  if (typeof address === "string") throw new TidegateError("TG_CONFIG", `http.listen: ${address}`);
+  const handle = await listenHttp(
+    { host: address.host, port: address.port },
+    {
+      health: () => (views.store.failed === undefined ? [] : [`storage: ${views.store.failed.message}`]),
+      metrics: () => meter.expose(),
+      status: views.status,
+    },
+    log.child({ stage: "http" }),
+  );
+  scope.defer(() => handle.close());
+  return `http://${address.host}:${handle.port}`;
+}
+
+async function readPem(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    throw new TidegateError("TG_CONFIG", `${path} cannot be read: ${messageOf(cause)}`, { cause });
+  }
+}
+
+// ---------------------------------------------------------------- options
+
+function brokerLimits(limits: MqttLimits): BrokerLimits {
+  const { connectTimeout, maxKeepAlive, outbox, sessionExpiryMax, ...same } = limits;
+  return {
+    ...same,
+    connectTimeoutMs: connectTimeout,
+    maxKeepAliveSeconds: maxKeepAlive,
+    outboxBytes: outbox,
+    sessionExpiryMaxMs: sessionExpiryMax,
+  };
+}
+
+async function uplinkOptions(uplink: ResolvedUplink, gatewayId: string): Promise<UplinkOptions> {
+  const { name, urls, version, clientId, username, password, envelope, meta, queue, inflight, maxQos, maxPacketSize } =
+    uplink;
+  return {
+    name,
+    gatewayId,
+    urls,
+    version: version === 4 ? 4 : 5,
+    clientId,
+    username,
+    password,
+    tls: uplink.tls === undefined ? undefined : await uplinkTls(uplink.tls),
+    keepAliveMs: uplink.keepAlive,
+    sessionExpiryMs: uplink.sessionExpiry,
+    envelope,
+    meta,
+    forward: uplink.forward.map(({ topic, to, qos, priority, ttl }) => ({
+      topic,
+      to,
+      qos: qos === 0 ? 0 : 1,
+      priority,
+      ttlMs: ttl,
+    })),
+    receive: uplink.receive.map(({ topic, to, qos, expiry }) => ({
+      topic,
+      to,
+      qos: qos === 0 ? 0 : 1,
+      expiryMs: expiry,
+    })),
+    queue: { maxBytes: queue.maxBytes, maxAgeMs: queue.maxAge, whenFull: queue.whenFull },
+    inflight,
+    maxQos,
+    maxPacketSize,
+    drain: { maxPerSecond: uplink.drain.maxPerSecond, maxBytesPerSecond: uplink.drain.maxBytesPerSecond },
+    backoff: { minMs: uplink.backoff.min, maxMs: uplink.backoff.max },
+    refusedRetries: uplink.refusedRetries,
+  };
+}
+
+async function uplinkTls(tls: NonNullable<ResolvedUplink["tls"]>): Promise<TlsOptions> {
+  const read = (path: string | undefined): Promise<Buffer | undefined> =>
+    path === undefined ? Promise.resolve(undefined) : readPem(path);
+  const [ca, cert, key] = await Promise.all([read(tls.ca), read(tls.cert), read(tls.key)]);
+  return { ca, cert, key };
+}

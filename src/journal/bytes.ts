@@ -1,0 +1,143 @@
+/** Varints and texts. A uvarint is LEB128 of a whole number up to 2^53 - 1: doubles, because 32-bit shifts would wrap a position. */
+
+/** Writes into a buffer that the caller made large enough. */
+export class ByteWriter {
+  buffer: Buffer;
+  at: number;
+
+  constructor(buffer: Buffer, at = 0) {
+    this.buffer = buffer;
+    this.at = at;
+  }
+
+  u8(value: number): void {
+    this.buffer[this.at++] = value;
+  }
+
+  u32(value: number): void {
+    this.at = this.buffer.writeUInt32LE(value, this.at);
+  }
+
+  uvarint(value: number): void {
+    let rest = value;
+    while (rest > 0x7fff_ffff) {
+      this.buffer[this.at++] = (rest % 128) + 128;
+      rest = Math.floor(rest / 128);
+    }
+    while (rest > 0x7f) {
+      this.buffer[this.at++] = (rest & 0x7f) | 0x80;
+      rest >>>= 7;
+    }
+    this.buffer[this.at++] = rest;
+  }
+
+  /** Length in bytes, then UTF-8. */
+  text(value: string): void {
+    const { length } = value;
+    const { buffer } = this;
+    const from = this.at + 1;
+    if (length < 128) {
+      let index = 0;
+      // Short ASCII, nearly every topic: a loop beats the call into native code.
+      for (; index < length; index += 1) {
+        const code = value.charCodeAt(index);
+        if (code > 0x7f) break;
+        buffer[from + index] = code;
+      }
+      if (index === length) {
+        buffer[this.at] = length;
+        this.at = from + length;
+        return;
+      }
+    }
+    this.uvarint(Buffer.byteLength(value));
+    this.at += buffer.write(value, this.at, "utf8");
+  }
+
+  bytes(value: Uint8Array): void {
+    this.uvarint(value.length);
+    this.raw(value);
+  }
+
+  raw(value: Uint8Array): void {
+    this.buffer.set(value, this.at);
+    this.at += value.length;
+  }
+}
+
+/** Largest size of `text` once written. */
+export const textBound = (value: string): number => value.length * 3 + 5;
+
+/** A record whose checksum is right but whose fields do not fit: written by a faulty version. Caught where records are applied. */
+export class FieldError extends Error {}
+
+export class ByteReader {
+  buffer: Buffer;
+  at: number;
+  end: number;
+
+  constructor(buffer: Buffer, at = 0, end = buffer.length) {
+    this.buffer = buffer;
+    this.at = at;
+    this.end = end;
+  }
+
+  reset(buffer: Buffer, at: number, end: number): void {
+    this.buffer = buffer;
+    this.at = at;
+    this.end = end;
+  }
+
+  u8(): number {
+    if (this.at >= this.end) throw new FieldError("record too short");
+    return this.buffer[this.at++]!;
+  }
+
+  u32(): number {
+    if (this.at + 4 > this.end) throw new FieldError("record too short");
+    this.at += 4;
+    return this.buffer.readUInt32LE(this.at - 4);
+  }
+
+  uvarint(): number {
+    let byte = this.u8();
+    if (byte < 128) return byte;
+    let value = byte & 0x7f;
+    let scale = 128;
+    do {
+      byte = this.u8();
+      value += (byte & 0x7f) * scale;
+      scale *= 128;
+    } while (byte > 127);
+    return value;
+  }
+
+  text(): string {
+    const from = this.#skip(this.uvarint());
+    return this.buffer.toString("utf8", from, this.at);
+  }
+
+  /** A copy. */
+  bytes(): Buffer {
+    const from = this.#skip(this.uvarint());
+    return Buffer.from(this.buffer.subarray(from, this.at));
+  }
+
+  skipBytes(): void {
+    this.#skip(this.uvarint());
+  }
+
+  /** A copy of all that is left. */
+  rest(): Buffer {
+    const from = this.at;
+    this.at = this.end;
+    return Buffer.from(this.buffer.subarray(from, this.end));
+  }
+
+  #skip(length: number): number {
+    const from = this.at;
+    if (length > this.end - from) throw new FieldError("record too short");
+    this.at = from + length;
+    return from;
+  }
+}

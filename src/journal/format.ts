@@ -1,0 +1,141 @@
+/**
+ * What the bytes on disk mean; DESIGN.md draws them. Little-endian.
+ *
+ *   segment     header copy at 0, the same again at 512, records from 1024 on
+ *   checkpoint  the same, with another magic
+ *   record      u32 length of the whole record | u32 crc of all after it | u8 type | u8 flags | fields
+ *
+ * A length of 0 means "preallocated space begins here", never an empty record.
+ */
+import { crc32 } from "node:zlib";
+
+export const formatVersion = 1;
+export const headerBytes = 1024;
+export const recordHeaderBytes = 10;
+const headerCopyBytes = 128;
+const headerCopyAt = [0, 512];
+
+/** Numbers are for ever: never reused, never renumbered. 17-19 are reserved for what later versions of format 1 may add. */
+export const recordType = {
+  message: 1,
+  groupEnd: 2,
+  lane: 3,
+  laneState: 4,
+  rule: 5,
+  reference: 6,
+  release: 7,
+  dropQueue: 8,
+  retain: 9,
+  unretain: 10,
+  put: 11,
+  delete: 12,
+  uplink: 13,
+  /** Checkpoints only. */
+  segment: 14,
+  queue: 15,
+  footer: 16,
+  /** Reserved: per lane { count, bytes, offsets delta-coded } at a segment's end. Skipped by this version. */
+  segmentIndex: 17,
+  /** Reserved: end of a fuzzy checkpoint in the journal. Skipped by this version. */
+  checkpointMark: 18,
+  /** Reserved: which segments a merged one replaces. Skipped by this version. */
+  merged: 19,
+} as const;
+export const recordTypeMax = 19;
+/** Highest flags byte that format 1 uses (MESSAGE: qos, retain, properties). Keeps resynchronising after rot cheap. */
+export const recordFlagsMax = 15;
+
+export const segmentMagic = "TGSEGMT1";
+export const checkpointMagic = "TGCHECK1";
+
+/** Of a segment; a checkpoint uses `base` for its mark and `firstGroup` for its group. */
+export interface Header {
+  readonly storeId: Buffer;
+  readonly epoch: number;
+  /** Rises by one with every file; never reused, so that a record's seed is unique. */
+  readonly number: number;
+  /** Position of the byte at offset 1024. */
+  readonly base: number;
+  readonly firstGroup: number;
+  /** Nothing at or beyond this position in segments of a lower number is ever read. */
+  readonly prevEnd: number;
+  readonly wallMs: number;
+}
+
+export const segmentName = (number: number): string => `seg-${String(number).padStart(12, "0")}.log`;
+export const checkpointName = (number: number): string => `ckpt-${String(number).padStart(12, "0")}.bin`;
+export const segmentNamePattern = /^seg-(\d{12,16})\.log$/;
+export const checkpointNamePattern = /^ckpt-(\d{12,16})\.bin$/;
+/** A checkpoint that was being written; of no use to anybody. */
+export const stagedNamePattern = /^ckpt-\d{12,16}\.tmp$/;
+
+/** What every record checksum of one file starts from, so that bytes of another file or store never validate. */
+export function seedOf(magic: string, storeId: Uint8Array, number: number): number {
+  const seed = Buffer.alloc(24);
+  seed.write(magic, 0, "latin1");
+  seed.set(storeId.subarray(0, 8), 8);
+  seed.writeBigUInt64LE(BigInt(number), 16);
+  return crc32(seed);
+}
+
+/**
+ *   0 magic 8 | 8 u16 version | 10 u16 zero | 12 u32 crc (of the 128 bytes, this field zero) | 16 store id 8 | 24 u64 epoch
+ *   32 u64 number | 40 u64 base | 48 u64 first group | 56 u64 prevEnd | 64 u64 wall ms | zeros to 128
+ */
+export function encodeHeader(magic: string, header: Header): Buffer {
+  const buffer = Buffer.alloc(headerBytes);
+  const numbers = [header.epoch, header.number, header.base, header.firstGroup, header.prevEnd, header.wallMs];
+  for (const at of headerCopyAt) {
+    buffer.write(magic, at, "latin1");
+    buffer.writeUInt16LE(formatVersion, at + 8);
+    buffer.set(header.storeId.subarray(0, 8), at + 16);
+    numbers.forEach((value, index) => {
+      buffer.writeBigUInt64LE(BigInt(Math.max(0, Math.floor(value))), at + 24 + 8 * index);
+    });
+    buffer.writeUInt32LE(crc32(buffer.subarray(at, at + headerCopyBytes)), at + 12);
+  }
+  return buffer;
+}
+
+/** `newer`: intact, but of a format this version does not know. Undefined: neither copy is intact, or not ours at all. */
+export function decodeHeader(magic: string, buffer: Buffer): Header | "newer" | undefined {
+  for (const at of headerCopyAt) {
+    if (buffer.length < at + headerCopyBytes) break;
+    const copy = Buffer.from(buffer.subarray(at, at + headerCopyBytes));
+    if (copy.toString("latin1", 0, 8) !== magic) continue;
+    const crc = copy.readUInt32LE(12);
+    copy.writeUInt32LE(0, 12);
+    if (crc32(copy) !== crc) continue;
+    if (copy.readUInt16LE(8) > formatVersion) return "newer";
+    const number = (index: number): number => Number(copy.readBigUInt64LE(24 + 8 * index));
+    return {
+      storeId: copy.subarray(16, 24),
+      epoch: number(0),
+      number: number(1),
+      base: number(2),
+      firstGroup: number(3),
+      prevEnd: number(4),
+      wallMs: number(5),
+    };
+  }
+  return undefined;
+}
+
+/** Whether the record at `at`, of `length` bytes, is what was written. */
+export function recordIsValid(buffer: Buffer, at: number, length: number, seed: number): boolean {
+  return crc32(buffer.subarray(at + 8, at + length), seed) === buffer.readUInt32LE(at + 4);
+}
+
+/** Length of what may be a record at `at`: 0 when it cannot be one. It may reach beyond the buffer. */
+export function plausibleLength(buffer: Buffer, at: number, lengthMax: number): number {
+  const length = buffer.readUInt32LE(at);
+  if (length < recordHeaderBytes || length > lengthMax) return 0;
+  const type = buffer[at + 8]!;
+  if (type < 1 || type > recordTypeMax || buffer[at + 9]! > recordFlagsMax) return 0;
+  return length;
+}
+
+/** Sets the checksum of a finished record. */
+export function sealRecord(buffer: Buffer, at: number, length: number, seed: number): void {
+  buffer.writeUInt32LE(crc32(buffer.subarray(at + 8, at + length), seed), at + 4);
+}

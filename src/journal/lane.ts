@@ -1,0 +1,190 @@
+/**
+ * One lane: an uplink's messages of one priority, in order of position. What was handed out and not settled is `pending`; everything else up
+ * to the cursor is done. So mark and done intervals need no memory of their own while the lane runs:
+ *
+ *   positions   ....x....x....P....x....P....x....x | ....a....a....o....o
+ *                             ^ mark = first pending - 1   ^ cursor   ^ read ahead, then on disk
+ *
+ * After a rewind or a restart the cursor stands at the mark and `skips` holds the intervals above it that are done.
+ */
+import type { QueuedMessage } from "../base/contracts.ts";
+import type { Message } from "../base/message.ts";
+import type { MessageReader } from "./messageRecord.ts";
+
+export interface Interval {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** A message that was read for a lane. */
+export class Entry implements QueuedMessage {
+  readonly position: number;
+  readonly lane: number;
+  readonly priority: number;
+  readonly seq: number;
+  readonly rule: number;
+  readonly acceptedAtMs: number;
+  readonly wallMs: number;
+  readonly message: Message;
+  readonly expiresAtMs: number;
+  /** Of its record. */
+  readonly bytes: number;
+  /** Its number among all that passed the cursor since the last rewind: a gap between two pending ones shows that something is done between. */
+  ordinal = 0;
+
+  /** @param read stands at the lane's taker */
+  constructor(lane: Lane, read: MessageReader, bytes: number) {
+    this.position = read.position;
+    this.lane = lane.id;
+    this.priority = lane.priority;
+    this.seq = read.taker.seq;
+    this.rule = read.taker.rule;
+    this.acceptedAtMs = read.acceptedAtMs;
+    this.wallMs = read.wallMs;
+    this.expiresAtMs = read.taker.expiresAtMs;
+    this.bytes = bytes;
+    this.message = read.message();
+  }
+}
+
+/** Intervals written with a lane's state; those beyond it are forgotten by a crash, which then only repeats messages. */
+export const intervalsMax = 256;
+
+export class Lane {
+  readonly id: number;
+  readonly uplink: string;
+  readonly priority: number;
+  waiting = 0;
+  bytes = 0;
+  /** Everything at or below it is done or pending. */
+  cursor = 0;
+  /** Where reading goes on: always the start of a record, or before the first one that matters. */
+  readAt = 0;
+  /** Position of its newest message. */
+  newest = 0;
+  /** Read, not handed out; the head is at `aheadHead`. */
+  ahead: Entry[] = [];
+  aheadHead = 0;
+  aheadBytes = 0;
+  /** By rising position. */
+  readonly pending = new Map<number, Entry>();
+  skips: Interval[] = [];
+  /** Rises with every rewind; a read that began before is thrown away. */
+  generation = 0;
+  filling = false;
+  /** Its segment could not be read for want of descriptors or memory; tried again a second later. */
+  blocked = false;
+  #passed = 0;
+  /** Its state changed since it was last written. */
+  dirty = false;
+
+  constructor(id: number, uplink: string, priority: number) {
+    this.id = id;
+    this.uplink = uplink;
+    this.priority = priority;
+  }
+
+  peek(): Entry | undefined {
+    return this.ahead[this.aheadHead];
+  }
+
+  get aheadCount(): number {
+    return this.ahead.length - this.aheadHead;
+  }
+
+  pushAhead(entry: Entry): void {
+    this.ahead.push(entry);
+    this.aheadBytes += entry.bytes;
+  }
+
+  /** The head of the read-ahead passes the cursor. */
+  take(): Entry | undefined {
+    const entry = this.ahead[this.aheadHead];
+    if (entry === undefined) return undefined;
+    this.aheadHead += 1;
+    if (this.aheadHead === this.ahead.length) {
+      this.ahead = [];
+      this.aheadHead = 0;
+    }
+    this.aheadBytes -= entry.bytes;
+    // What is done in between was not read again; it must not be forgotten with `skips`.
+    const { cursor } = this;
+    if (this.skips.some((skip) => skip.to > cursor && skip.from < entry.position)) this.#passed += 1;
+    this.passTo(entry.position);
+    entry.ordinal = this.#passed;
+    return entry;
+  }
+
+  /** Something of the lane at `position` is behind the cursor now. */
+  passTo(position: number): void {
+    this.cursor = Math.max(this.cursor, position);
+    this.#passed += 1;
+    if (this.skips.length > 0 && this.cursor >= this.skips.at(-1)!.to) this.skips = [];
+  }
+
+  /** Whether the message at `position`, which is above the cursor, is done. */
+  isSkipped(position: number): boolean {
+    for (const skip of this.skips) if (position >= skip.from && position <= skip.to) return true;
+    return false;
+  }
+
+  get mark(): number {
+    const oldest = this.pending.keys().next();
+    return oldest.done ? this.cursor : oldest.value - 1;
+  }
+
+  /** What is done above the mark, rising, apart. */
+  intervals(): Interval[] {
+    const intervals: Interval[] = [];
+    let before: Entry | undefined;
+    for (const entry of this.pending.values()) {
+      if (before !== undefined && entry.ordinal > before.ordinal + 1) {
+        intervals.push({ from: before.position + 1, to: entry.position - 1 });
+      }
+      before = entry;
+    }
+    if (before !== undefined && this.cursor > before.position) {
+      intervals.push({ from: before.position + 1, to: this.cursor });
+    }
+    for (const skip of this.skips) if (skip.to > this.cursor) intervals.push(skip);
+    return intervals;
+  }
+
+  /** Back to the mark: what was handed out and not settled will be read again. */
+  rewind(): void {
+    const { mark } = this;
+    const oldest = this.pending.keys().next();
+    this.skips = this.intervals();
+    const again = oldest.done ? this.peek()?.position : oldest.value;
+    if (again !== undefined) this.readAt = again;
+    this.cursor = mark;
+    this.pending.clear();
+    this.#forgetAhead();
+  }
+
+  /** Takes over a state that was read from disk. Counters are the caller's. */
+  restore(mark: number, intervals: Interval[]): void {
+    this.cursor = mark;
+    this.skips = intervals;
+    this.readAt = 0;
+  }
+
+  /** Whether the message is known to be done; only for positions that are not pending. */
+  isDone(position: number): boolean {
+    return position <= this.cursor || this.isSkipped(position);
+  }
+
+  /** Whether all of the lane from `first` to `last` is known to be done. */
+  isDoneWithin(first: number, last: number): boolean {
+    let from = Math.max(first, this.cursor + 1);
+    for (const skip of this.skips) if (skip.from <= from) from = Math.max(from, skip.to + 1);
+    return from > last;
+  }
+
+  #forgetAhead(): void {
+    this.ahead = [];
+    this.aheadHead = 0;
+    this.aheadBytes = 0;
+    this.generation += 1;
+  }
+}

@@ -1,0 +1,110 @@
+/** Opens the data folder: locks it, recovers what is there, and begins a new segment. */
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import type { RecoveryReport, Store } from "../base/contracts.ts";
+import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
+import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
+import { segmentName } from "./format.ts";
+import { type ResolvedOptions, type StoreOptions, storeDefaults } from "./options.ts";
+import { type Recovered, Recovery } from "./recovery.ts";
+import { JournalStore } from "./store.ts";
+import { StoreClock } from "./storeClock.ts";
+
+export type { StoreOptions } from "./options.ts";
+
+/**
+ * @throws TidegateError TG_DATA_DIR (in use, cannot be made or read), TG_STORE_FOREIGN (of a newer version; untouched). Damage never makes it
+ *   throw: see `stats().recovery`. A disk that takes no writes opens too, with `failed` set.
+ */
+export async function openStore(given: StoreOptions): Promise<Store> {
+  const options: ResolvedOptions = { ...storeDefaults, ...given };
+  const { dir, files, clock, log } = options;
+  const startedMs = clock.monotonicMs();
+  const unlock = await claim(options);
+  try {
+    const folder = await survey(options);
+    const found = await new Recovery(files, dir, log, folder).run();
+    await settleTail(options, folder);
+    await sweepDebris(files, dir, folder.debris).catch(() => undefined);
+    const storeClock = new StoreClock(clock);
+    storeClock.resume(found, options.trustWallClock);
+    const { clean, records, corruptRecords, tornBytes } = found;
+    const fresh = folder.storeId === undefined;
+    const recovery: RecoveryReport = {
+      clean: fresh || clean,
+      records,
+      corruptRecords,
+      tornBytes,
+      ms: Math.round(clock.monotonicMs() - startedMs),
+    };
+    const store = new JournalStore({
+      ...{ options, state: found.state, recovery, unlock },
+      storeId: folder.storeId ?? randomBytes(8),
+      epoch: fresh ? Math.max(Math.floor(clock.wallMs()), folder.epoch + 1) : folder.epoch,
+      storeMs: storeClock.nowMs,
+      from: beginning(folder, found),
+      checkpoints: folder.kept,
+      damagedCheckpoints: folder.damagedCheckpoints,
+      nextCheckpoint: folder.checkpointNumberMax + 1,
+    });
+    await store.begin();
+    const line = { ...recovery, segments: found.state.segments.list.length };
+    if (corruptRecords > 0) log.error(line, "journal: opened with losses");
+    else log.info(line, "journal: opened");
+    return store;
+  } catch (error) {
+    await unlock().catch(() => undefined);
+    throw error;
+  }
+}
+
+const dataDirError = (dir: string, error: unknown): TidegateError =>
+  new TidegateError(
+    "TG_DATA_DIR",
+    `data folder ${dir}: ${messageOf(error)}. It must be a folder that this user may read and write: \`mkdir -p\` and \`chown\` it, or set gateway.dataDir`,
+    { cause: error },
+  );
+
+async function claim({ dir, files, lock }: ResolvedOptions): Promise<() => Promise<void>> {
+  let folder: { device: number; inode: number };
+  try {
+    await files.mkdir(dir);
+    folder = await files.stat(dir);
+  } catch (error) {
+    throw dataDirError(dir, error);
+  }
+  return await lock(dir, folder);
+}
+
+async function survey({ dir, files, log }: ResolvedOptions): Promise<Folder> {
+  try {
+    return await surveyFolder(files, dir, log);
+  } catch (error) {
+    if (error instanceof TidegateError || errnoOf(error) === "") throw error;
+    throw dataDirError(dir, error);
+  }
+}
+
+/**
+ * What recovery counts may be in the page cache only (kill -9): it goes to the disk before anybody is told of it, or a power cut could still take
+ * back what an uplink has already sent.
+ */
+async function settleTail({ dir, files, log }: ResolvedOptions, folder: Folder): Promise<void> {
+  try {
+    for (const { number } of folder.segments.slice(-2)) {
+      const file = await files.open(join(dir, segmentName(number)), "read");
+      await file.datasync().finally(() => file.close());
+    }
+    await files.syncDir(dir);
+  } catch (error) {
+    log.error({ error: messageOf(error) }, "journal: what was recovered could not be synced");
+  }
+}
+
+function beginning(
+  folder: Folder,
+  found: Recovered,
+): { position: number; prevEnd: number; group: number; segment: number } {
+  const segment = Math.max(folder.segmentNumberMax + 1, folder.checkpoint?.nextSegment ?? 1);
+  return { position: found.nextPosition, prevEnd: found.end, group: found.nextGroup, segment };
+}

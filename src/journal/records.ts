@@ -1,0 +1,260 @@
+/**
+ * The small records: written to the journal and, the same, to checkpoints. All are absolute statements, so that applying one twice does no harm.
+ *
+ *   GROUP_END   u32 group crc | group | last durable group | bytes of the group before this record | records | store clock ms | wall ms
+ *   UPLINK      name | next seq | n | n x { reason | dropped }
+ *   LANE        id | priority | uplink name
+ *   LANE_STATE  id | mark | n | n x { from - before | to - from }      before: the mark, then the `to` before
+ *   RULE        id | uplink name | definition
+ *   REFERENCE   queue | ordinal | position | meta | bytes
+ *   RELEASE     queue | ordinal          DROP_QUEUE  queue             QUEUE  queue | next ordinal
+ *   RETAIN      topic | position         UNRETAIN    topic
+ *   PUT         map | key | value        DELETE      map | key
+ *   SEGMENT     number | base | end | n | n x { lane | waiting | bytes | first | last - first | first accepted | last accepted | last expiry + 1, 0: never }
+ */
+import { type ByteReader, type ByteWriter, textBound } from "./bytes.ts";
+import { recordType } from "./format.ts";
+import { type Interval, intervalsMax, type Lane } from "./lane.ts";
+import type { LanePart, Segment } from "./segments.ts";
+import type { State, UplinkAccount } from "./state.ts";
+
+/** Where records go: the tail of the journal, or a checkpoint. */
+export interface RecordSink {
+  begin(type: number, flags: number, bound: number): ByteWriter;
+  finish(): number;
+}
+
+export function writeUplink(sink: RecordSink, account: UplinkAccount): void {
+  const reasons = Object.entries(account.dropped);
+  const to = sink.begin(recordType.uplink, 0, textBound(account.name) + 20 + reasons.length * 60);
+  to.text(account.name);
+  to.uvarint(account.nextSeq);
+  to.uvarint(reasons.length);
+  for (const [reason, count] of reasons) {
+    to.text(reason);
+    to.uvarint(count);
+  }
+  sink.finish();
+}
+
+export function writeLane(sink: RecordSink, lane: Lane): void {
+  const to = sink.begin(recordType.lane, 0, textBound(lane.uplink) + 20);
+  to.uvarint(lane.id);
+  to.uvarint(lane.priority);
+  to.text(lane.uplink);
+  sink.finish();
+}
+
+export function writeLaneState(sink: RecordSink, lane: Lane): void {
+  const intervals = lane.intervals().slice(0, intervalsMax);
+  const to = sink.begin(recordType.laneState, 0, 30 + intervals.length * 20);
+  to.uvarint(lane.id);
+  let before = lane.mark;
+  to.uvarint(before);
+  to.uvarint(intervals.length);
+  for (const interval of intervals) {
+    to.uvarint(interval.from - before);
+    to.uvarint(interval.to - interval.from);
+    before = interval.to;
+  }
+  sink.finish();
+}
+
+export function writeRule(sink: RecordSink, id: number, uplink: string, definition: string): void {
+  const to = sink.begin(recordType.rule, 0, 10 + textBound(uplink) + textBound(definition));
+  to.uvarint(id);
+  to.text(uplink);
+  to.text(definition);
+  sink.finish();
+}
+
+export function writeReference(
+  sink: RecordSink,
+  queue: string,
+  of: { ordinal: number; position: number; meta: number; bytes: number },
+): void {
+  const to = sink.begin(recordType.reference, 0, textBound(queue) + 40);
+  to.text(queue);
+  to.uvarint(of.ordinal);
+  to.uvarint(of.position);
+  to.uvarint(of.meta);
+  to.uvarint(of.bytes);
+  sink.finish();
+}
+
+/** RELEASE, QUEUE, RETAIN: a name and a number. */
+export function writeNamed(sink: RecordSink, type: number, name: string, value: number): void {
+  const to = sink.begin(type, 0, textBound(name) + 10);
+  to.text(name);
+  to.uvarint(value);
+  sink.finish();
+}
+
+/** DROP_QUEUE, UNRETAIN (one name), DELETE (two). */
+export function writeNames(sink: RecordSink, type: number, names: readonly string[]): void {
+  const to = sink.begin(
+    type,
+    0,
+    names.reduce((sum, name) => sum + textBound(name), 0),
+  );
+  for (const name of names) to.text(name);
+  sink.finish();
+}
+
+export function writePut(sink: RecordSink, map: string, key: string, value: Uint8Array): void {
+  const to = sink.begin(recordType.put, 0, textBound(map) + textBound(key) + value.length + 8);
+  to.text(map);
+  to.text(key);
+  to.bytes(value);
+  sink.finish();
+}
+
+export function writeSegment(sink: RecordSink, segment: Segment): void {
+  const parts = [...segment.parts.values()];
+  const to = sink.begin(recordType.segment, 0, 40 + parts.length * 72);
+  to.uvarint(segment.number);
+  to.uvarint(segment.base);
+  to.uvarint(segment.end);
+  to.uvarint(parts.length);
+  for (const part of parts) {
+    to.uvarint(part.lane);
+    to.uvarint(part.waiting);
+    to.uvarint(part.bytes);
+    to.uvarint(part.first);
+    to.uvarint(part.last - part.first);
+    to.uvarint(part.firstAcceptedAtMs);
+    to.uvarint(part.lastAcceptedAtMs);
+    to.uvarint(Number.isFinite(part.lastExpiresAtMs) ? part.lastExpiresAtMs + 1 : 0);
+  }
+  sink.finish();
+}
+
+export interface SegmentRecord {
+  readonly number: number;
+  readonly base: number;
+  readonly end: number;
+  readonly parts: LanePart[];
+}
+
+/** @throws FieldError */
+export function readSegment(from: ByteReader): SegmentRecord {
+  const [number, base, end] = [from.uvarint(), from.uvarint(), from.uvarint()];
+  const parts: LanePart[] = [];
+  for (let left = from.uvarint(); left > 0; left -= 1) {
+    const [lane, waiting, bytes, first] = [from.uvarint(), from.uvarint(), from.uvarint(), from.uvarint()];
+    const last = first + from.uvarint();
+    const [firstAcceptedAtMs, lastAcceptedAtMs, expiry] = [from.uvarint(), from.uvarint(), from.uvarint()];
+    const lastExpiresAtMs = expiry === 0 ? Number.POSITIVE_INFINITY : expiry - 1;
+    parts.push({ lane, waiting, bytes, first, last, firstAcceptedAtMs, lastAcceptedAtMs, lastExpiresAtMs });
+  }
+  return { number, base, end, parts };
+}
+
+export interface GroupEnd {
+  readonly crc: number;
+  readonly group: number;
+  readonly durable: number;
+  readonly bytes: number;
+  readonly records: number;
+  readonly clockMs: number;
+  readonly wallMs: number;
+}
+
+export function writeGroupEnd(sink: RecordSink, end: Omit<GroupEnd, "crc">): void {
+  const to = sink.begin(recordType.groupEnd, 0, 60);
+  to.u32(0); // set when the group is sealed
+  to.uvarint(end.group);
+  to.uvarint(end.durable);
+  to.uvarint(end.bytes);
+  to.uvarint(end.records);
+  to.uvarint(end.clockMs);
+  to.uvarint(end.wallMs);
+  sink.finish();
+}
+
+/** @throws FieldError */
+export function readGroupEnd(from: ByteReader): GroupEnd {
+  const crc = from.u32();
+  const [group, durable, bytes, records] = [from.uvarint(), from.uvarint(), from.uvarint(), from.uvarint()];
+  return { crc, group, durable, bytes, records, clockMs: from.uvarint(), wallMs: from.uvarint() };
+}
+
+/** Applies a small record to the state. False: not a small record. @throws FieldError */
+export function applyRecord(state: State, type: number, from: ByteReader): boolean {
+  switch (type) {
+    case recordType.uplink:
+      applyUplink(state, from);
+      return true;
+    case recordType.lane: {
+      const [id, priority] = [from.uvarint(), from.uvarint()];
+      state.defineLane(id, from.text(), priority);
+      return true;
+    }
+    case recordType.laneState:
+      applyLaneState(state, from);
+      return true;
+    case recordType.rule:
+      state.defineRule(from.uvarint(), from.text(), from.text());
+      return true;
+    case recordType.reference:
+      applyReference(state, from);
+      return true;
+    case recordType.release:
+      state.release(from.text(), from.uvarint());
+      return true;
+    case recordType.dropQueue:
+      state.dropQueue(from.text());
+      return true;
+    case recordType.queue:
+      applyQueue(state, from);
+      return true;
+    case recordType.retain:
+      state.retain(from.text(), from.uvarint());
+      return true;
+    case recordType.unretain:
+      state.unretain(from.text());
+      return true;
+    case recordType.put:
+      state.put(from.text(), from.text(), from.bytes());
+      return true;
+    case recordType.delete:
+      state.delete(from.text(), from.text());
+      return true;
+    default:
+      return false;
+  }
+}
+
+function applyUplink(state: State, from: ByteReader): void {
+  const account = state.uplink(from.text());
+  account.nextSeq = Math.max(account.nextSeq, from.uvarint());
+  for (let left = from.uvarint(); left > 0; left -= 1) account.dropped[from.text()] = from.uvarint();
+}
+
+function applyLaneState(state: State, from: ByteReader): void {
+  const id = from.uvarint();
+  const mark = from.uvarint();
+  const intervals: Interval[] = [];
+  let before = mark;
+  for (let left = from.uvarint(); left > 0; left -= 1) {
+    const start = before + from.uvarint();
+    before = start + from.uvarint();
+    intervals.push({ from: start, to: before });
+  }
+  state.laneState(id, mark, intervals);
+}
+
+function applyReference(state: State, from: ByteReader): void {
+  const name = from.text();
+  const [ordinal, position, meta, bytes] = [from.uvarint(), from.uvarint(), from.uvarint(), from.uvarint()];
+  const queue = state.queue(name);
+  // Already known (a statement said twice), or lost to rot in between: ordinals only rise.
+  if (ordinal < queue.nextOrdinal) return;
+  queue.skipTo(ordinal);
+  state.reference(name, position, meta, bytes, 0);
+}
+
+function applyQueue(state: State, from: ByteReader): void {
+  const queue = state.queue(from.text());
+  queue.skipTo(from.uvarint());
+}

@@ -1,0 +1,156 @@
+/** Reads the messages that references and retained values point at: from the tail in RAM, else from disk, neighbours with one read. */
+import type { ReferencedMessage, ReferenceQueue, StoredMessage } from "../base/contracts.ts";
+import { FieldError } from "./bytes.ts";
+import { plausibleLength, recordHeaderBytes, recordIsValid, recordType } from "./format.ts";
+import { MessageReader } from "./messageRecord.ts";
+import type { References } from "./references.ts";
+import type { SegmentReader } from "./segmentReader.ts";
+import type { Segment } from "./segments.ts";
+import type { State } from "./state.ts";
+import type { Tail } from "./tail.ts";
+
+export interface ReferenceSource {
+  readonly state: State;
+  readonly tail: Tail;
+  readonly reader: SegmentReader;
+  /** The message of a reference cannot be read any more: the reference is to be released. */
+  readonly onRotten: (queue: string, ordinal: number) => void;
+}
+
+/** A piece of a segment that was read, kept for the next message of the same batch. */
+interface Window {
+  segment: Segment;
+  start: number;
+  bytes: Buffer;
+}
+
+const windowBytes = 64 * 1024;
+const loneBytes = 4096;
+
+export class ReferenceReader {
+  readonly #source: ReferenceSource;
+  readonly #message = new MessageReader();
+
+  constructor(source: ReferenceSource) {
+    this.#source = source;
+  }
+
+  /** @param bytes the record's length, 0 when not known */
+  async message(position: number, bytes: number): Promise<StoredMessage | undefined> {
+    const found = await this.#find(position, bytes || loneBytes, { window: undefined });
+    return found === "later" ? undefined : found;
+  }
+
+  async batch(
+    queue: References,
+    after: number,
+    limits: { messages: number; bytes: number },
+  ): Promise<ReferencedMessage[]> {
+    const batch: ReferencedMessage[] = [];
+    const cache: { window: Window | undefined } = { window: undefined };
+    let bytes = 0;
+    let ordinal = queue.nextAfter(after);
+    while (ordinal > 0 && (batch.length === 0 || batch.length < limits.messages)) {
+      const position = queue.positionOf(ordinal);
+      const size = queue.bytesOf(ordinal) || loneBytes;
+      if (batch.length > 0 && bytes + size > limits.bytes) break;
+      const next = queue.nextAfter(ordinal);
+      const nextPosition = next === 0 ? 0 : queue.positionOf(next);
+      const near = nextPosition > position && nextPosition - position < windowBytes && limits.messages > 1;
+      const found = await this.#find(position, near ? Math.max(size, windowBytes) : size, cache);
+      if (found === "later") break;
+      // Released, or its queue dropped, while it was read.
+      if (queue.positionOf(ordinal) === position) {
+        if (found === undefined) this.#source.onRotten(queue.name, ordinal);
+        else {
+          bytes += size;
+          batch.push({ ...found, ordinal, meta: queue.metaOf(ordinal), group: queue.groupOf(ordinal) });
+        }
+      }
+      ordinal = queue.nextAfter(ordinal);
+    }
+    return batch;
+  }
+
+  async #find(
+    position: number,
+    bytes: number,
+    cache: { window: Window | undefined },
+  ): Promise<StoredMessage | undefined | "later"> {
+    const { tail, state, reader } = this.#source;
+    const recent = tail.at(position);
+    if (recent !== undefined) return this.#decode(recent.buffer, recent.from, position, undefined);
+    const segment = state.segments.find(position);
+    if (segment === undefined) return undefined;
+    const { window } = cache;
+    if (window?.segment === segment && position >= window.start) {
+      const found = this.#decode(window.bytes, position - window.start, position, segment);
+      if (found !== undefined) return found; // else it may only reach beyond the window
+    }
+    let wanted = Math.min(bytes, segment.end - position);
+    for (let tries = 0; tries < 2; tries += 1) {
+      const target = Buffer.allocUnsafe(wanted);
+      const count = await reader.read(segment, position, target);
+      if (count < 0) return "later";
+      const read = target.subarray(0, count);
+      cache.window = { segment, start: position, bytes: read };
+      if (count < recordHeaderBytes) return undefined;
+      const length = plausibleLength(read, 0, segment.end - position);
+      if (length <= count) return this.#decode(read, 0, position, segment);
+      wanted = length;
+    }
+    return undefined;
+  }
+
+  /** @param segment undefined: bytes of the tail, whose checksums may not be set yet */
+  #decode(buffer: Buffer, at: number, position: number, segment: Segment | undefined): StoredMessage | undefined {
+    if (at + recordHeaderBytes > buffer.length) return undefined;
+    const length = plausibleLength(buffer, at, buffer.length - at);
+    if (length === 0 || buffer[at + 8] !== recordType.message) return undefined;
+    if (segment !== undefined && !recordIsValid(buffer, at, length, segment.seed)) return undefined;
+    const message = this.#message;
+    try {
+      message.start(buffer, at + recordHeaderBytes, at + length, buffer[at + 9]!);
+      return message.position === position ? message.stored() : undefined;
+    } catch (error) {
+      if (error instanceof FieldError) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** What the other stages see of a queue of references. */
+export class JournalReferences implements ReferenceQueue {
+  readonly #queue: References;
+  readonly #reader: ReferenceReader;
+
+  constructor(queue: References, reader: ReferenceReader) {
+    this.#queue = queue;
+    this.#reader = reader;
+  }
+
+  get name(): string {
+    return this.#queue.name;
+  }
+
+  get size(): number {
+    return this.#queue.size;
+  }
+
+  get bytes(): number {
+    return this.#queue.bytes;
+  }
+
+  get nextOrdinal(): number {
+    return this.#queue.nextOrdinal;
+  }
+
+  oldest(): { readonly ordinal: number; readonly meta: number } | undefined {
+    const ordinal = this.#queue.nextAfter(0);
+    return ordinal === 0 ? undefined : { ordinal, meta: this.#queue.metaOf(ordinal) };
+  }
+
+  read(after: number, limits: { messages: number; bytes: number }): Promise<ReferencedMessage[]> {
+    return this.#reader.batch(this.#queue, after, limits);
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * A queue of references: ordinal, position, meta and size of each, in RAM, 24 bytes apiece, by rising ordinal. A released one leaves a hole
+ * (position 0) until `compact`, so a queue whose oldest never goes does not grow with what passes it.
+ */
+export class References {
+  readonly name: string;
+  #ordinals: number[] = [];
+  #positions: number[] = [];
+  /** meta + 256 * bytes. */
+  #sizes: number[] = [];
+  /** Index before which there are only holes. */
+  #head = 0;
+  nextOrdinal = 1;
+  size = 0;
+  bytes = 0;
+  /** The newest two groups that added something, and the ordinal each began with: the older ones are durable. */
+  #newest = { group: 0, from: 0 };
+  #before = { group: 0, from: 0 };
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  /** For recovery: the next reference gets this ordinal, if that is not behind. */
+  skipTo(ordinal: number): void {
+    this.nextOrdinal = Math.max(this.nextOrdinal, ordinal);
+  }
+
+  add(position: number, meta: number, bytes: number, group: number): number {
+    const ordinal = this.nextOrdinal;
+    if (group !== this.#newest.group) {
+      this.#before = this.#newest;
+      this.#newest = { group, from: ordinal };
+    }
+    this.nextOrdinal += 1;
+    this.#ordinals.push(ordinal);
+    this.#positions.push(position);
+    this.#sizes.push(meta + 256 * bytes);
+    this.size += 1;
+    this.bytes += bytes;
+    return ordinal;
+  }
+
+  /** Takes the newest away, as if it had never been. */
+  undoAdd(): void {
+    this.nextOrdinal = this.#ordinals.pop()!;
+    const position = this.#positions.pop()!;
+    const size = this.#sizes.pop()!;
+    if (position > 0) this.#count(-1, size);
+    this.#head = Math.min(this.#head, this.#positions.length);
+  }
+
+  /** Position, 0 when that ordinal does not wait. */
+  positionOf(ordinal: number): number {
+    return this.#positions[this.#indexOf(ordinal)] ?? 0;
+  }
+
+  metaOf(ordinal: number): number {
+    return (this.#sizes[this.#indexOf(ordinal)] ?? 0) % 256;
+  }
+
+  bytesOf(ordinal: number): number {
+    return Math.floor((this.#sizes[this.#indexOf(ordinal)] ?? 0) / 256);
+  }
+
+  /** The group that this ordinal became durable with or will; 0 when that was long ago. */
+  groupOf(ordinal: number): number {
+    if (ordinal >= this.#newest.from) return this.#newest.group;
+    return ordinal >= this.#before.from ? this.#before.group : 0;
+  }
+
+  /** @returns the position it held, 0 when it did not wait */
+  release(ordinal: number): number {
+    const index = this.#indexOf(ordinal);
+    const position = this.#positions[index] ?? 0;
+    if (position === 0) return 0;
+    this.#positions[index] = 0;
+    this.#count(-1, this.#sizes[index]!);
+    while (this.#head < this.#positions.length && this.#positions[this.#head] === 0) this.#head += 1;
+    return position;
+  }
+
+  undoRelease(ordinal: number, position: number): void {
+    const index = this.#indexOf(ordinal);
+    this.#positions[index] = position;
+    this.#count(1, this.#sizes[index]!);
+    this.#head = Math.min(this.#head, index);
+  }
+
+  /** Gives the holes back once they are the greater part. Not between a release and its undo. */
+  compact(): void {
+    const { length } = this.#positions;
+    if (length < 64 || this.size * 2 > length) return;
+    const keep = (_: number, index: number): boolean => this.#positions[index] !== 0;
+    this.#ordinals = this.#ordinals.filter(keep);
+    this.#sizes = this.#sizes.filter(keep);
+    this.#positions = this.#positions.filter((position) => position !== 0);
+    this.#head = 0;
+  }
+
+  /** The oldest ordinal above `after` that waits; 0 when there is none. */
+  nextAfter(after: number): number {
+    let index = after < (this.#ordinals[this.#head] ?? 0) ? this.#head : this.#lowerBound(after + 1);
+    for (; index < this.#positions.length; index += 1) if (this.#positions[index] !== 0) return this.#ordinals[index]!;
+    return 0;
+  }
+
+  *positions(): Generator<number> {
+    for (const position of this.#positions) if (position !== 0) yield position;
+  }
+
+  #indexOf(ordinal: number): number {
+    const first = this.#ordinals[0];
+    if (first === undefined) return -1;
+    if (this.#ordinals[ordinal - first] === ordinal) return ordinal - first;
+    const index = this.#lowerBound(ordinal);
+    return this.#ordinals[index] === ordinal ? index : -1;
+  }
+
+  #lowerBound(ordinal: number): number {
+    let low = 0;
+    let high = this.#ordinals.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1; // an index, not an ordinal
+      if (this.#ordinals[middle]! < ordinal) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #count(sign: 1 | -1, size: number): void {
+    this.size += sign;
+    this.bytes += sign * Math.floor(size / 256);
+  }
+}

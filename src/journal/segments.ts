@@ -1,0 +1,143 @@
+/** The segment table: which positions lie in which file, and what still waits in each. Nothing here is per message. */
+import { headerBytes } from "./format.ts";
+
+/** What one lane has waiting in one segment. */
+export interface LanePart {
+  readonly lane: number;
+  waiting: number;
+  bytes: number;
+  /** Positions of its oldest and newest record here, waiting or not. */
+  first: number;
+  last: number;
+  firstAcceptedAtMs: number;
+  lastAcceptedAtMs: number;
+  /** Infinity when one of them has no ttl. */
+  lastExpiresAtMs: number;
+}
+
+export class Segment {
+  readonly number: number;
+  readonly base: number;
+  readonly firstGroup: number;
+  readonly prevEnd: number;
+  readonly seed: number;
+  /** Position after its last byte; for the newest it grows. */
+  end: number;
+  /** Bytes of the file on disk; 0 until it is created. */
+  fileBytes = 0;
+  readonly parts = new Map<number, LanePart>();
+  /** Sum of `waiting` over the parts. */
+  waiting = 0;
+  /** References of queues and current retained values in it. */
+  references = 0;
+  /** Its file holds bytes at or beyond `end` that must never be read: the next segment, whose header says so, has to outlive it. */
+  cut = false;
+  /** Once nothing pins it: the group that must be durable before the file may go. 0: not asked for yet. */
+  freeAfterGroup = 0;
+
+  constructor(of: { number: number; base: number; firstGroup: number; prevEnd: number; seed: number; end?: number }) {
+    this.number = of.number;
+    this.base = of.base;
+    this.firstGroup = of.firstGroup;
+    this.prevEnd = of.prevEnd;
+    this.seed = of.seed;
+    this.end = of.end ?? of.base;
+  }
+
+  get pinned(): boolean {
+    return this.waiting > 0 || this.references > 0;
+  }
+
+  offsetOf(position: number): number {
+    return position - this.base + headerBytes;
+  }
+
+  part(lane: number, position: number): LanePart {
+    let part = this.parts.get(lane);
+    if (part === undefined) {
+      part = {
+        lane,
+        waiting: 0,
+        bytes: 0,
+        first: position,
+        last: position,
+        firstAcceptedAtMs: Number.POSITIVE_INFINITY,
+        lastAcceptedAtMs: 0,
+        lastExpiresAtMs: 0,
+      };
+      this.parts.set(lane, part);
+    }
+    return part;
+  }
+
+  add(lane: number, position: number, bytes: number, acceptedAtMs: number, expiresAtMs: number): void {
+    const part = this.part(lane, position);
+    part.waiting += 1;
+    part.bytes += bytes;
+    part.first = Math.min(part.first, position);
+    part.last = Math.max(part.last, position);
+    part.firstAcceptedAtMs = Math.min(part.firstAcceptedAtMs, acceptedAtMs);
+    part.lastAcceptedAtMs = Math.max(part.lastAcceptedAtMs, acceptedAtMs);
+    part.lastExpiresAtMs = Math.max(part.lastExpiresAtMs, expiresAtMs);
+    this.waiting += 1;
+  }
+
+  /** `count` messages of the lane, of so many bytes together, no longer wait here. */
+  remove(lane: number, count: number, bytes: number): void {
+    const part = this.parts.get(lane);
+    if (part === undefined) return;
+    part.waiting -= count;
+    part.bytes -= bytes;
+    this.waiting -= count;
+    if (part.waiting === 0) this.parts.delete(lane);
+  }
+}
+
+export class SegmentTable {
+  /** By rising base. The last one is written to. */
+  readonly list: Segment[] = [];
+
+  get last(): Segment | undefined {
+    return this.list.at(-1);
+  }
+
+  /** The segment that holds a position, or undefined when it is gone. */
+  find(position: number): Segment | undefined {
+    const { list } = this;
+    let low = 0;
+    let high = list.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1; // an index, not a position
+      if (list[middle]!.base <= position) low = middle + 1;
+      else high = middle;
+    }
+    // A roll may leave an empty segment of the same base behind the one that holds the bytes.
+    for (let index = low - 1; index >= 0; index -= 1) {
+      const segment = list[index]!;
+      if (position < segment.end) return segment;
+      if (segment.end > segment.base) return undefined;
+    }
+    return undefined;
+  }
+
+  /** The oldest segment with something of the lane waiting at or after `position`. */
+  nextWith(lane: number, position: number): Segment | undefined {
+    for (const segment of this.list) {
+      if (segment.end <= position) continue;
+      const part = segment.parts.get(lane);
+      if (part !== undefined && part.waiting > 0 && part.last >= position) return segment;
+    }
+    return undefined;
+  }
+
+  remove(segment: Segment): void {
+    const at = this.list.indexOf(segment);
+    if (at >= 0) this.list.splice(at, 1);
+  }
+
+  get fileBytes(): number {
+    let bytes = 0;
+    for (const segment of this.list) bytes += segment.fileBytes;
+    return bytes;
+  }
+}

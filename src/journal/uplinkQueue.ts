@@ -1,0 +1,216 @@
+/** The queue of one uplink over its lanes: strict priority, age within one, expiry exact at reading, drop-oldest by moving cursors. */
+import type { QueuedMessage, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
+import type { Entry, Lane } from "./lane.ts";
+import type { LaneReader } from "./laneReader.ts";
+import type { State, UplinkAccount } from "./state.ts";
+
+export interface QueueEnvironment {
+  readonly state: State;
+  readonly reader: LaneReader;
+  readonly storeMs: () => number;
+  readonly durablePosition: () => number;
+  /** Makes the lane of a priority durable and returns it. */
+  readonly makeLane: (uplink: string, priority: number) => Lane;
+  /** Lane states changed: they are to be written soon. */
+  readonly onDirty: () => void;
+  readonly onDropped: (uplink: string, reason: string, count: number) => void;
+}
+
+const prefetchBelowBytes = 128 * 1024;
+
+export class JournalQueue implements UplinkQueue {
+  readonly name: string;
+  readonly account: UplinkAccount;
+  readonly #env: QueueEnvironment;
+  #limits: UplinkLimits;
+  #listener: (() => void) | undefined;
+  #armed = false;
+  /** Drop-oldest waits for a read of this lane. */
+  #trimming = false;
+
+  constructor(account: UplinkAccount, limits: UplinkLimits, env: QueueEnvironment) {
+    this.name = account.name;
+    this.account = account;
+    this.#env = env;
+    this.#limits = limits;
+    account.limits = limits;
+  }
+
+  setLimits(limits: UplinkLimits): void {
+    this.#limits = limits;
+    this.account.limits = limits;
+    this.trim();
+  }
+
+  lane(priority: number): number {
+    const known = this.account.lanes.find((lane) => lane.priority === priority);
+    return (known ?? this.#env.makeLane(this.name, priority)).id;
+  }
+
+  next(): QueuedMessage | undefined {
+    for (const lane of this.account.lanes) {
+      const entry = this.#head(lane);
+      if (entry !== undefined) {
+        lane.take();
+        lane.pending.set(entry.position, entry);
+        // Read on before the lane runs dry, so that a drain from disk does not wait for each gulp.
+        if (lane.aheadBytes < prefetchBelowBytes && !lane.filling && this.#env.reader.needsDisk(lane)) this.#fill(lane);
+        return entry;
+      }
+      if (lane.filling) break; // strict order: what is being read here goes before any lower priority
+    }
+    this.#armed = true;
+    return undefined;
+  }
+
+  onReadable(listener: () => void): void {
+    this.#listener = listener;
+  }
+
+  settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large"): void {
+    const lane = this.#env.state.lanes.get(message.lane);
+    const entry = lane?.pending.get(message.position);
+    if (lane === undefined || entry !== message) return; // settled before, or rewound and waiting again
+    lane.pending.delete(entry.position);
+    this.#done(lane, entry);
+    if (dropped !== undefined) this.#drop(dropped, 1);
+  }
+
+  rewind(): void {
+    for (const lane of this.account.lanes) lane.rewind();
+    this.wake();
+  }
+
+  stats(): UplinkQueueStats {
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const lane of this.account.lanes) oldest = Math.min(oldest, this.#oldest(lane));
+    const { messages, bytes, dropped } = this.account;
+    const oldestAcceptedAtMs = messages > 0 && Number.isFinite(oldest) ? oldest : undefined;
+    return { messages, bytes, oldestAcceptedAtMs, dropped: { ...dropped } };
+  }
+
+  /** More became durable, or was read. */
+  wake(): void {
+    this.trim();
+    if (!this.#armed) return;
+    for (const lane of this.account.lanes) {
+      if (this.#head(lane) !== undefined) {
+        this.#armed = false;
+        this.#listener?.();
+        return;
+      }
+      if (lane.filling) return;
+    }
+  }
+
+  /** Over its limit, the oldest of the lowest priority goes first; never what is in flight. */
+  trim(): void {
+    const { maxBytes, whenFull } = this.#limits;
+    if (this.account.bytes <= maxBytes || whenFull !== "drop-oldest" || this.#trimming) return;
+    const { lanes } = this.account;
+    for (let index = lanes.length - 1; index >= 0; index -= 1) {
+      const lane = lanes[index]!;
+      while (this.account.bytes > maxBytes && lane.waiting > lane.pending.size) {
+        if (this.#dropPart(lane, "full", (bytes) => bytes <= this.account.bytes - maxBytes)) continue;
+        const entry = this.#head(lane);
+        if (entry === undefined) {
+          if (lane.filling) {
+            this.#trimming = true;
+            return;
+          }
+          break; // the rest is not durable yet
+        }
+        lane.take();
+        this.#done(lane, entry);
+        this.#drop("full", 1);
+      }
+    }
+  }
+
+  /** Drops what expired while nobody asked for it: whole parts of segments, and what is read ahead. */
+  sweep(): void {
+    const nowMs = this.#env.storeMs();
+    for (const lane of this.account.lanes) {
+      lane.blocked = false;
+      const expired = (_: number, newestMs: number, expiresMs: number): boolean =>
+        expiresMs <= nowMs || newestMs + this.#limits.maxAgeMs <= nowMs;
+      while (lane.waiting > lane.pending.size && this.#dropPart(lane, "expired", expired));
+      if (lane.aheadCount > 0) this.#head(lane);
+    }
+    this.wake();
+  }
+
+  /** The oldest message of the lane that can be handed out, if it is in RAM; starts reading when it is not. */
+  #head(lane: Lane): Entry | undefined {
+    const { reader, storeMs } = this.#env;
+    for (;;) {
+      const entry = lane.peek();
+      if (entry === undefined) {
+        if (lane.filling || !reader.hasMore(lane)) return undefined;
+        if (!reader.fillFromTail(lane)) {
+          this.#fill(lane);
+          return undefined;
+        }
+        if (lane.peek() === undefined) return undefined;
+        continue;
+      }
+      const nowMs = storeMs();
+      const live = entry.expiresAtMs > nowMs && entry.acceptedAtMs + this.#limits.maxAgeMs > nowMs;
+      if (live) return entry;
+      lane.take();
+      this.#done(lane, entry);
+      this.#drop("expired", 1);
+    }
+  }
+
+  #fill(lane: Lane): void {
+    lane.filling = true;
+    void this.#env.reader.fill(lane).finally(() => {
+      lane.filling = false;
+      this.#trimming = false;
+      this.wake();
+    });
+  }
+
+  /** Drops the lane's whole part of its oldest segment without reading it, if that is durable, untouched and `wanted`. */
+  #dropPart(
+    lane: Lane,
+    reason: string,
+    wanted: (bytes: number, newestMs: number, expiresMs: number) => boolean,
+  ): boolean {
+    if (lane.aheadCount > 0 || lane.filling) return false;
+    const { state } = this.#env;
+    const segment = state.segments.nextWith(lane.id, lane.readAt);
+    const part = segment?.parts.get(lane.id);
+    if (segment === undefined || part === undefined || segment === state.segments.last) return false;
+    if (segment.end > this.#env.durablePosition() || lane.readAt > part.first || lane.cursor >= part.first)
+      return false;
+    if (!wanted(part.bytes, part.lastAcceptedAtMs, part.lastExpiresAtMs)) return false;
+    const { waiting, bytes, last } = part;
+    lane.passTo(last);
+    lane.readAt = segment.end;
+    state.untake(segment, lane, waiting, bytes);
+    this.#env.onDirty();
+    this.#drop(reason, waiting);
+    return true;
+  }
+
+  #done(lane: Lane, entry: Entry): void {
+    const { state } = this.#env;
+    state.untake(state.segments.find(entry.position), lane, 1, entry.bytes);
+    this.#env.onDirty();
+  }
+
+  #drop(reason: string, count: number): void {
+    this.account.dropped[reason] = (this.account.dropped[reason] ?? 0) + count;
+    this.#env.onDropped(this.name, reason, count);
+  }
+
+  #oldest(lane: Lane): number {
+    for (const entry of lane.pending.values()) return entry.acceptedAtMs;
+    const head = lane.peek();
+    if (head !== undefined) return head.acceptedAtMs;
+    const segment = this.#env.state.segments.nextWith(lane.id, lane.readAt);
+    return segment?.parts.get(lane.id)?.firstAcceptedAtMs ?? Number.POSITIVE_INFINITY;
+  }
+}

@@ -1,0 +1,248 @@
+import { connect as connectTcp, type Socket } from "node:net";
+import { connect as connectTls } from "node:tls";
+import type { Clock, Timer } from "../base/clock.ts";
+import { errnoOf, messageOf } from "../base/errors.ts";
+import { lookupHost } from "../base/resolve.ts";
+import { decodePacket } from "../wire/mqtt/decode.ts";
+import { encodePacket } from "../wire/mqtt/encode.ts";
+import { FrameScanner } from "../wire/mqtt/frameScanner.ts";
+import type {
+  AckPacket,
+  ConnackPacket,
+  ConnectPacket,
+  Packet,
+  PublishPacket,
+  SubackPacket,
+} from "../wire/mqtt/packet.ts";
+import { ProtocolError } from "../wire/mqtt/protocolError.ts";
+import { reason } from "../wire/mqtt/reasonCodes.ts";
+import type { UplinkOptions } from "./options.ts";
+import { disconnectText, notVersion5, refusalText } from "./texts.ts";
+
+/** From the first SYN to CONNACK, name look-up and TLS included. */
+const connectMsMax = 15_000;
+/**
+ * A packet of the cloud towards us: commands, not bulk. Announced as Maximum Packet Size, so that an MQTT 5 cloud discards a larger one
+ * instead of sending it again on each connection [MQTT-3.1.2-24].
+ */
+export const inboundPacketBytesMax = 1024 * 1024;
+/** Unsent bytes in the socket above which no more is sent until it drains. */
+export const unsentBytesMax = 256 * 1024;
+/** What a peer that reads nothing may take to close after our DISCONNECT. */
+const closeMsMax = 500;
+
+export interface LinkEvents {
+  /** CONNACK with success. */
+  up(connack: ConnackPacket): void;
+  puback(packet: AckPacket): void;
+  publish(packet: PublishPacket): void;
+  suback(packet: SubackPacket): void;
+  /** The socket took what was unsent: more may be sent. */
+  drained(): void;
+  /** Once, whatever ended it; nothing comes after it. Never from within the constructor. */
+  down(why: string): void;
+}
+
+/** One connection to the cloud broker, from connect to its end. A new object for each attempt. */
+export class Link {
+  /** Resolves when the socket is gone. */
+  readonly closed: Promise<void>;
+  readonly #options: UplinkOptions;
+  readonly #clock: Clock;
+  readonly #events: LinkEvents;
+  readonly #socket: Socket;
+  readonly #scanner = new FrameScanner(inboundPacketBytesMax);
+  #state: "connecting" | "up" | "down" = "connecting";
+  #timer: Timer | undefined;
+  #keepAliveMs: number;
+  #lastSentMs = 0;
+  /** When the PINGREQ went out that has no answer yet; moved on by whatever the cloud sends meanwhile. */
+  #pingSentMs: number | undefined;
+  #corked = false;
+  #paused = false;
+
+  /** @throws Error when the url, the TLS files or the credentials cannot be used at all */
+  constructor(url: string, connectPacket: ConnectPacket, options: UplinkOptions, clock: Clock, events: LinkEvents) {
+    this.#options = options;
+    this.#clock = clock;
+    this.#events = events;
+    this.#keepAliveMs = options.keepAliveMs;
+    const hello = encodePacket(connectPacket, options.version);
+    this.#socket = openSocket(url, options, () => this.send(hello));
+    this.#timer = clock.setTimer(connectMsMax, () =>
+      this.#end(`no answer from ${url} within ${connectMsMax / 1000} s`),
+    );
+    this.#socket.setNoDelay(true);
+    this.#socket.on("data", (chunk: Buffer) => this.#read(chunk));
+    this.#socket.on("drain", () => this.#state === "up" && this.#events.drained());
+    this.#socket.on("error", (error) => this.#end(messageOf(error) || errnoOf(error) || "the connection failed"));
+    this.closed = new Promise((resolve) => {
+      this.#socket.on("close", () => {
+        this.#end("the cloud closed the connection");
+        resolve();
+      });
+    });
+  }
+
+  /** False once so much is unsent that the caller should wait for `drained`. */
+  send(packet: Uint8Array): boolean {
+    if (this.#state === "down") return false;
+    if (!this.#corked) {
+      this.#corked = true; // all that one turn sends leaves in one write
+      this.#socket.cork();
+      process.nextTick(() => {
+        this.#corked = false;
+        this.#socket.uncork();
+      });
+    }
+    this.#lastSentMs = this.#clock.monotonicMs();
+    this.#socket.write(packet);
+    return this.#socket.writableLength < unsentBytesMax;
+  }
+
+  get writable(): boolean {
+    return this.#state === "up" && this.#socket.writableLength < unsentBytesMax;
+  }
+
+  get #isDown(): boolean {
+    return this.#state === "down";
+  }
+
+  /** Reads nothing more for now, beyond the chunk at hand; the cloud's pings of life are not expected meanwhile. */
+  pause(): void {
+    if (this.#paused || this.#state === "down") return;
+    this.#paused = true;
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#socket.resume();
+  }
+
+  /** Says DISCONNECT, with the reason where MQTT 5 can say it, and closes; `down` follows at once. */
+  close(why: string, reasonCode: number = reason.success): void {
+    if (this.#state === "down") return;
+    const wasUp = this.#state === "up";
+    // A 3.1.1 DISCONNECT means that all is well, so a fault is answered by closing alone (3.1.1 section 4.8).
+    const says = wasUp && (this.#options.version === 5 || reasonCode === reason.success);
+    if (says) this.send(encodePacket({ kind: "disconnect", reasonCode }, this.#options.version));
+    this.#end(why, says);
+  }
+
+  #read(chunk: Buffer): void {
+    if (this.#isDown) return; // closing: what still comes in is not kept
+    if (this.#pingSentMs !== undefined) this.#pingSentMs = this.#clock.monotonicMs(); // a sign of life: a PINGRESP may lie behind bulk
+    try {
+      this.#scanner.push(chunk);
+      while (!this.#isDown && this.#scanner.next()) {
+        const { buffer, first, body, end } = this.#scanner;
+        this.#take(decodePacket(buffer, first, body, end, this.#options.version, "server"));
+      }
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      const refused = this.#state === "connecting" && error.reasonCode === reason.unsupportedProtocolVersion;
+      if (refused) this.#end(`the cloud refused the connection: ${notVersion5}`);
+      else this.#violation(error.message, error.reasonCode);
+    }
+  }
+
+  #take(packet: Packet): void {
+    if (this.#state === "connecting") {
+      if (packet.kind === "connack") this.#connected(packet);
+      else if (packet.kind === "disconnect") this.#end(disconnectText(packet));
+      else this.#violation(`${packet.kind} before CONNACK`); // [MQTT-3.2.0-1]
+      return;
+    }
+    switch (packet.kind) {
+      case "puback":
+        return this.#events.puback(packet);
+      case "publish":
+        // We announce no Topic Alias Maximum, so there is none [MQTT-3.1.2-26].
+        if (packet.topicAlias !== undefined) return this.#violation("a topic alias", reason.topicAliasInvalid);
+        return this.#events.publish(packet);
+      case "suback":
+        return this.#events.suback(packet);
+      case "pingresp":
+        this.#pingSentMs = undefined;
+        return;
+      case "disconnect":
+        return this.#end(disconnectText(packet));
+      default:
+        return this.#violation(`unexpected ${packet.kind}`);
+    }
+  }
+
+  #violation(what: string, reasonCode: number = reason.protocolError): void {
+    this.close(`the cloud broke the protocol: ${what}`, reasonCode);
+  }
+
+  #connected(connack: ConnackPacket): void {
+    if (connack.reasonCode !== 0) {
+      this.#end(refusalText(connack, this.#options.version));
+      return;
+    }
+    this.#timer?.cancel();
+    this.#state = "up";
+    const serverKeepAlive = connack.properties?.serverKeepAliveSeconds;
+    if (serverKeepAlive !== undefined) this.#keepAliveMs = serverKeepAlive * 1000; // [MQTT-3.2.2-21]
+    this.#watch();
+    this.#events.up(connack);
+  }
+
+  /** Pings so that the cloud hears of us in time [MQTT-3.1.2-20], and notices a dead link by the missing answer. */
+  #watch(): void {
+    if (this.#keepAliveMs === 0) return;
+    const nowMs = this.#clock.monotonicMs();
+    const answerMsMax = Math.min(30_000, Math.max(2_000, this.#keepAliveMs / 2));
+    if (this.#paused && this.#pingSentMs !== undefined) this.#pingSentMs = nowMs; // the answer may be there, unread
+    if (this.#pingSentMs !== undefined && nowMs - this.#pingSentMs >= answerMsMax) {
+      this.#end(`no PINGRESP within ${answerMsMax / 1000} s`);
+      return;
+    }
+    // Half of the keep alive: one lost timer or a slow link still keeps the promise, and what the cloud
+    // has not acknowledged is noticed while it is fresh.
+    const idleMs = this.#keepAliveMs / 2;
+    if (nowMs - this.#lastSentMs >= idleMs) {
+      this.#pingSentMs ??= nowMs;
+      this.send(encodePacket({ kind: "pingreq" }, this.#options.version));
+    }
+    this.#timer = this.#clock.setTimer(Math.min(idleMs, answerMsMax) / 4, () => this.#watch());
+  }
+
+  #end(text: string, graceful = false): void {
+    if (this.#state === "down") return;
+    this.#state = "down";
+    this.#timer?.cancel();
+    if (graceful) {
+      this.resume(); // or the peer's end of the connection is never read
+      this.#socket.end();
+      const timer = this.#clock.setTimer(closeMsMax, () => this.#socket.destroy());
+      this.#socket.once("close", () => timer.cancel());
+    } else this.#socket.destroy();
+    this.#events.down(text);
+  }
+}
+
+function openSocket(url: string, options: UplinkOptions, connected: () => void): Socket {
+  const { protocol, hostname, port } = new URL(url);
+  const host = hostname.replace(/^\[|\]$/g, "");
+  if (protocol === "mqtts:") {
+    const { ca, cert, key } = options.tls ?? {};
+    const servername = /^[\d.]+$|:/.test(host) ? undefined : host; // SNI takes names only (RFC 6066 section 3)
+    return connectTls(
+      {
+        host,
+        port: port === "" ? 8883 : Number(port),
+        lookup: lookupHost,
+        ...(servername === undefined ? {} : { servername }),
+        ...(ca === undefined ? {} : { ca }),
+        ...(cert === undefined ? {} : { cert }),
+        ...(key === undefined ? {} : { key }),
+      },
+      connected,
+    );
+  }
+  return connectTcp({ host, port: port === "" ? 1883 : Number(port), lookup: lookupHost, keepAlive: true }, connected);
+}

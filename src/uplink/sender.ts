@@ -1,0 +1,225 @@
+import type { Clock, Timer } from "../base/clock.ts";
+import type { QueuedMessage, Store, UplinkQueue } from "../base/contracts.ts";
+import type { Log, LogLimiter } from "../base/log.ts";
+import type { Qos } from "../base/message.ts";
+import type { AckPacket } from "../wire/mqtt/packet.ts";
+import { parseRule, type RuleDefinition } from "./forwarding.ts";
+import type { UplinkCounters } from "./metrics.ts";
+import type { UplinkOptions } from "./options.ts";
+import { type CloudLimits, encodeForward, type Unsendable } from "./outgoing.ts";
+import { Pace } from "./pace.ts";
+import { Window } from "./window.ts";
+
+/** Bytes sent and unacknowledged, at most (one message is always allowed): a window of large messages must not fill the RAM. */
+const windowBytesMax = 4 * 1024 * 1024;
+/** Messages sent in one turn of the event loop before others get theirs. */
+const burstMax = 256;
+const rulesMax = 1000;
+
+/** What the sender needs of a link. */
+export interface Carrier {
+  readonly writable: boolean;
+  send(packet: Uint8Array): boolean;
+}
+
+export interface SenderDeps {
+  readonly store: Pick<Store, "epoch" | "head" | "nowMs" | "ruleDefinition">;
+  readonly queue: UplinkQueue;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly limiter: LogLimiter;
+  readonly count: UplinkCounters;
+}
+
+/** The way up: durable messages out of the queue, a window of them unacknowledged, each settled only after the cloud's PUBACK. */
+export class Sender {
+  readonly #options: UplinkOptions;
+  readonly #deps: SenderDeps;
+  readonly #window = new Window();
+  readonly #pace: Pace;
+  readonly #rules = new Map<number, RuleDefinition>();
+  readonly #retries = new Set<Timer>();
+  #link: Carrier | undefined;
+  #limits: CloudLimits = { receiveMaximum: 0, maximumPacketSize: 0, maximumQos: 0, retainAvailable: false };
+  #headAtConnect = 0;
+  #paceTimer: Timer | undefined;
+  #pumpDue = false;
+  #sentHere = 0;
+  #answeredHere = 0;
+
+  constructor(options: UplinkOptions, deps: SenderDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#pace = new Pace(options.drain, deps.clock.monotonicMs());
+    deps.queue.onReadable(() => this.pumpSoon());
+  }
+
+  get inflight(): number {
+    return this.#window.size;
+  }
+
+  /** True when this connection carried messages and not one was answered. */
+  get fruitless(): boolean {
+    return this.#sentHere > 0 && this.#answeredHere === 0;
+  }
+
+  /** The message that was sent first and has no answer yet. */
+  oldest(): QueuedMessage | undefined {
+    return this.#window.oldest();
+  }
+
+  /** A connection is up: what is unacknowledged goes again, then what waits. */
+  attach(link: Carrier, limits: CloudLimits, sessionPresent: boolean): void {
+    this.#link = link;
+    this.#limits = limits;
+    this.#headAtConnect = this.#deps.store.head;
+    this.#sentHere = 0;
+    this.#answeredHere = 0;
+    this.#window.reconnect(sessionPresent);
+    this.pumpSoon();
+  }
+
+  /** The connection is gone. The window stays. */
+  detach(): void {
+    this.#link = undefined;
+    this.#paceTimer?.cancel();
+    this.#paceTimer = undefined;
+    for (const timer of this.#retries) timer.cancel(); // the next connection sends all of the window anyway
+    this.#retries.clear();
+  }
+
+  /** Gives the window back to the queue, for the next start or the next uplink of this name. */
+  release(): void {
+    this.detach();
+    this.#window.clear();
+    this.#deps.queue.rewind();
+  }
+
+  /** Sends at the end of this turn of the event loop, so that a burst of new messages goes in one write. */
+  pumpSoon(): void {
+    if (this.#pumpDue || this.#link === undefined) return;
+    this.#pumpDue = true;
+    setImmediate(() => {
+      this.#pumpDue = false;
+      this.#pump();
+    });
+  }
+
+  puback({ packetId, reasonCode }: AckPacket): void {
+    const { count } = this.#deps;
+    if (reasonCode < 0x80) {
+      const message = this.#window.acknowledged(packetId);
+      if (message === undefined) return this.#stray(packetId);
+      this.#deps.queue.settle(message);
+      count.acknowledged.value += 1;
+    } else {
+      const times = this.#window.refused(packetId);
+      if (times === 0) return this.#stray(packetId);
+      count.refusals.value += 1;
+      if (times > this.#options.refusedRetries) this.#discard(packetId, "refused", reasonCode);
+      else this.#retryLater(packetId, times, reasonCode);
+    }
+    this.#answeredHere += 1;
+    this.pumpSoon();
+  }
+
+  #pump(): void {
+    for (let sent = 0; this.#link?.writable; sent += 1) {
+      if (sent === burstMax) return this.pumpSoon();
+      const waitMs = this.#pace.waitMs(this.#deps.clock.monotonicMs());
+      if (waitMs > 0) return this.#pumpIn(waitMs);
+      if (!this.#sendNext()) return;
+    }
+  }
+
+  #pumpIn(waitMs: number): void {
+    this.#paceTimer ??= this.#deps.clock.setTimer(waitMs, () => {
+      this.#paceTimer = undefined;
+      this.pumpSoon();
+    });
+  }
+
+  /** False when there is nothing to send, or no room in the window. */
+  #sendNext(): boolean {
+    const { inflight } = this.#options;
+    if (this.#window.onWire >= Math.min(inflight, this.#limits.receiveMaximum)) return false; // [MQTT-3.3.4-7]
+    const again = this.#window.nextAgain();
+    if (again !== undefined) {
+      this.#deps.count.resent.value += 1;
+      this.#write(again.packetId, again.message, again.dup);
+      return true;
+    }
+    // Refused ones that wait for a retry still hold their place in the window.
+    if (this.#window.size >= inflight) return false;
+    if (this.#window.size > 0 && this.#window.bytes >= windowBytesMax) return false;
+    const next = this.#deps.queue.next();
+    if (next === undefined) return false;
+    this.#write(this.#window.add(next), next, false);
+    return true;
+  }
+
+  #write(packetId: number, queued: QueuedMessage, dup: boolean): void {
+    const { message, acceptedAtMs, seq, priority, wallMs, position } = queued;
+    const { store, count } = this.#deps;
+    // The broker does not forward what came from here back to here; a cloud that echoes would go round for ever.
+    if (message.source === `uplink:${this.#options.name}`) return this.#discard(packetId, "refused");
+    const rule = this.#ruleOf(queued.rule);
+    const late = position < this.#headAtConnect;
+    const meta = { gw: this.#options.gatewayId, epoch: store.epoch, seq, pri: priority, wallMs, late };
+    const qos = Math.min(rule.qos, this.#limits.maximumQos) as Qos;
+    const wire = { qos, packetId: qos === 0 ? 0 : packetId, dup };
+    const ageMs = store.nowMs() - acceptedAtMs;
+    const bytes = encodeForward(message, rule, meta, ageMs, wire, this.#limits, this.#options);
+    if (typeof bytes === "string") return this.#discard(packetId, bytes);
+    this.#pace.spend(bytes.length);
+    this.#link?.send(bytes);
+    count.sent.value += 1;
+    if (qos > 0) {
+      this.#sentHere += 1;
+      return;
+    }
+    // A cloud that takes QoS 0 only never acknowledges: handing it to the link is all that can be known.
+    this.#window.remove(packetId);
+    this.#deps.queue.settle(queued);
+    count.acknowledged.value += 1;
+  }
+
+  #ruleOf(id: number): RuleDefinition {
+    let rule = this.#rules.get(id);
+    if (rule === undefined) {
+      rule = parseRule(this.#deps.store.ruleDefinition(id));
+      if (this.#rules.size >= rulesMax) this.#rules.clear(); // a cache, bounded
+      this.#rules.set(id, rule);
+    }
+    return rule;
+  }
+
+  #retryLater(packetId: number, times: number, reasonCode: number): void {
+    const { clock, limiter, log } = this.#deps;
+    if (limiter.due("refused"))
+      log.warn({ reasonCode, times }, "the cloud refused a message; it is offered again after a pause");
+    const timer = clock.setTimer(Math.min(30_000, 250 * 2 ** times), () => {
+      this.#retries.delete(timer);
+      this.#window.retry(packetId);
+      this.pumpSoon();
+    });
+    this.#retries.add(timer); // as many as the window has refused messages, at most
+  }
+
+  #discard(packetId: number, why: Unsendable, reasonCode?: number): void {
+    const message = this.#window.remove(packetId);
+    if (message === undefined) return;
+    this.#deps.queue.settle(message, why);
+    if (why !== "expired" && this.#deps.limiter.due(`discard ${why}`)) {
+      const { seq } = message;
+      const { topic } = message.message;
+      this.#deps.log.error({ why, reasonCode, topic, seq }, "a message was given up: it cannot be sent to this cloud");
+    }
+  }
+
+  #stray(packetId: number): void {
+    this.#deps.count.strayAcks.value += 1;
+    if (this.#deps.limiter.due("stray"))
+      this.#deps.log.warn({ packetId }, "the cloud acknowledged a message that it cannot have");
+  }
+}

@@ -1,0 +1,60 @@
+import type { ConnackPacket, DisconnectPacket } from "../wire/mqtt/packet.ts";
+import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
+
+/** What the cloud said, as something that a person can act on. */
+
+const returnTexts: Readonly<Record<number, string>> = {
+  [connectReturn.unacceptableProtocolVersion]: "it does not speak MQTT 3.1.1; try version: 5",
+  [connectReturn.identifierRejected]: "it does not take this clientId",
+  [connectReturn.serverUnavailable]: "it is unavailable",
+  [connectReturn.badUserNameOrPassword]: "wrong user name or password",
+  [connectReturn.notAuthorized]: "not authorized",
+};
+
+export const notVersion5 = "it does not speak MQTT 5; try version: 4";
+
+const reasonTexts: Readonly<Record<number, string>> = {
+  [reason.unsupportedProtocolVersion]: notVersion5,
+  [reason.clientIdentifierNotValid]: "it does not take this clientId",
+  [reason.badUserNameOrPassword]: "wrong user name or password",
+  [reason.notAuthorized]: "not authorized",
+  [reason.serverUnavailable]: "it is unavailable",
+  [reason.serverBusy]: "it is busy",
+  [reason.banned]: "this client is banned",
+  [reason.serverShuttingDown]: "it is shutting down",
+  [reason.keepAliveTimeout]: "it heard nothing from us for too long",
+  [reason.sessionTakenOver]: "another client connected with the same clientId",
+  [reason.topicNameInvalid]: "it does not take a topic that we sent",
+  [reason.receiveMaximumExceeded]: "too many unacknowledged messages",
+  [reason.packetTooLarge]: "a message was too large for it; set maxPacketSize",
+  [reason.messageRateTooHigh]: "we send too fast; set drain",
+  [reason.quotaExceeded]: "a quota is used up",
+  [reason.administrativeAction]: "by an administrator",
+  [reason.payloadFormatInvalid]: "it does not take a payload that we sent",
+  [reason.retainNotSupported]: "it does not take retained messages",
+  [reason.qosNotSupported]: "it does not take this QoS; set maxQos",
+  [reason.useAnotherServer]: "it wants us to use another server",
+  [reason.serverMoved]: "it has moved",
+  [reason.connectionRateExceeded]: "we connect too often",
+  [reason.maximumConnectTime]: "its time for one connection is up",
+};
+
+/** Why CONNACK says no. */
+export function refusalText(connack: ConnackPacket, version: number): string {
+  const text = (version === 4 ? returnTexts : reasonTexts)[connack.reasonCode];
+  return `the cloud refused the connection: ${text ?? hex(connack.reasonCode)}${ownWords(connack.properties)}`;
+}
+
+/** Why a DISCONNECT came. */
+export function disconnectText(packet: DisconnectPacket): string {
+  const text = reasonTexts[packet.reasonCode];
+  return `the cloud disconnected us: ${text ?? hex(packet.reasonCode)}${ownWords(packet.properties)}`;
+}
+
+const hex = (code: number): string => `reason code 0x${code.toString(16).padStart(2, "0")}`;
+
+/** The peer's own words are data: shortened, and without line breaks, before they reach a log. */
+function ownWords(properties: { reasonString?: string } | undefined): string {
+  const text = properties?.reasonString;
+  return text === undefined ? "" : ` (${text.slice(0, 200).replace(/[^\x20-\x7e]/g, "?")})`;
+}

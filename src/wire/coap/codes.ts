@@ -1,0 +1,20 @@
+/** The codes that the gateway sends or tells apart (RFC 7252 section 12.1, RFC 7959 section 6). */
+export const codes = {
+  empty: "0.00",
+  get: "0.01",
+  post: "0.02",
+  put: "0.03",
+  changed: "2.04",
+  content: "2.05",
+  continue: "2.31",
+  badRequest: "4.00",
+  badOption: "4.02",
+  methodNotAllowed: "4.05",
+  notAcceptable: "4.06",
+  requestEntityIncomplete: "4.08",
+  requestEntityTooLarge: "4.13",
+  unsupportedContentFormat: "4.15",
+  internalServerError: "5.00",
+  serviceUnavailable: "5.03",
+  proxyingNotSupported: "5.05",
+} as const;

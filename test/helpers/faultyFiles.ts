@@ -1,0 +1,261 @@
+/**
+ * A disk in memory with a page cache apart from it, for the journal's tests. What was not synced may be lost in any subset of 512-byte sectors;
+ * creations, renames and removals may be lost until their folder was synced. `fault` decides at every operation whether it fails, is short, or
+ * whether the machine stops there.
+ */
+import type { FileStat, Files, OpenFile } from "../../src/base/files.ts";
+
+const sector = 512;
+
+interface Inode {
+  id: number;
+  /** As the page cache has it. */
+  cached: Buffer;
+  /** As the disk has it. */
+  disk: Buffer;
+  dirty: Set<number>;
+}
+
+export type Operation =
+  | "open"
+  | "create"
+  | "write"
+  | "read"
+  | "datasync"
+  | "rename"
+  | "unlink"
+  | "syncDir"
+  | "freeBytes";
+
+/** `stop`: the machine halts before the operation; `short`: a write takes only a part; else an errno name. */
+export type Fault = "stop" | "short" | "EIO" | "ENOSPC" | "EMFILE" | "EROFS" | undefined;
+
+const errno = (code: string, operation: string): Error => Object.assign(new Error(`${code}: ${operation}`), { code });
+const never = <T>(): Promise<T> => new Promise<T>(() => undefined);
+
+export class FaultyFiles implements Files {
+  /** Names as the running system sees them, and as the disk has them. */
+  #names = new Map<string, Inode>();
+  #diskNames = new Map<string, Inode>();
+  #nextId = 1;
+  /** Rises with every crash: handles of before are dead. */
+  #boot = 0;
+  #stopped = false;
+  steps = 0;
+  readonly log: string[] = [];
+  free = Number.MAX_SAFE_INTEGER;
+  fault: (operation: Operation, path: string, step: number) => Fault = () => undefined;
+
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
+  /** The power goes: what was not synced survives as `random` says (0 to 1, below 0.5 survives). */
+  crash(random: () => number): void {
+    const inodes = new Set([...this.#names.values(), ...this.#diskNames.values()]);
+    for (const inode of inodes) {
+      let size = inode.disk.length;
+      const kept = [...inode.dirty].filter(() => random() < 0.5);
+      for (const at of kept) size = Math.max(size, Math.min(inode.cached.length, (at + 1) * sector));
+      const disk = Buffer.alloc(size);
+      inode.disk.copy(disk);
+      for (const at of kept) inode.cached.copy(disk, at * sector, at * sector, Math.min(size, (at + 1) * sector));
+      inode.disk = disk;
+    }
+    // Each change of a name since the folder's last sync is there or not.
+    for (const path of new Set([...this.#names.keys(), ...this.#diskNames.keys()])) {
+      const now = this.#names.get(path);
+      if (now === this.#diskNames.get(path) || random() < 0.5) continue;
+      if (now === undefined) this.#diskNames.delete(path);
+      else this.#diskNames.set(path, now);
+    }
+    this.kill();
+    this.#names = new Map(this.#diskNames);
+    for (const inode of inodes) {
+      inode.cached = Buffer.from(inode.disk);
+      inode.dirty.clear();
+    }
+  }
+
+  /** The process goes, the page cache stays. */
+  kill(): void {
+    this.#boot += 1;
+    this.#stopped = false;
+    this.fault = () => undefined;
+    this.steps = 0;
+  }
+
+  /** The file system as one process sees it: after a crash nothing that the process still calls ever answers. */
+  mount(): Files {
+    const boot = this.#boot;
+    const alive = <T>(call: () => Promise<T>): Promise<T> => (boot === this.#boot ? call() : never());
+    return {
+      open: (path, mode) => alive(() => this.open(path, mode)),
+      rename: (from, to) => alive(() => this.rename(from, to)),
+      unlink: (path) => alive(() => this.unlink(path)),
+      readdir: (path) => alive(() => this.readdir(path)),
+      mkdir: () => alive(() => this.mkdir()),
+      stat: (path) => alive(() => this.stat(path)),
+      syncDir: (path) => alive(() => this.syncDir(path)),
+      freeBytes: (path) => alive(() => this.freeBytes(path)),
+    };
+  }
+
+  /** A deep copy of what the system sees, all of it synced. */
+  clone(): FaultyFiles {
+    const copy = new FaultyFiles();
+    for (const [path, inode] of this.#names) {
+      const made: Inode = {
+        id: inode.id,
+        cached: Buffer.from(inode.cached),
+        disk: Buffer.from(inode.cached),
+        dirty: new Set(),
+      };
+      copy.#names.set(path, made);
+      copy.#diskNames.set(path, made);
+    }
+    copy.#nextId = this.#nextId;
+    return copy;
+  }
+
+  paths(): string[] {
+    return [...this.#names.keys()].sort();
+  }
+
+  content(path: string): Buffer {
+    return this.#inode(path).cached;
+  }
+
+  replace(path: string, content: Buffer): void {
+    const made: Inode = {
+      id: this.#nextId++,
+      cached: Buffer.from(content),
+      disk: Buffer.from(content),
+      dirty: new Set(),
+    };
+    this.#names.set(path, made);
+    this.#diskNames.set(path, made);
+  }
+
+  remove(path: string): void {
+    this.#names.delete(path);
+    this.#diskNames.delete(path);
+  }
+
+  async open(path: string, mode: "read" | "create"): Promise<OpenFile> {
+    await this.#step(mode === "create" ? "create" : "open", path);
+    if (mode === "create") {
+      if (this.#names.has(path)) throw errno("EEXIST", path);
+      const made: Inode = { id: this.#nextId++, cached: Buffer.alloc(0), disk: Buffer.alloc(0), dirty: new Set() };
+      this.#names.set(path, made);
+    }
+    const inode = this.#inode(path);
+    const boot = this.#boot;
+    return {
+      write: async (buffers, position) => {
+        if (boot !== this.#boot) return await never();
+        return await this.#write(path, inode, buffers, position);
+      },
+      read: async (target, position) => {
+        if (boot !== this.#boot) return await never();
+        await this.#step("read", path);
+        return inode.cached.copy(target, 0, position, Math.min(inode.cached.length, position + target.length));
+      },
+      datasync: async () => {
+        if (boot !== this.#boot) return await never();
+        try {
+          await this.#step("datasync", path);
+        } catch (error) {
+          inode.dirty.clear(); // as Linux does: the pages count as clean, and the next sync "succeeds"
+          throw error;
+        }
+        const disk = Buffer.alloc(inode.cached.length);
+        inode.disk.copy(disk);
+        for (const at of inode.dirty) inode.cached.copy(disk, at * sector, at * sector, (at + 1) * sector);
+        inode.disk = disk;
+        inode.dirty.clear();
+      },
+      size: async () => inode.cached.length,
+      close: async () => undefined,
+    };
+  }
+
+  async rename(from: string, to: string): Promise<void> {
+    await this.#step("rename", to);
+    const inode = this.#inode(from);
+    this.#names.set(to, inode);
+    this.#names.delete(from);
+  }
+
+  async unlink(path: string): Promise<void> {
+    await this.#step("unlink", path);
+    this.#inode(path);
+    this.#names.delete(path);
+  }
+
+  async readdir(path: string): Promise<string[]> {
+    return this.paths()
+      .filter((name) => name.startsWith(`${path}/`))
+      .map((name) => name.slice(path.length + 1));
+  }
+
+  async mkdir(): Promise<void> {}
+
+  async stat(path: string): Promise<FileStat> {
+    const inode = this.#names.get(path);
+    return { size: inode?.cached.length ?? 0, device: 1, inode: inode?.id ?? 0, isFile: inode !== undefined };
+  }
+
+  async syncDir(path: string): Promise<void> {
+    await this.#step("syncDir", path);
+    this.#diskNames = new Map(this.#names);
+  }
+
+  async freeBytes(path: string): Promise<number> {
+    await this.#step("freeBytes", path);
+    return this.free;
+  }
+
+  async #write(path: string, inode: Inode, buffers: readonly Uint8Array[], position: number): Promise<number> {
+    const boot = this.#boot;
+    const fault = this.#ask("write", path);
+    // The bytes are taken when the call is made, as the kernel may; a torn part of them stays whatever comes after.
+    let data = Buffer.concat(buffers);
+    if (fault === "short" && data.length > 1) data = data.subarray(0, Math.ceil(data.length / 3));
+    if (fault === "stop" || fault === "ENOSPC") data = data.subarray(0, Math.floor(data.length / 2));
+    if (fault !== "EIO" && fault !== "EROFS" && !(this.#stopped && fault !== "stop")) {
+      const size = Math.max(inode.cached.length, position + data.length);
+      if (size > inode.cached.length) inode.cached = Buffer.concat([inode.cached], size);
+      data.copy(inode.cached, position);
+      for (let at = Math.floor(position / sector); at * sector < position + data.length; at += 1) inode.dirty.add(at);
+    }
+    await this.#settle(fault, "write", boot);
+    return data.length;
+  }
+
+  async #step(operation: Operation, path: string): Promise<void> {
+    await this.#settle(this.#ask(operation, path), operation, this.#boot);
+  }
+
+  #ask(operation: Operation, path: string): Fault {
+    if (this.#stopped) return "stop";
+    this.steps += 1;
+    const fault = this.fault(operation, path, this.steps);
+    this.log.push(`${operation} ${path.slice(path.lastIndexOf("/") + 1)}${fault === undefined ? "" : ` ${fault}`}`);
+    if (fault === "stop") this.#stopped = true;
+    return fault;
+  }
+
+  async #settle(fault: Fault, operation: string, boot: number): Promise<void> {
+    if (fault === "stop") return await never();
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    if (this.#boot !== boot || this.#stopped) return await never();
+    if (fault !== undefined && fault !== "short") throw errno(fault, operation);
+  }
+
+  #inode(path: string): Inode {
+    const inode = this.#names.get(path);
+    if (inode === undefined) throw errno("ENOENT", path);
+    return inode;
+  }
+}

@@ -1,0 +1,83 @@
+import { expect } from "chai";
+import type { Message, MessageProperties } from "../../../src/base/message.ts";
+import { Meter } from "../../../src/base/meter.ts";
+import { BrokerMetrics } from "../../../src/broker/metrics.ts";
+import { Retained } from "../../../src/broker/retained.ts";
+import { TopicCache } from "../../../src/broker/topicCache.ts";
+import { TopicTree } from "../../../src/broker/topicTree.ts";
+import { Trie } from "../../../src/broker/trie.ts";
+import { durable, ManualClock, Rig, turns } from "../../helpers/brokerRig.ts";
+import { MemoryStore } from "../../helpers/memoryStore.ts";
+
+describe("clients that mean harm", () => {
+  const deep = new Array(32_768).fill("a").join("/");
+
+  it("a will with more levels than allowed is refused, of the anonymous too", async () => {
+    const rig = new Rig();
+    const will = { topic: deep, payload: Buffer.from("x"), qos: 0 as const, retain: true };
+    const error = await rig.client(5, "w", { will }).catch((caught: Error) => caught);
+    expect(String(error)).to.match(/CONNACK 144/);
+    await turns();
+    expect(rig.broker.stats().retained).to.equal(0);
+    await rig.close();
+  });
+
+  it("levels do not use up the call stack, however many the limits allow", () => {
+    const tree = new TopicTree<string>();
+    tree.set(deep, "deep");
+    const plus = deep.replaceAll("a", "+");
+    for (const filter of ["#", "a/#", plus, deep]) expect(tree.match(filter), filter.slice(0, 9)).to.have.length(1);
+    const trie = new Trie<string>();
+    for (const filter of [deep, plus, `${deep}/#`]) trie.set(filter, "k", filter);
+    const found: string[] = [];
+    trie.match(deep, found);
+    expect(found).to.have.length(3);
+  });
+
+  it("the topic cache is bounded in bytes: 64 KiB topics are not kept by the thousand", () => {
+    const cache = new TopicCache((topic, generation) => ({
+      ...{ topic, bytes: Buffer.from(topic), generation, deliveries: [], shares: [], handlers: [], routes: [] },
+      ...{ stored: [], live: [], durable: false, plain: true },
+    }));
+    for (let at = 0; at < 1000; at += 1) cache.get(`${at}${"x".repeat(60_000)}`);
+    expect(cache.size).to.be.lessThan(200);
+    for (let at = 0; at < 9000; at += 1) cache.get(`plant/boiler/${at}`);
+    expect(cache.size).to.be.greaterThan(8999);
+  });
+
+  for (const version of [4, 5] as const) {
+    it(`PUBREL without end is not read while the disk stands still, MQTT ${version}`, async () => {
+      const store = new MemoryStore({ hold: true });
+      const rig = new Rig({ store, limits: { receiveMaximum: 10, maxInflight: 10 } });
+      const client = await rig.client(version, "p", durable(version));
+      client.publish("t", "x", 2, { messageId: 1 }); // its PUBREC waits, and everything behind it
+      const many = 500;
+      for (let at = 0; at < many; at += 1) client.send({ cmd: "pubrel", messageId: 2 });
+      client.send({ cmd: "pingreq" });
+      expect(await client.take()).to.deep.equal([]); // the PINGREQ lies unread behind them
+      store.hold = false;
+      store.settle();
+      await client.next("pubrec");
+      await client.next("pingresp");
+      await rig.close();
+    });
+  }
+
+  it("expired retained messages make room for others", () => {
+    const store = new MemoryStore();
+    const clock = new ManualClock();
+    const limits = { maxMessages: 3, maxBytes: 10_000 };
+    const retained = new Retained({ store, clock, metrics: new BrokerMetrics(new Meter()), limits });
+    const message = (topic: string, properties: MessageProperties = {}): Message => ({
+      ...{ topic, payload: Buffer.from("x"), qos: 0, retain: true, properties, source: "test" },
+    });
+    for (const topic of ["a", "b"]) retained.apply(message(topic, { messageExpirySeconds: 1 }), 0);
+    retained.apply(message("c"), 0);
+    expect(retained.hasRoom("d", message("d"))).to.equal(false);
+    store.timeMs += 20_000;
+    clock.advance(20_000);
+    expect(retained.hasRoom("d", message("d"))).to.equal(true);
+    expect(retained.topics("#")).to.deep.equal(["c"]);
+    retained.flush();
+  });
+});

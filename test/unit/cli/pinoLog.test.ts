@@ -1,0 +1,22 @@
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { expect } from "chai";
+
+describe("the log", () => {
+  it("writes what an Error says, under either name, and control characters of a client id escaped", () => {
+    const path = join(import.meta.dirname, "..", "..", "..", "src", "cli", "pinoLog.ts");
+    const program = `
+      import { createLog } from ${JSON.stringify(path)};
+      createLog("info").error({ error: new Error("the disk is gone"), clientId: "a\\nb" }, "not written");
+    `;
+    const { stdout } = spawnSync(process.execPath, ["--import", "tsx", "--input-type=module", "-e", program], {
+      encoding: "utf8",
+    });
+    const lines = stdout.trim().split("\n");
+    expect(lines).to.have.length(1);
+    const line = JSON.parse(lines[0] ?? "") as { error: { message: string; stack: string }; clientId: string };
+    expect(line.error.message).to.equal("the disk is gone");
+    expect(line.error.stack).to.match(/Error: the disk is gone/);
+    expect(line.clientId).to.equal("a\nb");
+  });
+});
