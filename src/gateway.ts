@@ -3,7 +3,7 @@
  * doors to devices, doors to people), stops in the reverse order, and maps the config to each stage's own options.
  */
 import { readFile } from "node:fs/promises";
-import type { Clock } from "./base/clock.ts";
+import type { Clock, Timer } from "./base/clock.ts";
 import type { Forwarding, Intake, Source, Store } from "./base/contracts.ts";
 import { messageOf, TidegateError } from "./base/errors.ts";
 import { nodeFiles } from "./base/files.ts";
@@ -13,7 +13,6 @@ import { Scope } from "./base/scope.ts";
 import { createBroker } from "./broker/broker.ts";
 import type { Broker, BrokerLimits, ListenerOptions } from "./broker/options.ts";
 import { parseAddress } from "./config/address.ts";
-import type { MqttLimits } from "./config/mqtt.ts";
 import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
 import { listenHttp } from "./http/server.ts";
 import { openStore } from "./journal/open.ts";
@@ -67,7 +66,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   // The broker asks which uplinks take a topic; the uplinks publish what the cloud sends. One of the two has to come first.
   let forwarding: Forwarding = { forwardsFor: () => [] };
   const broker = createBroker(
-    { anonymous: config.access.anonymous, limits: brokerLimits(config.mqtt.limits), version },
+    { anonymous: config.access.anonymous, limits: brokerLimits(config), version },
     {
       store,
       clock,
@@ -91,6 +90,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const sources = createSources(config, codecs, broker, deps);
   const listeners = await openDoors(config, broker, sources, scope);
   for (const uplink of uplinks) uplink.start();
+  announceSources(sources, broker, clock, scope);
   const http = await openHttp(config, scope, deps, {
     store,
     status: () => ({
@@ -211,7 +211,26 @@ function serialOptions(source: SourceConfig & { type: "serial" }, codecs: CodecR
   };
 }
 
-const withGateway = (template: string, id: string): string => template.replaceAll("{gateway}", id);
+/** `$SYS/tidegate/sources/NAME/state`, retained: published when a source's link or problem changes, looked at each second. */
+function announceSources(sources: readonly Source[], broker: Broker, clock: Clock, scope: Scope): void {
+  const announced = new Map<string, string>();
+  let timer: Timer | undefined;
+  const look = (): void => {
+    for (const source of sources) {
+      const { name, type, link, problem } = source.state();
+      const state = JSON.stringify({ type, link, problem });
+      if (announced.get(name) === state) continue;
+      announced.set(name, state);
+      const topic = `$SYS/tidegate/sources/${name}/state`;
+      broker.publish({ topic, payload: Buffer.from(state), qos: 0, retain: true, source: "sys" });
+    }
+    timer = clock.setTimer(1000, look);
+  };
+  if (sources.length > 0) look();
+  scope.defer(() => timer?.cancel());
+}
+
+const withGateway = (template: string, id: string): string => template.replaceAll("{gateway}", () => id);
 
 const routeDefinition =
   (gatewayId: string) =>
@@ -283,10 +302,11 @@ async function readPem(path: string): Promise<Buffer> {
 
 // ---------------------------------------------------------------- options
 
-function brokerLimits(limits: MqttLimits): BrokerLimits {
-  const { connectTimeout, maxKeepAlive, outbox, sessionExpiryMax, ...same } = limits;
+function brokerLimits({ mqtt, storage }: Config): BrokerLimits {
+  const { connectTimeout, maxKeepAlive, outbox, sessionExpiryMax, ...same } = mqtt.limits;
   return {
     ...same,
+    maxPacketSize: Math.min(mqtt.limits.maxPacketSize, storage.maxMessageBytes), // what cannot be stored must not be taken
     connectTimeoutMs: connectTimeout,
     maxKeepAliveSeconds: maxKeepAlive,
     outboxBytes: outbox,

@@ -151,7 +151,8 @@ export class Pipeline {
     if (bytes === 0) return undefined;
     const verdict = store.admit({ bytes, rejectNewest: rejectNewest ?? [] });
     if (verdict === "ok") return undefined;
-    if (original.qos > 0) {
+    // A source can always be told, whatever QoS its readings have: it acknowledges to the device only what it was not refused.
+    if (original.qos > 0 || original.source.startsWith("source:")) {
       metrics.dropped("refused").value += 1;
       return verdict;
     }

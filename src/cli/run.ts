@@ -32,6 +32,7 @@ export async function run(options: { config?: string }): Promise<number> {
   const log = createLog(loaded.config.gateway.logLevel);
   for (const warning of loaded.warnings) log.warn({ at: formatProblem(warning) }, "config");
   guardProcess(log);
+  const stopped = stopSignal(log); // from here on, so that a signal during a long recovery stops cleanly too
   let gateway: Gateway;
   try {
     gateway = await startGateway(loaded.config, { log, clock: systemClock, meter: new Meter(), version });
@@ -41,7 +42,7 @@ export async function run(options: { config?: string }): Promise<number> {
   const notifier = new SystemdNotifier(log);
   log.info({ ...gateway.addresses(), config: loaded.file ?? "defaults", version }, "ready");
   notifier.ready(`${gateway.addresses().listeners.length} listeners`);
-  const signal = await stopSignal(log);
+  const signal = await stopped;
   log.info({ signal }, "stopping");
   notifier.stopping();
   return stop(gateway, log);
@@ -61,7 +62,11 @@ async function stop(gateway: Gateway, log: Log): Promise<number> {
     code = 1;
   }
   clearTimeout(late);
-  // A question to a name server that does not answer, for one, would keep the process for another minute.
+  return ending(code);
+}
+
+/** A question to a name server that does not answer, for one, would keep the process for another minute. */
+function ending(code: number): number {
   setTimeout(() => process.exit(code), exitMsMax).unref();
   return code;
 }
@@ -70,7 +75,7 @@ function startFailed(error: unknown, log: Log): number {
   const code = error instanceof TidegateError ? error.code : "TG_INTERNAL";
   log.error({ code, err: describe(error) }, "start failed");
   console.error(`tidegate: ${messageOf(error)}`);
-  return code === "TG_CONFIG" || code === "TG_NOT_AVAILABLE" ? 2 : 1;
+  return ending(code === "TG_CONFIG" || code === "TG_NOT_AVAILABLE" ? 2 : 1);
 }
 
 async function stopSignal(log: Log): Promise<string> {

@@ -141,7 +141,8 @@ export class Link {
         this.#take(decodePacket(buffer, first, body, end, this.#options.version, "server"));
       }
     } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error;
+      // A fault of ours on a packet of the cloud's ends the link, not the gateway: the message would come again after each restart.
+      if (!(error instanceof ProtocolError)) return this.#end(`internal fault, please report it: ${messageOf(error)}`);
       const refused = this.#state === "connecting" && error.reasonCode === reason.unsupportedProtocolVersion;
       if (refused) this.#end(`the cloud refused the connection: ${notVersion5}`);
       else this.#violation(error.message, error.reasonCode);

@@ -3,7 +3,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
-import mqtt from "mqtt";
+import mqtt, { type MqttClient } from "mqtt";
 import { GatewayProcess, runProgram } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { until } from "../helpers/wait.ts";
@@ -17,10 +17,20 @@ describe("e2e: starting and stopping", () => {
   let gateway: GatewayProcess | undefined;
   let dir = "";
 
+  /** MQTT.js reconnects for ever: what a failed test leaves would keep the process. */
+  const clients: MqttClient[] = [];
+  async function connected(url: string): Promise<MqttClient> {
+    const client = await mqtt.connectAsync(url, { reconnectPeriod: 0 });
+    client.on("error", () => {});
+    clients.push(client);
+    return client;
+  }
+
   beforeEach(async () => {
     dir = await mkdtemp(join(tmpdir(), "tidegate-"));
   });
   afterEach(async () => {
+    for (const client of clients.splice(0)) await client.endAsync(true);
     await gateway?.remove();
     gateway = undefined;
     await rm(dir, { recursive: true, force: true });
@@ -31,7 +41,7 @@ describe("e2e: starting and stopping", () => {
       const [port = 0] = await freePorts(1);
       gateway = await GatewayProcess.create(minimal(port));
       await gateway.start();
-      const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, { reconnectPeriod: 0 });
+      const client = await connected(`mqtt://127.0.0.1:${port}`);
       const beganMs = performance.now();
       expect(await gateway.end(signal)).to.equal(0);
       expect(performance.now() - beganMs).to.be.below(5000);
@@ -45,7 +55,7 @@ describe("e2e: starting and stopping", () => {
     await gateway.start();
     process.kill(gateway.pid, "SIGHUP");
     await gateway.line("reloading on SIGHUP is not yet available; restart to apply a changed config");
-    const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`);
+    const client = await connected(`mqtt://127.0.0.1:${port}`);
     await client.endAsync();
   });
 
@@ -71,7 +81,7 @@ describe("e2e: starting and stopping", () => {
     const ended = await runProgram(["run", "-c", file], { cwd: dir });
     expect(ended.code).to.equal(1);
     expect(ended.stderr).to.match(/in use/);
-    const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${first}`);
+    const client = await connected(`mqtt://127.0.0.1:${first}`);
     await client.endAsync();
   });
 
@@ -149,7 +159,16 @@ uplinks:
     });
     expect(found.sources[0]?.problem).to.contain("no-such-device");
     expect(found.uplinks[0]?.problem).to.match(/ECONNREFUSED/);
-    const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${mqttPort}`);
+    const client = await connected(`mqtt://127.0.0.1:${mqttPort}`);
+    const states = new Map<string, string>();
+    client.on("message", (topic, payload) => states.set(topic, String(payload)));
+    await client.subscribeAsync("$SYS/tidegate/#");
+    const said = (name: string, what: string): boolean =>
+      states.get(`$SYS/tidegate/${name}/state`)?.includes(what) === true;
+    await until(
+      "they tell it as retained messages too",
+      () => said("sources/boiler", "no-such-device") && said("uplinks/cloud", "ECONNREFUSED"),
+    );
     await client.publishAsync("x", "kept", { qos: 1 });
     await client.endAsync();
     expect((await status()).uplinks[0]?.queue.messages).to.equal(1);
@@ -160,7 +179,7 @@ uplinks:
     const [port = 0] = await freePorts(1);
     gateway = await GatewayProcess.create(minimal(port));
     await gateway.start();
-    const good = await mqtt.connectAsync(`mqtt://127.0.0.1:${port}`, { reconnectPeriod: 0 });
+    const good = await connected(`mqtt://127.0.0.1:${port}`);
     for (const bytes of ["f0ffffffff", "00", "30ffffff7f", "100400044d51", "16030100aa", "474554202f"]) {
       const socket = connect(port, "127.0.0.1");
       socket.on("error", () => {});

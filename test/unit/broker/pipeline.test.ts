@@ -38,6 +38,15 @@ describe("publish pipeline", () => {
     await rig.close();
   });
 
+  it("refuses a source's QoS 0 reading that finds no room: its device would take the acknowledgement for a promise", async () => {
+    const rig = new Rig({ forwards: () => [stored("cloud")] });
+    rig.store.verdict = "full";
+    const reading = message("a", { qos: 0, source: "source:boiler" });
+    expect(rig.broker.publish(reading)).to.deep.equal({ accepted: false, reason: "full" });
+    expect(rig.broker.publish({ ...reading, source: "mqtt:x" })).to.deep.equal({ accepted: true, group: 0 });
+    await rig.close();
+  });
+
   it("does not give an uplink back what it brought, but gives it to others", async () => {
     const rig = new Rig({ forwards: () => [stored("cloud"), { ...stored("second"), lane: 4 } as Forward] });
     rig.broker.publish(message("cmd/x", { source: "uplink:cloud" }));
