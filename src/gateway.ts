@@ -282,7 +282,7 @@ async function openHttp(
   const handle = await listenHttp(
     { host: address.host, port: address.port },
     {
-      health: () => (views.store.failed === undefined ? [] : [`storage: ${views.store.failed.message}`]),
+      health: () => storageProblems(views.store),
       metrics: () => meter.expose(),
       status: views.status,
     },
@@ -290,6 +290,15 @@ async function openHttp(
   );
   scope.defer(() => handle.close());
   return `http://${address.host}:${handle.port}`;
+}
+
+/** What keeps durable messages from being taken, for people. */
+function storageProblems(store: Store): string[] {
+  if (store.failed !== undefined) return [`storage: ${store.failed.message}`];
+  if (store.admit({ bytes: 1, rejectNewest: [] }) === "ok") return [];
+  return [
+    "storage: full: storage.maxBytes is reached, or the disk has less than storage.minFreeBytes left; durable messages are refused",
+  ];
 }
 
 async function readPem(path: string): Promise<Buffer> {

@@ -136,7 +136,7 @@ async function setUp(
   const gateway = new Gateway(options.gatewayCommand, configFile, ports.httpPort);
   undo.push(() => gateway.stop());
   const readyMs = await gateway.start();
-  say(`The gateway is ready after ${readyMs} ms; its dashboard is at http://127.0.0.1:${ports.httpPort}/.`);
+  say(`The gateway is ready after ${readyMs} ms; its state is at http://127.0.0.1:${ports.httpPort}/api/v1/status.`);
   await devices.startClients();
   say("MQTT sensors (3.1.1 and 5, two of them binary) and CoAP sensors begin to send.");
   return {

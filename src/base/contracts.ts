@@ -77,7 +77,7 @@ export interface SourceState {
   readonly link: "idle" | "connecting" | "up" | "down" | "stopped";
   /** Why it is not up, for people. */
   readonly problem?: string | undefined;
-  /** Readings whose acknowledgement went out (serial, coap-server), or that are durable (coap observations). */
+  /** Readings that became durable, so that their acknowledgement is due (serial, coap-server); observed values likewise. */
   readonly accepted: number;
   /** Frames, datagrams or readings that were not taken, by reason. */
   readonly dropped: Readonly<Record<string, number>>;
@@ -93,7 +93,7 @@ export interface Codec {
   encode(value: unknown): Uint8Array;
 }
 
-/** The routes that derive messages from a topic. Asked once per topic; the answer is cached with the topic until `onChange`. */
+/** The routes that derive messages from a topic. Asked once per topic; the answer is cached with the topic until the broker's `refresh`. */
 export interface Routing {
   routesFor(topic: string): readonly Route[];
 }

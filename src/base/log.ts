@@ -1,5 +1,5 @@
 /**
- * What every stage logs to. main.ts makes it from pino; tests from `memoryLog` or `silentLog`. A stage never imports pino, so it
+ * What every stage logs to. main.ts makes it from pino; tests from `silentLog` or their own. A stage never imports pino, so it
  * can be tested without it. Fields must not hold payloads or secrets.
  */
 export interface Log {

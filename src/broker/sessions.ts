@@ -7,7 +7,7 @@ import { clientKey, isSessionQueue, mapNames, queueName, type References } from 
 import { type Link, Session, type SubscriptionOptions } from "./session.ts";
 import { decodeSession, decodeSubscription, encodeSession, encodeSubscription } from "./sessionRecords.ts";
 import type { Subscriptions } from "./subscriptions.ts";
-import { VolatileOutgoing } from "./volatileOutgoing.ts";
+import { VolatileOutgoing, type VolatileTotal } from "./volatileOutgoing.ts";
 import type { Wills } from "./wills.ts";
 
 export interface SessionsDeps {
@@ -26,6 +26,7 @@ export class Sessions {
   readonly #deps: SessionsDeps;
   readonly #byId = new Map<string, Session>();
   readonly #logged = new LogLimiter();
+  readonly #volatile: VolatileTotal = { bytes: 0 };
   /** Store clock; no session expires before. */
   #nextExpiryMs = Number.POSITIVE_INFINITY;
 
@@ -58,10 +59,25 @@ export class Sessions {
       session = undefined;
     }
     if (session !== undefined) return { session, present: true };
-    if (this.#byId.size >= this.#deps.limits.maxSessions) return undefined;
+    if (durable && this.#isFull()) return undefined;
     session = this.#make(clientId, durable, 0, []);
     this.#byId.set(clientId, session);
     return { session, present: false };
+  }
+
+  /** Only sessions that outlive their connection count: the others are bounded by maxConnections, and must not be locked out by these. */
+  #isFull(): boolean {
+    const { limits, log } = this.#deps;
+    if (this.#byId.size < limits.maxSessions) return false;
+    let durable = 0;
+    for (const session of this.#byId.values()) if (session.durable) durable += 1;
+    if (durable < limits.maxSessions) return false;
+    if (this.#logged.due("sessions full"))
+      log.warn(
+        { sessions: durable },
+        "no more persistent sessions: mqtt.limits.maxSessions is reached; new clients with one are refused",
+      );
+    return true;
   }
 
   attached(session: Session, link: Link): void {
@@ -126,7 +142,7 @@ export class Sessions {
     return new Session(clientId, durable, (session) =>
       durable
         ? new DurableOutgoing(session, outgoing, sentUpTo, recSeen)
-        : new VolatileOutgoing(session, limits.session, metrics, () => store.nowMs()),
+        : new VolatileOutgoing(session, limits.session, metrics, () => store.nowMs(), this.#volatile),
     );
   }
 

@@ -16,6 +16,18 @@ interface Waiting {
   readonly bytes: number;
 }
 
+/** What all clean sessions of a broker have waiting, in bytes: many slow subscribers together must not fill the memory either. */
+export interface VolatileTotal {
+  bytes: number;
+}
+
+/** A waiting message costs this much besides its own bytes. */
+const entryBytes = 200;
+/** All clean sessions together may have as much waiting as this many full ones... */
+const fullSessionsMax = 4;
+/** ...and this many messages each beyond that, so that one that is merely busy is not starved by those that never read. */
+const messagesMin = 32;
+
 /**
  * Delivery of a clean session: it ends with its connection, so what was sent is never sent again, and only what waits for the
  * window is kept, in memory, within the limits of a session.
@@ -25,14 +37,22 @@ export class VolatileOutgoing implements Outgoing {
   readonly #limits: BrokerLimits["session"];
   readonly #metrics: BrokerMetrics;
   readonly #nowMs: () => number;
+  readonly #total: VolatileTotal;
   /** Packet id to what comes next from the client. */
   readonly #inflight = new Map<number, "puback" | "pubrec" | "pubcomp">();
   readonly #waiting = new Fifo<Waiting>();
   #waitingBytes = 0;
   #lastId = 0;
 
-  constructor(session: Session, limits: BrokerLimits["session"], metrics: BrokerMetrics, nowMs: () => number) {
+  constructor(
+    session: Session,
+    limits: BrokerLimits["session"],
+    metrics: BrokerMetrics,
+    nowMs: () => number,
+    total: VolatileTotal,
+  ) {
     this.#session = session;
+    this.#total = total;
     this.#limits = limits;
     this.#metrics = metrics;
     this.#nowMs = nowMs;
@@ -94,7 +114,7 @@ export class VolatileOutgoing implements Outgoing {
     while (this.#inflight.size < link.window && this.#waiting.size > 0 && !link.outbox.full) {
       const next = this.#waiting.shift();
       if (next === undefined) return;
-      this.#waitingBytes -= next.bytes;
+      this.#left(next.bytes);
       const message = unexpired(next.message, next.acceptedAtMs, this.#nowMs());
       if (message === undefined) {
         this.#metrics.dropped("expired").value += 1;
@@ -116,21 +136,33 @@ export class VolatileOutgoing implements Outgoing {
     const lost = this.#waiting.size;
     if (lost > 0) this.#metrics.dropped("session-ended").value += lost;
     this.#waiting.clear();
-    this.#waitingBytes = 0;
+    this.#left(this.#waitingBytes);
     this.#inflight.clear();
   }
 
   #enqueue(frames: PublishFrames, qos: Qos, retain: boolean, ids: readonly number[] | undefined): void {
-    const bytes = messageBytes(frames.message);
-    while (this.#waiting.size >= this.#limits.maxMessages || this.#waitingBytes + bytes > this.#limits.maxBytes) {
+    const bytes = messageBytes(frames.message) + entryBytes;
+    while (this.#isFull(bytes)) {
       this.#metrics.dropped("queue-full").value += 1;
       if (this.#limits.whenFull === "drop-newest") return;
       const oldest = this.#waiting.shift();
       if (oldest === undefined) return; // larger than the whole queue
-      this.#waitingBytes -= oldest.bytes;
+      this.#left(oldest.bytes);
     }
     this.#waiting.push({ message: frames.owned(), qos, retain, ids, acceptedAtMs: frames.acceptedAtMs, bytes });
     this.#waitingBytes += bytes;
+    this.#total.bytes += bytes;
+  }
+
+  #isFull(bytes: number): boolean {
+    const { maxMessages, maxBytes } = this.#limits;
+    if (this.#waiting.size >= maxMessages || this.#waitingBytes + bytes > maxBytes) return true;
+    return this.#waiting.size >= messagesMin && this.#total.bytes + bytes > fullSessionsMax * maxBytes;
+  }
+
+  #left(bytes: number): void {
+    this.#waitingBytes -= bytes;
+    this.#total.bytes -= bytes;
   }
 
   /** The window is far smaller than 65535, so a free one is always near. */

@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { systemClock } from "../base/clock.ts";
 import { messageOf, TidegateError } from "../base/errors.ts";
@@ -78,13 +77,14 @@ function startFailed(error: unknown, log: Log): number {
   return ending(code === "TG_CONFIG" || code === "TG_NOT_AVAILABLE" ? 2 : 1);
 }
 
-async function stopSignal(log: Log): Promise<string> {
+function stopSignal(log: Log): Promise<string> {
   process.on("SIGHUP", () =>
     log.warn({}, "reloading on SIGHUP is not yet available; restart to apply a changed config"),
   );
-  const term = once(process, "SIGTERM").then(() => "SIGTERM");
-  const int = once(process, "SIGINT").then(() => "SIGINT");
-  return Promise.race([term, int]);
+  // Not once: a second signal while stopping would end the process in the middle of it.
+  return new Promise((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => resolve(signal));
+  });
 }
 
 /**

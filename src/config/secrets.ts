@@ -38,8 +38,9 @@ export function readSecrets(root: ConfigNode, folder: string, report: Reporter):
 function readSecret(path: string): { secret: string } | { fault: string } {
   const allowed = "a file with the secret in it, readable by the gateway's user";
   try {
-    const { size } = statSync(path);
-    if (size > secretBytesMax) return { fault: `more than ${secretBytesMax} bytes (${allowed})` };
+    const file = statSync(path);
+    if (!file.isFile()) return { fault: `not a regular file (${allowed})` };
+    if (file.size > secretBytesMax) return { fault: `more than ${secretBytesMax} bytes (${allowed})` };
     const bytes = readFileSync(path);
     if (!isUtf8(bytes)) return { fault: `not UTF-8 text (${allowed})` };
     const secret = bytes

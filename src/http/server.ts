@@ -35,7 +35,13 @@ const connectionsMax = 64;
  */
 export async function listenHttp(options: HttpOptions, views: HttpViews, log: Log): Promise<HttpHandle> {
   const server = createServer(
-    { maxHeaderSize: 8192, headersTimeout: 5_000, requestTimeout: 10_000, keepAliveTimeout: 5_000 },
+    {
+      maxHeaderSize: 8192,
+      headersTimeout: 5_000,
+      requestTimeout: 10_000,
+      keepAliveTimeout: 5_000,
+      connectionsCheckingInterval: 1_000,
+    },
     (request, response) => {
       try {
         answer(request, response, views);

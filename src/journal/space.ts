@@ -12,6 +12,9 @@ const reserveMinBytes = 64 * 1024;
 /** ...and never more than this. */
 const reserveMaxBytes = 16 * 1024 * 1024;
 
+/** Of the disk, whatever minFreeBytes says. */
+const reserveFreeBytes = 1024 * 1024;
+
 export class Space {
   readonly #files: Files;
   readonly #dir: string;
@@ -50,6 +53,8 @@ export class Space {
     const reserve = Math.min(maxBytes / 4, wanted + 2 * checkpointBytes);
     if (usedBytes + bytes > maxBytes - reserve) return true;
     const grown = Math.max(0, usedBytes - this.#atBytes);
-    return this.#freeBytes - grown - bytes < minFreeBytes;
+    // With minFreeBytes at 0 too: what the cloud has taken can only be given back by writing that it has.
+    const lastBytes = Math.min(reserve, reserveFreeBytes + 2 * checkpointBytes);
+    return this.#freeBytes - grown - bytes < Math.max(minFreeBytes, lastBytes);
   }
 }

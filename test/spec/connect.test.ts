@@ -82,13 +82,16 @@ for (const version of versions) {
       await strict.close();
     });
 
-    it("refuses what is above maxConnections and maxSessions", async () => {
+    it("refuses what is above maxConnections and maxSessions, but no clean session for what others keep", async () => {
       const small = new Rig({ limits: { maxConnections: 2, maxSessions: 1 } });
-      const first = await small.client(version, "a");
+      const first = await small.client(version, "a", durable(version));
       const second = small.open(version);
-      second.send(connectPacket(version, "b"));
+      second.send(connectPacket(version, "b", durable(version)));
       expect((await second.connack()).code).to.equal(version === 5 ? 0x97 : 3);
       await second.gone();
+      const clean = await small.client(version, "c");
+      clean.send({ cmd: "disconnect", reasonCode: 0 });
+      await clean.gone();
       const waiting = small.open(version);
       await small.open(version).gone();
       expect(first.closed || waiting.closed).to.equal(false);

@@ -215,10 +215,13 @@ describe("journal: store", () => {
 
   it("storage.maxBytes and minFreeBytes refuse before the effect", async () => {
     expect(store.admit({ bytes: 65 * 1024 * 1024, rejectNewest: [] })).to.equal("full");
-    files.free = 10_000;
-    const tight = await open(files.mount(), new TestClock(), { minFreeBytes: 5000, dir: "/tight" });
-    expect(tight.admit({ bytes: 1000, rejectNewest: [] })).to.equal("ok");
-    expect(tight.admit({ bytes: 6000, rejectNewest: [] })).to.equal("full");
+    files.free = 10_000_000;
+    const tight = await open(files.mount(), new TestClock(), { minFreeBytes: 5_000_000, dir: "/tight" });
+    expect(tight.admit({ bytes: 1_000_000, rejectNewest: [] })).to.equal("ok");
+    expect(tight.admit({ bytes: 6_000_000, rejectNewest: [] })).to.equal("full");
+    const greedy = await open(files.mount(), new TestClock(), { minFreeBytes: 0, dir: "/greedy" });
+    expect(greedy.admit({ bytes: 8_000_000, rejectNewest: [] })).to.equal("ok");
+    expect(greedy.admit({ bytes: 9_500_000, rejectNewest: [] }), "acknowledgements must still fit").to.equal("full");
   });
 
   it("starts on a disk that takes nothing, and refuses durable publishes", async () => {
