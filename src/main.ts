@@ -26,7 +26,10 @@ async function main(argv: readonly string[]): Promise<number> {
     .description("validate the config: every error with line and column; exit 0 or 2")
     .option("-c, --config <file>", "config file (default: tidegate.yaml here)")
     .action(async (options: { config?: string }) => {
-      exitCode = await check(options, { out: (line) => console.log(line), err: (line) => console.error(line) });
+      exitCode = await check(options, {
+        out: (line) => process.stdout.write(`${line}\n`),
+        err: (line) => process.stderr.write(`${line}\n`),
+      });
     });
   program
     .command("sim")

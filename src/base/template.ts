@@ -47,7 +47,6 @@ export function parseTemplate(text: string): Template {
  */
 export function topicLevel(value: unknown): string {
   const text = String(value);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly those must not reach a topic
-  const safe = text.slice(0, 128).replace(/[/+#\u0000-\u001f\u007f-\u009f\ud800-\udfff\ufffe\uffff]/g, "_");
+  const safe = text.slice(0, 128).replace(/[/+#\p{Cc}\p{Cs}\u{10000}-\u{10ffff}\ufffe\uffff]/gu, "_");
   return safe === "" ? "_" : safe;
 }

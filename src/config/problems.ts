@@ -30,8 +30,7 @@ export function pathText(path: Path): string {
 
 /** What comes from the file, fit for one line of a terminal: control characters visible, 60 characters at most. */
 export function oneLine(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly those must not reach a terminal
-  const clean = text.slice(0, 200).replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ");
+  const clean = text.slice(0, 200).replace(/[\p{Cc}\u2028\u2029]+/gu, " ");
   return clean.length > 60 ? `${clean.slice(0, 57)}...` : clean;
 }
 

@@ -10,8 +10,7 @@ export const gateway = section({
 
 function gatewayIdFault(id: string): string | null {
   // It goes into topic templates: a brace would begin a placeholder there, $ a topic of the broker's own.
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly those must not reach a topic
-  return id.length > 128 || /[/+#{}$\u0000-\u001f\u007f-\u009f\ud800-\udfff]/.test(id) ? "not one topic level" : null;
+  return id.length > 128 || /[/+#{}$\p{Cc}\p{Cs}\u{10000}-\u{10ffff}]/u.test(id) ? "not one topic level" : null;
 }
 
 export const storage = section({

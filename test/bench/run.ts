@@ -118,10 +118,12 @@ const median = (values: readonly number[]): number =>
   [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 const thousands = (value: number): string => `${(value / 1000).toFixed(1)}k/s`;
 
-const hasMosquitto = spawnSync("which", ["mosquitto"], { env: { PATH: peerPath } }).status === 0;
-if (!hasMosquitto) console.log("mosquitto is not on the PATH: tidegate alone (apt-get install mosquitto)");
+const say = (line: string): unknown => process.stdout.write(`${line}\n`);
 
-console.log(
+const hasMosquitto = spawnSync("which", ["mosquitto"], { env: { PATH: peerPath } }).status === 0;
+if (!hasMosquitto) say("mosquitto is not on the PATH: tidegate alone (apt-get install mosquitto)");
+
+say(
   `${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}, ${rounds} rounds of ${seconds} s, brokers in turn; medians [min - max]`,
 );
 const report: Array<Record<string, unknown>> = [];
@@ -130,13 +132,13 @@ for (const { name, load, note } of cases) {
   const rates = new Map<string, number[]>(brokers.map((broker) => [broker.name, []]));
   for (let round = 0; round < rounds; round += 1)
     for (const broker of brokers) rates.get(broker.name)?.push(await measure(broker, load));
-  console.log(`\n${name}\n  (${note})`);
+  say(`\n${name}\n  (${note})`);
   for (const [broker, values] of rates)
-    console.log(
+    say(
       `  ${broker.padEnd(10)} ${thousands(median(values))} [${thousands(Math.min(...values))} - ${thousands(Math.max(...values))}]`,
     );
   const [ours = 0, theirs] = [...rates.values()].map(median);
-  if (theirs !== undefined) console.log(`  ratio      ${(ours / theirs).toFixed(2)} x mosquitto`);
+  if (theirs !== undefined) say(`  ratio      ${(ours / theirs).toFixed(2)} x mosquitto`);
   report.push({ name, ...Object.fromEntries([...rates].map(([broker, values]) => [broker, values.map(Math.round)])) });
 }
-console.log(`\n${JSON.stringify({ node: process.version, cores: cpus().length, rounds, seconds, report })}`);
+say(`\n${JSON.stringify({ node: process.version, cores: cpus().length, rounds, seconds, report })}`);
