@@ -180,6 +180,8 @@ describe("firmware-sim: MQTT fleet and cloud", () => {
       await eventually("the loss noticed", () => fleet.stats().every((sensor) => !sensor.connected));
       await cloud.up();
       expect(cloud.port).to.equal(port);
+      // A sensor whose readings were all acknowledged has nothing that tells of a link that never came back.
+      await eventually("all connected again", () => fleet.stats().every((sensor) => sensor.connected));
     }
     fleet.stopProducing();
     await eventually("everything acknowledged", () => fleet.stats().every((sensor) => sensor.waiting === 0));
