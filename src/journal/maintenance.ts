@@ -9,6 +9,7 @@ import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { encodeCheckpoint, type KeptCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 import { checkpointName, segmentName } from "./format.ts";
+import type { Tuning } from "./options.ts";
 import type { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
 import type { State } from "./state.ts";
@@ -24,15 +25,14 @@ export interface MaintenanceEnvironment {
   readonly reader: SegmentReader;
   readonly storeId: Buffer;
   readonly epoch: number;
+  readonly tuning: Tuning;
   readonly storeMs: () => number;
   /** Puts every changed lane state into the open group. */
   readonly writeLaneStates: () => void;
 }
 
-const journalBytesMin = 8 * 1024 * 1024;
 const journalBytesMax = 64 * 1024 * 1024;
 const waitingSegmentsMin = 2;
-const waitingEveryMs = 10_000;
 
 interface Encoded {
   readonly number: number;
@@ -84,10 +84,13 @@ export class Maintenance {
   tick(): void {
     this.#free();
     if (this.#wanted || this.#writing || this.#encoded !== undefined || this.#env.writer.failed !== undefined) return;
-    const { writer, clock } = this.#env;
-    const due = Math.min(journalBytesMax, Math.max(journalBytesMin, 4 * this.checkpointBytes));
+    const { writer, clock, tuning } = this.#env;
+    const due = Math.min(journalBytesMax, Math.max(tuning.checkpointBytes, 4 * this.checkpointBytes));
     const nowMs = clock.monotonicMs();
-    if (writer.tail.end - this.#lastMark >= due || (nowMs - this.#lastMs >= waitingEveryMs && this.#segmentsWait())) {
+    if (
+      writer.tail.end - this.#lastMark >= due ||
+      (nowMs - this.#lastMs >= tuning.checkpointEveryMs && this.#segmentsWait())
+    ) {
       this.#lastMs = nowMs;
       this.#wanted = true;
       if (writer.isEmpty) this.onBoundary();

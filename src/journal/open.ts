@@ -5,7 +5,7 @@ import type { RecoveryReport, Store } from "../base/contracts.ts";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
 import { segmentName } from "./format.ts";
-import { type ResolvedOptions, type StoreOptions, storeDefaults } from "./options.ts";
+import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
 import { JournalStore } from "./store.ts";
 import { StoreClock } from "./storeClock.ts";
@@ -17,7 +17,7 @@ export type { StoreOptions } from "./options.ts";
  *   throw: see `stats().recovery`. A disk that takes no writes opens too, with `failed` set.
  */
 export async function openStore(given: StoreOptions): Promise<Store> {
-  const options: ResolvedOptions = { ...storeDefaults, ...given };
+  const options = resolveOptions(given);
   const { dir, files, clock, log } = options;
   const startedMs = clock.monotonicMs();
   const unlock = await claim(options);

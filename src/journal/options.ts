@@ -6,6 +6,37 @@ import type { Meter } from "../base/meter.ts";
 import { type FolderLock, lockFolder } from "./folderLock.ts";
 import { believeShortGaps } from "./storeClock.ts";
 
+/** Sizes and times that only tests change: a small disk in memory reaches in milliseconds what a day of readings would. */
+export interface Tuning {
+  /** A checkpoint is due after so much journal at least (and 4 x the last checkpoint, 64 MiB at most). Bytes. */
+  readonly checkpointBytes: number;
+  /** ...or so long after the last one, when two segments wait for nothing else. Ms. */
+  readonly checkpointEveryMs: number;
+  /** One slice of a checkpoint's encoding takes at most this long. Ms. */
+  readonly sliceMs: number;
+  /** Live bytes of a run of segments that are merged into one, at most. */
+  readonly mergeBytes: number;
+  /** Bytes a second that merging may read and write. */
+  readonly mergeRate: number;
+  /** Prepared or recycled segments that are kept, at most. */
+  readonly spares: number;
+  /** The load is light when the last segment took at least this long to fill. Ms. */
+  readonly lightMs: number;
+  /** A larger record gets a segment of its own. Bytes. */
+  readonly largeRecordBytes: number;
+}
+
+export const tuningDefaults: Tuning = {
+  checkpointBytes: 8 * 1024 * 1024,
+  checkpointEveryMs: 10_000,
+  sliceMs: 2,
+  mergeBytes: 6 * 1024 * 1024,
+  mergeRate: 4 * 1024 * 1024,
+  spares: 2,
+  lightMs: 10_000,
+  largeRecordBytes: 1024 * 1024,
+};
+
 export interface StoreOptions {
   /** Absolute path; made when it is not there. */
   readonly dir: string;
@@ -27,13 +58,20 @@ export interface StoreOptions {
   readonly trustWallClock?: (differenceMs: number) => boolean;
   /** Default: an abstract unix socket (Linux). */
   readonly lock?: FolderLock;
+  readonly tuning?: Partial<Tuning>;
 }
 
-export const storeDefaults = {
+const storeDefaults = {
   commitWindowMs: 0,
   segmentBytes: 8 * 1024 * 1024,
   trustWallClock: believeShortGaps,
   lock: lockFolder,
 } as const;
 
-export type ResolvedOptions = Required<StoreOptions>;
+export type ResolvedOptions = Required<Omit<StoreOptions, "tuning">> & { readonly tuning: Tuning };
+
+export const resolveOptions = (given: StoreOptions): ResolvedOptions => ({
+  ...storeDefaults,
+  ...given,
+  tuning: { ...tuningDefaults, ...given.tuning },
+});

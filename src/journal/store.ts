@@ -128,10 +128,10 @@ export class JournalStore implements Store {
 
   #makeMaintenance(): Maintenance {
     const { options, state, storeMs, storeId, epoch } = this.#parts;
-    const { dir, files, clock, log } = options;
+    const { dir, files, clock, log, tuning } = options;
     const writeLaneStates = (): void => void this.#writeLaneStates();
     const made = { writer: this.#writer, reader: this.#reader, writeLaneStates };
-    return new Maintenance({ dir, files, clock, log, state, storeMs, storeId, epoch, ...made }, this.#parts);
+    return new Maintenance({ dir, files, clock, log, tuning, state, storeMs, storeId, epoch, ...made }, this.#parts);
   }
 
   /** Writes the new segment's beginning, so that what recovery cut off stays cut off; starts the timers. */
