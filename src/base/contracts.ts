@@ -257,6 +257,11 @@ export interface Store {
   retained(): Iterable<readonly [topic: string, position: number]>;
   /** The message at a position that is pinned (reference, retained); undefined when it is gone or rotten. */
   read(position: number): Promise<StoredMessage | undefined>;
+  /**
+   * The same for several positions, best in rising order, since neighbours come with one read. Answers for the first of them, at least one and
+   * about so many bytes; undefined where `read` would say so, "later" where the disk could not be asked now.
+   */
+  readMany(positions: readonly number[], bytes: number): Promise<Array<StoredMessage | "later" | undefined>>;
   get(map: string, key: string): Uint8Array | undefined;
   entries(map: string): Iterable<readonly [key: string, value: Uint8Array]>;
   stats(): StoreStats;

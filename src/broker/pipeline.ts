@@ -6,7 +6,7 @@ import { type Derived, expandRoutes } from "./expandRoutes.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
-import { lowerQos, messageBytes, ownedMessage } from "./publishFrames.ts";
+import { lowerQos, messageBytes } from "./publishFrames.ts";
 import { mapNames, type References } from "./references.ts";
 import type { Retained } from "./retained.ts";
 import type { Session } from "./session.ts";
@@ -230,7 +230,7 @@ export class Pipeline {
     const { message, entry } = item;
     if (item.retain !== "no") {
       const place = item.retain === "now" ? item.position || -1 : 0;
-      this.#deps.retained.apply(ownedMessage(message), place);
+      this.#deps.retained.apply(message, place);
     }
     this.#deps.deliverer.deliver(message, entry, item.targets, publisher, item.ordinals, group);
   }

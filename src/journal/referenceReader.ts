@@ -41,6 +41,22 @@ export class ReferenceReader {
     return found === "later" ? undefined : found;
   }
 
+  /** The first of these, at least one and about so many bytes. */
+  async messages(positions: readonly number[], bytesMax: number): Promise<Array<StoredMessage | "later" | undefined>> {
+    const messages: Array<StoredMessage | "later" | undefined> = [];
+    const cache: { window: Window | undefined } = { window: undefined };
+    let bytes = 0;
+    for (const [index, position] of positions.entries()) {
+      if (index > 0 && bytes >= bytesMax) break;
+      const next = positions[index + 1] ?? 0;
+      const near = next > position && next - position < windowBytes;
+      const found = await this.#find(position, near ? windowBytes : loneBytes, cache);
+      messages.push(found);
+      bytes += found === "later" || found === undefined ? loneBytes : found.message.payload.length;
+    }
+    return messages;
+  }
+
   async batch(
     queue: References,
     after: number,

@@ -77,7 +77,12 @@ describe("clients that mean harm", () => {
     store.timeMs += 20_000;
     clock.advance(20_000);
     expect(retained.hasRoom("d", message("d"))).to.equal(true);
-    expect(retained.topics("#")).to.deep.equal(["c"]);
+    expect(
+      retained
+        .cursor("#")
+        .next(9, 99)
+        .map(({ topic }) => topic),
+    ).to.deep.equal(["c"]);
     retained.flush();
   });
 });
