@@ -260,7 +260,7 @@ export class Pipeline {
         if (ordinals[at] !== -1 || !(target?.session.outgoing instanceof DurableOutgoing)) continue;
         const qos = lowerQos(message.qos, target.qos);
         const retain = target.retainAsPublished && message.retain;
-        ordinals[at] = target.session.outgoing.reference(txn, item.position, qos, retain);
+        ordinals[at] = target.session.outgoing.reference(txn, item.position, qos, retain, messageBytes(message));
       }
     }
     if (this.#heldKey !== undefined) txn.put(mapNames.qos2In, this.#heldKey, new Uint8Array(0));

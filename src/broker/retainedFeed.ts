@@ -127,7 +127,7 @@ export class RetainedFeed {
     try {
       const { value: ordinal, group } = store.commit((txn) => {
         const position = value.position > 0 ? value.position : txn.message(held.message, []);
-        return outgoing.reference(txn, position, qos, true);
+        return outgoing.reference(txn, position, qos, true, value.bytes);
       });
       deliverer.single(message, delivery, true, ordinal, group);
     } catch {

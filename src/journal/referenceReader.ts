@@ -1,5 +1,6 @@
 /** Reads the messages that references and retained values point at: from the tail in RAM, else from disk, neighbours with one read. */
 import type { ReferencedMessage, ReferenceQueue, StoredMessage } from "../base/contracts.ts";
+import { TidegateError } from "../base/errors.ts";
 import { FieldError } from "./bytes.ts";
 import { plausibleLength, recordHeaderBytes, recordIsValid, recordType } from "./format.ts";
 import { MessageReader } from "./messageRecord.ts";
@@ -74,7 +75,10 @@ export class ReferenceReader {
       const nextPosition = next === 0 ? 0 : queue.positionOf(next);
       const near = nextPosition > position && nextPosition - position < windowBytes && limits.messages > 1;
       const found = await this.#find(position, near ? Math.max(size, windowBytes) : size, cache);
-      if (found === "later") break;
+      if (found === "later") {
+        if (batch.length > 0) break;
+        throw new TidegateError("TG_STORE_READ", `queue ${queue.name}: nothing can be read now`, { retriable: true });
+      }
       // Released, or its queue dropped, while it was read.
       if (queue.positionOf(ordinal) === position) {
         if (found === undefined) this.#source.onRotten(queue.name, ordinal);
