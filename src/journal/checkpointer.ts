@@ -64,6 +64,8 @@ export class Checkpointer {
   #wake: (() => void) | undefined;
   #closed = false;
   lastMark: number;
+  /** The disk did not take the last one. */
+  failedLast = false;
 
   constructor(env: CheckpointEnvironment, found: FoundCheckpoints) {
     this.#env = env;
@@ -166,6 +168,7 @@ export class Checkpointer {
       }
     }
     await capture.file?.close().catch(() => undefined);
+    this.failedLast = !kept && !capture.aborted;
     if (kept) await this.#keep(capture);
     else await files.unlink(staged).catch(() => undefined);
     this.#capture = undefined;

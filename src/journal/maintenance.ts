@@ -46,12 +46,12 @@ export class Maintenance {
   tick(): void {
     this.#free();
     if (this.#checkpoints.isBusy) return;
-    const { writer, clock, tuning } = this.#env;
-    const worth = Math.min(journalBytesMax, Math.max(tuning.checkpointBytes, 4 * this.checkpointBytes));
+    const { clock, tuning } = this.#env;
+    const worth = this.#worth;
     const nowMs = clock.monotonicMs();
     const waiting = this.#freeing.waiting(this.olderMark);
     if (
-      writer.tail.end - this.#checkpoints.lastMark >= worth ||
+      this.#journalBytes >= worth ||
       this.#checkpoints.isUrgent ||
       (waiting.segments >= waitingSegmentsMin &&
         (waiting.bytes >= worth || nowMs - this.#lastMs >= tuning.checkpointEveryMs))
@@ -73,12 +73,26 @@ export class Maintenance {
   onDurable(): void {
     this.#checkpoints.onDurable();
     this.#free();
+    // Not only each second: a fast disk writes a hundred megabytes in one, all of which a start would have to replay. After a failure, that pace is enough.
+    if (this.#checkpoints.isBusy || this.#checkpoints.failedLast || this.#journalBytes < this.#worth) return;
+    this.#lastMs = this.#env.clock.monotonicMs();
+    this.#checkpoints.want();
   }
 
   /** The last checkpoint, with nothing open any more. Never rejects. */
   async close(): Promise<void> {
     await this.#freeing.close();
     await this.#checkpoints.close();
+  }
+
+  /** Since the last checkpoint. */
+  get #journalBytes(): number {
+    return this.#env.writer.tail.end - this.#checkpoints.lastMark;
+  }
+
+  /** Bytes of journal, or of segments to be given back, that another checkpoint is worth. */
+  get #worth(): number {
+    return Math.min(journalBytesMax, Math.max(this.#env.tuning.checkpointBytes, 4 * this.checkpointBytes));
   }
 
   #onKept(): void {
