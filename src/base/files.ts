@@ -6,6 +6,7 @@ import {
   close,
   fdatasync,
   fsync,
+  link,
   mkdir,
   open,
   read,
@@ -34,6 +35,8 @@ export interface FileStat {
   readonly size: number;
   readonly device: number;
   readonly inode: number;
+  /** Names that this file has. With more than one, writing to it or truncating it would change what the others (a backup) show. */
+  readonly links: number;
   readonly isFile: boolean;
 }
 
@@ -42,6 +45,8 @@ export interface Files {
   open(path: string, mode: "read" | "create"): Promise<OpenFile>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
+  /** A second name for the same file; durable once its folder is synced. EXDEV on another file system, EEXIST when `to` is there. */
+  link(from: string, to: string): Promise<void>;
   /** Names, without the path. */
   readdir(path: string): Promise<string[]>;
   /** With its parents; no error when it is there. */
@@ -104,13 +109,14 @@ export const nodeFiles: Files = {
   },
   rename: promisify(rename),
   unlink: promisify(unlink),
+  link: promisify(link),
   readdir: promisify(readdir) as (path: string) => Promise<string[]>,
   async mkdir(path) {
     await promisify(mkdir)(path, { recursive: true, mode: 0o700 });
   },
   async stat(path) {
     const found = await fsStat(path);
-    return { size: found.size, device: found.dev, inode: found.ino, isFile: found.isFile() };
+    return { size: found.size, device: found.dev, inode: found.ino, links: found.nlink, isFile: found.isFile() };
   },
   async syncDir(path) {
     const fd = await fsOpen(path, "r");

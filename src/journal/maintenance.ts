@@ -53,6 +53,7 @@ export class Maintenance {
   #writing = false;
   #freeing = false;
   #closed = false;
+  #holds = 0;
   #lastMs = Number.NEGATIVE_INFINITY;
   #lastMark: number;
 
@@ -78,6 +79,23 @@ export class Maintenance {
   /** Below it no segment is needed to start. */
   get #olderMark(): number {
     return this.#kept.length < 2 ? 0 : this.#kept[0]!.mark;
+  }
+
+  /** Numbers of the checkpoints that are whole. */
+  get checkpoints(): readonly number[] {
+    return this.#kept.map(({ number }) => number);
+  }
+
+  /** Resolves once nothing is being removed; no segment or checkpoint goes until the release, which may be called twice. */
+  async hold(): Promise<() => void> {
+    this.#holds += 1;
+    while (this.#freeing) await new Promise<void>((resolve) => setImmediate(resolve));
+    let held = true;
+    return () => {
+      if (held) this.#holds -= 1;
+      held = false;
+      this.#free();
+    };
   }
 
   /** To be called now and then; does what is due. */
@@ -157,8 +175,8 @@ export class Maintenance {
       this.#kept.push({ number, mark, bytes });
       this.#lastMark = mark;
       this.#stale.push(...this.#kept.splice(0, Math.max(0, this.#kept.length - 2)).map((old) => old.number));
-      for (const old of this.#stale) await files.unlink(join(dir, checkpointName(old))).catch(() => undefined);
-      this.#stale = [];
+      while (this.#holds === 0 && this.#stale.length > 0)
+        await files.unlink(join(dir, checkpointName(this.#stale.shift()!))).catch(() => undefined);
     } catch (error) {
       log.error({ error: messageOf(error) }, "journal: checkpoint failed, the last one stays");
     } finally {
@@ -177,7 +195,7 @@ export class Maintenance {
 
   #free(): void {
     const { state, writer } = this.#env;
-    if (this.#freeing || this.#closed || writer.failed !== undefined) return;
+    if (this.#freeing || this.#holds > 0 || this.#closed || writer.failed !== undefined) return;
     const mark = this.#olderMark;
     const ready: Segment[] = [];
     for (const [index, segment] of state.segments.list.entries()) {
