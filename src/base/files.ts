@@ -18,7 +18,9 @@ import {
   write,
   writev,
 } from "node:fs";
+import { dirname } from "node:path";
 import { promisify } from "node:util";
+import { errnoOf } from "./errors.ts";
 
 export interface OpenFile {
   /** Writes the buffers one after the other from `position` on. Resolves to the bytes written, which may be fewer than given. */
@@ -63,6 +65,7 @@ const fsClose = promisify(close);
 const fsSync = promisify(fsync);
 const fsDatasync = promisify(fdatasync);
 const fsStat = promisify(stat);
+const fsMkdir = promisify(mkdir);
 const fsStatfs = promisify(statfs);
 
 class NodeFile implements OpenFile {
@@ -102,6 +105,20 @@ class NodeFile implements OpenFile {
   }
 }
 
+/** Not node's own `recursive`: where a folder cannot have children (/proc) that tries for ever. */
+async function makeFolder(path: string, parents: boolean): Promise<void> {
+  try {
+    await fsMkdir(path, { mode: 0o700 });
+  } catch (error) {
+    const code = errnoOf(error);
+    if (code === "ENOENT" && parents) {
+      const parent = dirname(path);
+      await makeFolder(parent, dirname(parent) !== parent);
+      await makeFolder(path, false);
+    } else if (!(await fsStat(path).catch(() => undefined))?.isDirectory()) throw error;
+  }
+}
+
 /** The real disk. */
 export const nodeFiles: Files = {
   async open(path, mode) {
@@ -112,7 +129,7 @@ export const nodeFiles: Files = {
   link: promisify(link),
   readdir: promisify(readdir) as (path: string) => Promise<string[]>,
   async mkdir(path) {
-    await promisify(mkdir)(path, { recursive: true, mode: 0o700 });
+    await makeFolder(path, dirname(path) !== path);
   },
   async stat(path) {
     const found = await fsStat(path);

@@ -17,6 +17,8 @@ import { isNoSpace, writeAll } from "./groupBytes.ts";
 export interface BackupItem {
   readonly name: string;
   readonly bytes: number;
+  /** Nothing is written to it any more: a second name for it will do. */
+  readonly sealed: boolean;
 }
 
 /** What one turn saw. */
@@ -141,11 +143,11 @@ export class BackupWriter {
     return saved;
   }
 
-  /** Only a file whose every byte belongs to the backup, which a segment still being written never is. */
-  async #link({ name, bytes }: BackupItem): Promise<boolean> {
+  /** Only a sealed file whose every byte belongs to the backup. */
+  async #link({ name, bytes, sealed }: BackupItem): Promise<boolean> {
     const { files, dir } = this.#place;
     const from = join(dir, name);
-    if (!this.#links || (await files.stat(from)).size !== bytes) return false;
+    if (!this.#links || !sealed || (await files.stat(from)).size !== bytes) return false;
     try {
       await files.link(from, join(this.#request.dir, name));
     } catch (error) {

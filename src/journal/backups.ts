@@ -65,12 +65,13 @@ export class Backups {
       // A segment that begins where the durable bytes end may not be on the disk yet, and has nothing to give.
       if (segment.fileBytes === 0 || segment.base >= position) continue;
       const bytes = segment.offsetOf(Math.min(segment.end, position));
-      items.push({ name: segmentName(segment.number), bytes });
+      const sealed = segment !== writer.openSegment && segment.end <= position;
+      items.push({ name: segmentName(segment.number), bytes, sealed });
     }
     if (items.length + numbers.length === 0) throw backupError("nothing is on the disk yet: there is nothing to save");
     for (const number of numbers) {
       const name = checkpointName(number);
-      items.push({ name, bytes: (await files.stat(join(dir, name))).size });
+      items.push({ name, bytes: (await files.stat(join(dir, name))).size, sealed: true });
     }
     return { items, store: storeId.toString("hex"), epoch, group, position };
   }

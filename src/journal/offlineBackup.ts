@@ -38,7 +38,7 @@ export async function backupStopped(
     for (const name of names.sort()) {
       if (!segmentNamePattern.test(name) && !checkpointNamePattern.test(name)) continue;
       const path = join(dir, name);
-      items.push({ name, bytes: (await files.stat(path)).size });
+      items.push({ name, bytes: (await files.stat(path)).size, sealed: true });
       // After a kill -9 it may be in the page cache only, and a link would not be any safer.
       const file = await files.open(path, "read");
       await file.datasync().finally(() => file.close());
