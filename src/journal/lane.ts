@@ -159,7 +159,7 @@ export class Lane {
     if (again !== undefined) this.readAt = again;
     this.cursor = mark;
     this.pending.clear();
-    this.#forgetAhead();
+    this.forgetAhead();
   }
 
   /** Takes over a state that was read from disk. Counters are the caller's. */
@@ -181,7 +181,8 @@ export class Lane {
     return from > last;
   }
 
-  #forgetAhead(): void {
+  /** What was read and not handed out; a read that is under way is thrown away. `readAt` is the caller's. */
+  forgetAhead(): void {
     this.ahead = [];
     this.aheadHead = 0;
     this.aheadBytes = 0;

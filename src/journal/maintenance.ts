@@ -29,6 +29,8 @@ export interface MaintenanceEnvironment {
   readonly storeMs: () => number;
   /** Puts every changed lane state into the open group. */
   readonly writeLaneStates: () => void;
+  /** Files were removed. */
+  readonly onFreed: () => void;
 }
 
 const journalBytesMax = 64 * 1024 * 1024;
@@ -49,6 +51,8 @@ export class Maintenance {
   #stale: number[];
   #nextNumber: number;
   #wanted = false;
+  /** Room is wanted: as long as an empty segment waits for nothing but newer checkpoints, they are made one after the other. */
+  #hurried = false;
   #encoded: Encoded | undefined;
   #writing = false;
   #freeing = false;
@@ -97,6 +101,22 @@ export class Maintenance {
     }
   }
 
+  /** Room is wanted: what waits for nothing but newer checkpoints is to be freed without delay. */
+  hurry(): void {
+    this.#hurried = true;
+    this.#free();
+    this.#checkpointInHaste();
+  }
+
+  #checkpointInHaste(): void {
+    const { writer } = this.#env;
+    if (!this.#hurried || this.#wanted || this.#writing || this.#encoded !== undefined || this.#closed) return;
+    this.#hurried = this.#waitingSegments() > 0;
+    if (!this.#hurried || writer.failed !== undefined) return;
+    this.#wanted = true;
+    if (writer.isEmpty) this.onBoundary();
+  }
+
   /** The open group is empty: the state is that of all groups before it. */
   onBoundary(): void {
     if (!this.#wanted) return;
@@ -120,6 +140,7 @@ export class Maintenance {
       void this.#write(encoded);
     }
     this.#free();
+    this.#checkpointInHaste();
   }
 
   /** The last one, with nothing open any more. Never rejects. */
@@ -160,19 +181,28 @@ export class Maintenance {
       for (const old of this.#stale) await files.unlink(join(dir, checkpointName(old))).catch(() => undefined);
       this.#stale = [];
     } catch (error) {
+      this.#hurried = false; // asked for again when it is still wanted
       log.error({ error: messageOf(error) }, "journal: checkpoint failed, the last one stays");
     } finally {
       this.#writing = false;
     }
     this.#free();
+    this.#checkpointInHaste();
   }
 
   /** Whether segments are kept for nothing but the want of newer checkpoints. */
   #segmentsWait(): boolean {
+    return this.#waitingSegments() >= waitingSegmentsMin;
+  }
+
+  #waitingSegments(): number {
     const { list } = this.#env.state.segments;
     const open = this.#env.writer.openSegment;
-    const waiting = list.filter((segment) => !segment.pinned && segment !== open && segment.end > this.#olderMark);
-    return waiting.length >= waitingSegmentsMin;
+    let waiting = 0;
+    for (const segment of list) {
+      if (!segment.pinned && segment !== open && segment.end > this.#olderMark) waiting += 1;
+    }
+    return waiting;
   }
 
   #free(): void {
@@ -205,5 +235,6 @@ export class Maintenance {
       });
     }
     this.#freeing = false;
+    if (segments.length > 0) this.#env.onFreed();
   }
 }
