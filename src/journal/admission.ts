@@ -37,6 +37,7 @@ export class AdmissionControl {
   readonly #space: Space;
   readonly #givingWay: GivingWay;
   readonly #dropLog: DropLog;
+  #looking = false;
   #askSessions: (bytes: number) => number = () => 0;
 
   constructor(env: AdmissionEnvironment) {
@@ -87,6 +88,7 @@ export class AdmissionControl {
     if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
     if (this.#usedBytes() + request.bytes > this.#room().limit) {
       metrics.refused.value += 1;
+      this.#lookSoon();
       return "full";
     }
     for (const name of request.rejectNewest) {
@@ -96,14 +98,24 @@ export class AdmissionControl {
     return "ok";
   }
 
+  /** Without a sync nobody else would look before the next second; not at once, since whoever asks may be about to commit. */
+  #lookSoon(): void {
+    if (this.#looking) return;
+    this.#looking = true;
+    setImmediate(() => {
+      this.#looking = false;
+      this.#givingWay.look();
+    });
+  }
+
   onDurable(): void {
     this.#givingWay.glance();
   }
 
   /** Once a second. */
   tick(): void {
-    void this.#space.check(this.#env.clock.monotonicMs(), this.#env.fileBytes());
-    this.#givingWay.look();
+    const looked = this.#space.check(this.#env.clock.monotonicMs(), this.#env.fileBytes());
+    void looked.then(() => this.#givingWay.look());
     this.#dropLog.tick();
   }
 

@@ -37,14 +37,19 @@ export function oldestDroppable(state: State, lane: Lane, durablePosition: numbe
   }
 }
 
-/** Drops it. `segment` must be the lane's `oldestDroppable`. What was read ahead is read again. */
+/** Drops what may be dropped of a sealed, durable segment. What was read ahead is read again. */
 export function dropPart(state: State, lane: Lane, segment: Segment): DroppedPart {
   const { messages, bytes } = droppableOf(lane, segment);
-  const { last } = segment.parts.get(lane.id)!;
-  const again = Math.max(lane.peek()?.position ?? lane.readAt, segment.end);
+  const { first, last } = segment.parts.get(lane.id)!;
+  const again = lane.peek()?.position ?? lane.readAt;
   lane.forgetAhead();
-  lane.readAt = again;
-  lane.passTo(last);
+  if (oldestDroppable(state, lane, segment.end) === segment) {
+    lane.readAt = Math.max(again, segment.end);
+    lane.passTo(last);
+  } else {
+    lane.readAt = again;
+    lane.skip(Math.max(lane.cursor + 1, first), last);
+  }
   state.untake(segment, lane, messages, bytes);
   return { segment, messages, bytes };
 }
