@@ -13,6 +13,7 @@ import type {
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
 import { AdmissionControl } from "./admission.ts";
+import { writeChangedStates } from "./changedStates.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
@@ -20,7 +21,7 @@ import { Maintenance } from "./maintenance.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
 import type { StoreParts } from "./parts.ts";
-import { writeLane, writeLaneState, writeRule, writeUplink } from "./records.ts";
+import { writeLane, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
@@ -259,6 +260,10 @@ export class JournalStore implements Store {
     return this.#references.message(position, 0);
   }
 
+  readMany(positions: readonly number[], bytes: number): Promise<Array<StoredMessage | "later" | undefined>> {
+    return this.#references.messages(positions, bytes);
+  }
+
   get(map: string, key: string): Uint8Array | undefined {
     return this.#state.maps.get(map)?.get(key);
   }
@@ -361,20 +366,7 @@ export class JournalStore implements Store {
   }
 
   #writeLaneStates(): boolean {
-    let any = false;
-    for (const account of this.#state.uplinks.values()) {
-      if (!account.dirty) continue;
-      account.dirty = false;
-      writeUplink(this.#writer, account); // what was dropped goes with the marks that say so
-      any = true;
-    }
-    for (const lane of this.#state.lanes.values()) {
-      if (!lane.dirty) continue;
-      lane.dirty = false;
-      writeLaneState(this.#writer, lane);
-      any = true;
-    }
-    return any;
+    return writeChangedStates(this.#writer, this.#state);
   }
 
   /** Once a second: expiry, space, checkpoints, and the proof or sync of what was written last. */
