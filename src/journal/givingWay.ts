@@ -35,7 +35,7 @@ const waitingShare = 0.75;
 /** In one go, so that a limit that was lowered by far does not stop the event loop. */
 const partsMax = 256;
 /** Publishers are held back no longer than this for files that do not go: then they are told. */
-const patienceMs = 2000;
+const patienceMs = 10_000;
 
 export class GivingWay {
   readonly #env: GivingWayEnvironment;
