@@ -10,7 +10,7 @@
  *   RELEASE     queue | ordinal          DROP_QUEUE  queue             QUEUE  queue | next ordinal
  *   RETAIN      topic | position         UNRETAIN    topic
  *   PUT         map | key | value        DELETE      map | key
- *   SEGMENT     number | base | end | n | n x { lane | waiting | bytes | first | last - first | first accepted | last accepted | last expiry + 1, 0: never }
+ *   SEGMENT     number | base | end | n | n x { lane | waiting | bytes | first | last - first | first accepted | last accepted | last expiry + 1, 0: never } | index offset?
  */
 import { type ByteReader, type ByteWriter, textBound } from "./bytes.ts";
 import { recordType } from "./format.ts";
@@ -111,7 +111,7 @@ export function writePut(sink: RecordSink, map: string, key: string, value: Uint
 
 export function writeSegment(sink: RecordSink, segment: Segment): void {
   const parts = [...segment.parts.values()];
-  const to = sink.begin(recordType.segment, 0, 40 + parts.length * 72);
+  const to = sink.begin(recordType.segment, 0, 50 + parts.length * 72);
   to.uvarint(segment.number);
   to.uvarint(segment.base);
   to.uvarint(segment.end);
@@ -126,6 +126,7 @@ export function writeSegment(sink: RecordSink, segment: Segment): void {
     to.uvarint(part.lastAcceptedAtMs);
     to.uvarint(Number.isFinite(part.lastExpiresAtMs) ? part.lastExpiresAtMs + 1 : 0);
   }
+  if (segment.indexAt > 0) to.uvarint(segment.indexAt);
   sink.finish();
 }
 
@@ -134,6 +135,8 @@ export interface SegmentRecord {
   readonly base: number;
   readonly end: number;
   readonly parts: LanePart[];
+  /** Offset of its index; 0: not said. */
+  readonly indexAt: number;
 }
 
 /** @throws FieldError */
@@ -147,7 +150,7 @@ export function readSegment(from: ByteReader): SegmentRecord {
     const lastExpiresAtMs = expiry === 0 ? Number.POSITIVE_INFINITY : expiry - 1;
     parts.push({ lane, waiting, bytes, first, last, firstAcceptedAtMs, lastAcceptedAtMs, lastExpiresAtMs });
   }
-  return { number, base, end, parts };
+  return { number, base, end, parts, indexAt: from.at < from.end ? from.uvarint() : 0 };
 }
 
 export interface GroupEnd {

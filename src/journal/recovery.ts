@@ -121,6 +121,7 @@ export class Recovery {
       segment.fileBytes = file.size;
       segment.cut = segment.offsetOf(segment.end) < file.size;
       if (known?.base === base) for (const part of known.parts) segment.parts.set(part.lane, part);
+      if (known?.base === base && known.end === segment.end) segment.indexAt = known.indexAt;
       list.push(segment);
     }
   }

@@ -34,6 +34,8 @@ export class Segment {
   cut = false;
   /** Once nothing pins it: the group that must be durable before the file may go. 0: not asked for yet. */
   freeAfterGroup = 0;
+  /** Offset of its index; 0: not known, -1: it has none that is of use. */
+  indexAt = 0;
 
   constructor(of: { number: number; base: number; firstGroup: number; prevEnd: number; seed: number; end?: number }) {
     this.number = of.number;
@@ -48,8 +50,14 @@ export class Segment {
     return this.waiting > 0 || this.references > 0;
   }
 
+  /** Where in the file the first record at or after `position` begins. */
   offsetOf(position: number): number {
     return position - this.base + headerBytes;
+  }
+
+  /** A position that `offsetOf` takes back to `offset`. */
+  positionOf(offset: number): number {
+    return offset - headerBytes + this.base;
   }
 
   part(lane: number, position: number): LanePart {
@@ -122,8 +130,16 @@ export class SegmentTable {
 
   /** The oldest segment with something of the lane waiting at or after `position`. */
   nextWith(lane: number, position: number): Segment | undefined {
-    for (const segment of this.list) {
-      if (segment.end <= position) continue;
+    const { list } = this;
+    let low = 0;
+    let high = list.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1; // an index, not a position
+      if (list[middle]!.end <= position) low = middle + 1;
+      else high = middle;
+    }
+    for (let index = low; index < list.length; index += 1) {
+      const segment = list[index]!;
       const part = segment.parts.get(lane);
       if (part !== undefined && part.waiting > 0 && part.last >= position) return segment;
     }

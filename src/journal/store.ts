@@ -23,6 +23,7 @@ import { moveBytes } from "./moveBytes.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { writeLane, writeLaneState, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
+import { IndexCollector } from "./segmentIndex.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
 import { Space } from "./space.ts";
@@ -65,6 +66,7 @@ export class JournalStore implements Store {
   readonly #space: Space;
   readonly #metrics: StoreMetrics;
   readonly #txn: JournalTxn;
+  readonly #index = new IndexCollector();
   readonly #queues = new Map<string, JournalQueue>();
   readonly #durable: Array<(group: number) => void> = [];
   readonly #failed: Array<(error: TidegateError) => void> = [];
@@ -107,7 +109,7 @@ export class JournalStore implements Store {
     this.#space = new Space(files, dir, options);
     this.#maintenance = this.#makeMaintenance();
     this.#txn = new JournalTxn({
-      ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
+      ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes, index: this.#index },
       wallMs: () => clock.wallMs(),
     });
   }
@@ -117,7 +119,7 @@ export class JournalStore implements Store {
     const { dir, files, clock, log, segmentBytes, commitWindowMs } = options;
     return new GroupWriter({
       ...{ dir, files, clock, log, segmentBytes, commitWindowMs, storeMs, storeId, epoch, from },
-      segments: state.segments,
+      ...{ segments: state.segments, index: this.#index },
       preamble: (sink) => void writeDefinitions(sink, state),
       onDurable: (group, records, ms) => this.#onDurable(group, records, ms),
       onFailed: (error) => this.#onFailed(error),
@@ -331,6 +333,7 @@ export class JournalStore implements Store {
 
   #onMoved(from: Segment[], to: Segment, position: number): void {
     moveBytes(this.#writer.tail, from, to, position);
+    this.#index.abandon(to);
     this.#state.recountPins();
     this.#maintenance.onMoved();
   }

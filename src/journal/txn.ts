@@ -6,6 +6,7 @@ import { recordType } from "./format.ts";
 import { messageBound, messageFlags, writeMessage } from "./messageRecord.ts";
 import { writeNamed, writeNames, writePut, writeReference } from "./records.ts";
 import type { References } from "./references.ts";
+import type { IndexCollector } from "./segmentIndex.ts";
 import type { State } from "./state.ts";
 import type { GroupWriter } from "./writer.ts";
 
@@ -24,6 +25,7 @@ export interface TxnEnvironment {
   readonly storeMs: () => number;
   readonly wallMs: () => number;
   readonly maxMessageBytes: number;
+  readonly index: IndexCollector;
 }
 
 export class JournalTxn implements Txn {
@@ -72,6 +74,7 @@ export class JournalTxn implements Txn {
       const expiresAtMs =
         taker.ttlMs === undefined ? Number.POSITIVE_INFINITY : acceptedAtMs + Math.max(0, Math.ceil(taker.ttlMs));
       state.take(writer.openSegment, lane, position, bytes, acceptedAtMs, expiresAtMs);
+      this.#env.index.add(writer.openSegment, lane.id, position, bytes);
       (this.#changes[firstSeq + index] as { bytes: number }).bytes = bytes;
     });
     writer.openSegment.freeAfterGroup = 0;
@@ -145,7 +148,10 @@ export class JournalTxn implements Txn {
       case "take": {
         const lane = state.lanes.get(change.lane);
         if (lane === undefined) return;
-        if (change.bytes > 0) state.untake(this.#env.writer.openSegment, lane, 1, change.bytes);
+        if (change.bytes > 0) {
+          state.untake(this.#env.writer.openSegment, lane, 1, change.bytes);
+          this.#env.index.undo(this.#env.writer.openSegment, lane.id, change.bytes);
+        }
         state.uplink(lane.uplink).nextSeq = change.seq;
         return;
       }
