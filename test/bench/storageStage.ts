@@ -2,6 +2,7 @@
  * One stage of the storage measurement, in a process of its own so that its memory is its own: `load` fills the queues and waits to be killed,
  * `drain` opens what is there, takes all of it in order and waits for the disk to be given back. Talks in JSON lines.
  */
+import "../../src/base/youngHeap.ts";
 import { readFileSync } from "node:fs";
 import { systemClock } from "../../src/base/clock.ts";
 import type { Store, UplinkQueue } from "../../src/base/contracts.ts";
