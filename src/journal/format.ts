@@ -15,7 +15,7 @@ export const recordHeaderBytes = 10;
 const headerCopyBytes = 128;
 const headerCopyAt = [0, 512];
 
-/** Numbers are for ever: never reused, never renumbered. 17-19 are reserved for what later versions of format 1 may add. */
+/** Numbers are for ever: never reused, never renumbered. 19 is reserved for what later versions of format 1 may add. */
 export const recordType = {
   message: 1,
   groupEnd: 2,
@@ -34,7 +34,7 @@ export const recordType = {
   segment: 14,
   queue: 15,
   footer: 16,
-  /** Reserved: per lane { count, bytes, offsets delta-coded } at a segment's end. Skipped by this version. */
+  /** At a sealed segment's end: where one lane's messages lie in it. */
   segmentIndex: 17,
   /** Everything that a fuzzy checkpoint may have seen was written before it: the checkpoint counts once this is durable. */
   checkpointMark: 18,

@@ -59,9 +59,19 @@ async function drain(store: Store): Promise<{ dense: number[]; sparse: number[] 
 const upTo = (count: number, step: number): number[] =>
   Array.from({ length: Math.ceil(count / step) }, (_, index) => index * step);
 
+interface Found {
+  path: string;
+  at: number;
+  length: number;
+  seed: number;
+}
+
 /** Every index record of every segment, and what it takes to write it anew. */
-function indexRecords(files: FaultyFiles): Array<{ path: string; at: number; length: number; seed: number }> {
-  const found: Array<{ path: string; at: number; length: number; seed: number }> = [];
+const indexRecords = (files: FaultyFiles): Found[] => records(files, recordType.segmentIndex);
+const messageRecords = (files: FaultyFiles): Found[] => records(files, recordType.message);
+
+function records(files: FaultyFiles, type: number): Found[] {
+  const found: Found[] = [];
   for (const path of files.paths().filter((name) => name.includes("seg-"))) {
     const content = files.content(path);
     const header = decodeHeader(segmentMagic, content);
@@ -70,7 +80,7 @@ function indexRecords(files: FaultyFiles): Array<{ path: string; at: number; len
     const walker = new RecordWalker();
     walker.start(content, headerBytes, content.length, 0, seed);
     while (walker.step() === "record") {
-      if (walker.type === recordType.segmentIndex) found.push({ path, at: walker.at, length: walker.length, seed });
+      if (walker.type === type) found.push({ path, at: walker.at, length: walker.length, seed });
     }
   }
   return found;
@@ -128,7 +138,7 @@ describe("journal: the index at a segment's end", () => {
   for (const [what, change] of [
     ["rotten", (record: Buffer) => void (record[20] = record[20]! ^ 1)],
     // Checksum right, offsets wrong: a fault of the version that wrote it.
-    ["wrong", (record: Buffer) => void (record[record.length - 3] = (record[record.length - 3]! + 1) & 0x7f)],
+    ["wrong", (record: Buffer) => void (record[record.length - 6] = record[record.length - 6]! ^ 1)],
     ["short", (record: Buffer) => void (record[record.length - 1] = 0x80)],
   ] as const) {
     it(`a ${what} index costs nothing but time`, async () => {
@@ -239,6 +249,7 @@ describe("journal: the index at a segment's end", () => {
     }
     await store.close();
     const offsets = new Set<string>();
+    const indexed = new Set<string>();
     for (const { path, at, length } of indexRecords(files)) {
       const from = new ByteReader(files.content(path), at + recordHeaderBytes, at + length);
       if (from.uvarint() !== Number(path.slice(10, 22))) continue; // moved by a roll
@@ -249,8 +260,11 @@ describe("journal: the index at a segment's end", () => {
         expect(content[offset + 8], `${path} at ${offset}`).to.equal(recordType.message);
         offsets.add(`${path} ${offset}`);
       }
+      indexed.add(path);
     }
     expect(offsets.size).to.be.above(500);
+    for (const { path, at } of messageRecords(files))
+      if (indexed.has(path)) expect(offsets.has(`${path} ${at}`), `${path} at ${at} is in its index`).to.equal(true);
     const again = await open(files.mount(), new TestClock());
     expect((await drain(again)).dense).to.deep.equal(texts);
     await turn();
