@@ -173,6 +173,25 @@ describe("journal: drop-oldest", () => {
     await store.close();
   });
 
+  it("what expired in the segment that is being written goes unread too, and what comes after it stays", async () => {
+    const clock = new TestClock();
+    const files = new FaultyFiles();
+    const store = await open(files.mount(), clock);
+    const queue = store.uplink("cloud", { ...generous, maxAgeMs: 5000 });
+    const lane = queue.lane(3);
+    const put = (text: string): number => store.commit((txn) => txn.message(message(text), [taker(lane)])).group;
+    for (const text of ["a", "b", "c"]) await durable(store, put(text));
+    clock.advance(6000);
+    await until(() => queue.stats().messages === 0, "dropped though nobody asked");
+    expect(queue.stats()).to.deep.include({ bytes: 0, dropped: { expired: 3 } });
+    await durable(store, put("d"));
+    expect(textOf(queue.next()!)).to.equal("d");
+    await store.close();
+    const again = await open(files.mount(), clock);
+    expect(again.uplink("cloud", generous).stats().messages).to.equal(1);
+    await again.close();
+  });
+
   it("a burst of 100,000 into 1 MiB costs no more than a few times its reading", async function () {
     this.timeout(60_000);
     const store = await open(new FaultyFiles().mount(), new TestClock(), { maxBytes: 2 ** 30 });
