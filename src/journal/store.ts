@@ -3,6 +3,8 @@
 import type { Timer } from "../base/clock.ts";
 import type {
   Admission,
+  BackupInfo,
+  BackupRequest,
   RecoveryReport,
   ReferenceQueue,
   Store,
@@ -13,8 +15,8 @@ import type {
   UplinkQueue,
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
-import type { KeptCheckpoint } from "./checkpoint.ts";
-import { writeDefinitions } from "./checkpoint.ts";
+import { Backups } from "./backups.ts";
+import { type KeptCheckpoint, writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
@@ -23,7 +25,6 @@ import { moveBytes } from "./moveBytes.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { writeLane, writeLaneState, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
-import { IndexCollector } from "./segmentIndex.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
 import { Space } from "./space.ts";
@@ -63,10 +64,10 @@ export class JournalStore implements Store {
   readonly #lanes: LaneReader;
   readonly #references: ReferenceReader;
   readonly #maintenance: Maintenance;
+  readonly #backups: Backups;
   readonly #space: Space;
   readonly #metrics: StoreMetrics;
   readonly #txn: JournalTxn;
-  readonly #index = new IndexCollector();
   readonly #queues = new Map<string, JournalQueue>();
   readonly #durable: Array<(group: number) => void> = [];
   readonly #failed: Array<(error: TidegateError) => void> = [];
@@ -108,8 +109,12 @@ export class JournalStore implements Store {
     });
     this.#space = new Space(files, dir, options);
     this.#maintenance = this.#makeMaintenance();
+    const { storeId, epoch } = parts;
+    const { segments } = state;
+    const held = { writer: this.#writer, maintenance: this.#maintenance };
+    this.#backups = new Backups({ ...options, ...held, segments, storeId, epoch });
     this.#txn = new JournalTxn({
-      ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes, index: this.#index },
+      ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
       wallMs: () => clock.wallMs(),
     });
   }
@@ -119,7 +124,7 @@ export class JournalStore implements Store {
     const { dir, files, clock, log, segmentBytes, commitWindowMs } = options;
     return new GroupWriter({
       ...{ dir, files, clock, log, segmentBytes, commitWindowMs, storeMs, storeId, epoch, from },
-      ...{ segments: state.segments, index: this.#index },
+      ...{ segments: state.segments, index: state.index },
       preamble: (sink) => void writeDefinitions(sink, state),
       onDurable: (group, records, ms) => this.#onDurable(group, records, ms),
       onFailed: (error) => this.#onFailed(error),
@@ -278,6 +283,10 @@ export class JournalStore implements Store {
     };
   }
 
+  backup(request: BackupRequest): Promise<BackupInfo> {
+    return this.#backups.make(request);
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
@@ -286,6 +295,7 @@ export class JournalStore implements Store {
   async #close(): Promise<void> {
     this.#tickTimer?.cancel();
     this.#laneTimer?.cancel();
+    await this.#backups.close();
     this.#writeLaneStates();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
     await this.#writer.close();
@@ -337,7 +347,7 @@ export class JournalStore implements Store {
 
   #onMoved(from: Segment[], to: Segment, position: number): void {
     moveBytes(this.#writer.tail, from, to, position);
-    this.#index.abandon(to);
+    this.#state.index.abandon(to);
     this.#state.recountPins();
     this.#maintenance.onMoved();
   }

@@ -6,7 +6,6 @@ import { recordType } from "./format.ts";
 import { messageBound, messageFlags, writeMessage } from "./messageRecord.ts";
 import { writeNamed, writeNames, writePut, writeReference } from "./records.ts";
 import type { References } from "./references.ts";
-import type { IndexCollector } from "./segmentIndex.ts";
 import type { State } from "./state.ts";
 import type { GroupWriter } from "./writer.ts";
 
@@ -25,7 +24,6 @@ export interface TxnEnvironment {
   readonly storeMs: () => number;
   readonly wallMs: () => number;
   readonly maxMessageBytes: number;
-  readonly index: IndexCollector;
 }
 
 export class JournalTxn implements Txn {
@@ -74,7 +72,7 @@ export class JournalTxn implements Txn {
       const expiresAtMs =
         taker.ttlMs === undefined ? Number.POSITIVE_INFINITY : acceptedAtMs + Math.max(0, Math.ceil(taker.ttlMs));
       state.take(writer.openSegment, lane, position, bytes, acceptedAtMs, expiresAtMs);
-      this.#env.index.add(writer.openSegment, lane.id, position, bytes);
+      state.index.add(writer.openSegment, lane.id, position, bytes);
       (this.#changes[firstSeq + index] as { bytes: number }).bytes = bytes;
     });
     writer.openSegment.freeAfterGroup = 0;
@@ -152,7 +150,7 @@ export class JournalTxn implements Txn {
         if (lane === undefined) return;
         if (change.bytes > 0) {
           state.untake(this.#env.writer.openSegment, lane, 1, change.bytes);
-          this.#env.index.undo(this.#env.writer.openSegment, lane.id, change.bytes);
+          state.index.undo(this.#env.writer.openSegment, lane.id, change.bytes);
         }
         state.uplink(lane.uplink).nextSeq = change.seq;
         return;
