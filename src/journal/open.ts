@@ -13,7 +13,7 @@ import { StoreClock } from "./storeClock.ts";
 export type { StoreOptions } from "./options.ts";
 
 /**
- * @throws TidegateError TG_DATA_DIR (in use, cannot be made or read), TG_STORE_FOREIGN (of a newer version; untouched). Damage never makes it
+ * @throws TidegateError TG_DATA_DIR (in use, cannot be made or read, no permission to write), TG_STORE_FOREIGN (of a newer version; untouched). Damage never makes it
  *   throw: see `stats().recovery`. A disk that takes no writes opens too, with `failed` set.
  */
 export async function openStore(given: StoreOptions): Promise<Store> {
@@ -48,6 +48,7 @@ export async function openStore(given: StoreOptions): Promise<Store> {
       nextCheckpoint: folder.checkpointNumberMax + 1,
     });
     await store.begin();
+    await refuseForbidden(store, dir);
     const line = { ...recovery, segments: found.state.segments.list.length };
     if (corruptRecords > 0) log.error(line, "journal: opened with losses");
     else log.info(line, "journal: opened");
@@ -64,6 +65,14 @@ const dataDirError = (dir: string, error: unknown): TidegateError =>
     `data folder ${dir}: ${messageOf(error)}. It must be a folder that this user may read and write: \`mkdir -p\` and \`chown\` it, or set gateway.dataDir`,
     { cause: error },
   );
+
+/** A folder that may not be written to is a mistake of who set it up, not of the disk: said at once, before anybody relies on it. */
+async function refuseForbidden(store: Store, dir: string): Promise<void> {
+  const cause = store.failed?.cause;
+  if (!["EACCES", "EPERM"].includes(errnoOf(cause))) return;
+  await store.close();
+  throw dataDirError(dir, cause);
+}
 
 async function claim({ dir, files, lock }: ResolvedOptions): Promise<() => Promise<void>> {
   let folder: { device: number; inode: number };
