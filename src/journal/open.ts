@@ -4,8 +4,9 @@ import { join } from "node:path";
 import type { RecoveryReport, Store } from "../base/contracts.ts";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
-import { segmentName } from "./format.ts";
+import { checkpointMagic, checkpointName, segmentMagic, segmentName } from "./format.ts";
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
+import { onlyOurs } from "./ownFiles.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
 import { JournalStore } from "./store.ts";
 import { StoreClock } from "./storeClock.ts";
@@ -25,7 +26,9 @@ export async function openStore(given: StoreOptions): Promise<Store> {
     const folder = await survey(options);
     const found = await new Recovery(files, dir, log, folder).run();
     await settleTail(options, folder);
-    await sweepDebris(files, dir, folder.debris).catch(() => undefined);
+    const debris = await onlyOurs(options, folder.debris.map(segmentName), segmentMagic);
+    const damaged = await onlyOurs(options, folder.damagedCheckpoints.map(checkpointName), checkpointMagic);
+    await sweepDebris(files, dir, debris).catch(() => undefined);
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
     const { clean, records, corruptRecords, tornBytes } = found;
@@ -44,7 +47,7 @@ export async function openStore(given: StoreOptions): Promise<Store> {
       storeMs: storeClock.nowMs,
       from: beginning(folder, found),
       checkpoints: folder.kept,
-      damagedCheckpoints: folder.damagedCheckpoints,
+      damagedCheckpoints: folder.damagedCheckpoints.filter((number) => damaged.includes(checkpointName(number))),
       nextCheckpoint: folder.checkpointNumberMax + 1,
     });
     await store.begin();

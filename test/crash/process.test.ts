@@ -5,23 +5,30 @@ import { Lives } from "./process/lives.ts";
 
 // The promise, with the real binary on the real disk: whatever was acknowledged arrives everywhere it had to, in order, at QoS 2 once,
 // however often the gateway is killed. TIDEGATE_KILLS=1000 by hand; TIDEGATE_SEED repeats the choices, though not the scheduler's.
-const cycles = Number(process.env["TIDEGATE_KILLS"] ?? 50);
+const wanted = process.env["TIDEGATE_KILLS"];
+const cycles = Number(wanted ?? 50);
+/** Without a number by hand, a busy machine lives fewer lives rather than holding up everything else. */
+const msMax = wanted === undefined ? 90_000 : Number.POSITIVE_INFINITY;
 const seed = Number(process.env["TIDEGATE_SEED"] ?? Date.now() % 1_000_000);
 
 describe("process: kill -9", () => {
-  it(`everything acknowledged arrives over ${cycles} lives (seed ${seed})`, async function () {
+  it(`everything acknowledged arrives, up to ${cycles} lives (seed ${seed})`, async function () {
     this.timeout(60_000 + cycles * 5000);
     const beganMs = performance.now();
     const lives = new Lives(randomOf(seed));
     try {
       await lives.begin();
-      for (let cycle = 0; cycle < cycles; cycle += 1) await lives.cycle();
+      let lived = 0;
+      while (lived < cycles && performance.now() - beganMs < msMax) {
+        await lives.cycle();
+        lived += 1;
+      }
       await lives.drain();
       await until("the disk is given back", async () => (await lives.metric("tidegate_storage_segments")) <= 4, 30_000);
       const { kills, freed, checkpoints } = lives.summary();
       const seconds = Math.round((performance.now() - beganMs) / 1000);
       process.stdout.write(
-        `      ${JSON.stringify(kills)}: ${lives.ledger.acknowledged} acknowledged, none missing; ${lives.repeats} repeated; ` +
+        `      ${lived} lives, ${JSON.stringify(kills)}: ${lives.ledger.acknowledged} acknowledged, none missing; ${lives.repeats} repeated; ` +
           `${freed} segments freed, ${checkpoints} checkpoints seen; ${seconds} s\n`,
       );
       expect(freed, "segments were freed").to.be.above(0);
