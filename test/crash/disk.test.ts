@@ -125,10 +125,13 @@ uplinks:
       await refuses(0x97);
       const little = new CountingPublisher(port, "other/b", 10); // what is left is too little for one, but not for all
       await little.connect();
-      while (await little.publish());
+      const full = await until("full to the brim", async () => {
+        while (await little.publish());
+        const found = await health();
+        return found.status === 503 && found;
+      });
       await little.drop();
-      const { status, reasons } = await health();
-      expect(status).to.equal(503);
+      const { reasons } = full;
       expect(reasons).to.match(/full/);
       await gateway.end("SIGKILL");
       await gateway.start();
