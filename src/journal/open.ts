@@ -8,6 +8,7 @@ import { checkpointMagic, checkpointName, segmentMagic, segmentName } from "./fo
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
 import { onlyOurs } from "./ownFiles.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
+import { findRestore } from "./restore.ts";
 import { JournalStore } from "./store.ts";
 import { StoreClock } from "./storeClock.ts";
 
@@ -24,6 +25,7 @@ export async function openStore(given: StoreOptions): Promise<Store> {
   const unlock = await claim(options);
   try {
     const folder = await survey(options);
+    const restore = await findRestore(options, folder);
     const found = await new Recovery(files, dir, log, folder).run();
     await settleTail(options, folder);
     const debris = await onlyOurs(options, folder.debris.map(segmentName), segmentMagic);
@@ -32,6 +34,7 @@ export async function openStore(given: StoreOptions): Promise<Store> {
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
     const { clean, records, corruptRecords, tornBytes } = found;
+    const from = beginning(folder, found);
     const fresh = folder.storeId === undefined;
     const recovery: RecoveryReport = {
       clean: fresh || clean,
@@ -43,15 +46,19 @@ export async function openStore(given: StoreOptions): Promise<Store> {
     const store = new JournalStore({
       ...{ options, state: found.state, recovery, unlock },
       storeId: folder.storeId ?? randomBytes(8),
-      epoch: fresh ? Math.max(Math.floor(clock.wallMs()), folder.epoch + 1) : folder.epoch,
+      epoch: restore?.epoch ?? (fresh ? Math.max(Math.floor(clock.wallMs()), folder.epoch + 1) : folder.epoch),
       storeMs: storeClock.nowMs,
-      from: beginning(folder, found),
+      from,
       checkpoints: folder.kept,
       damagedCheckpoints: folder.damagedCheckpoints.filter((number) => damaged.includes(checkpointName(number))),
       nextCheckpoint: folder.checkpointNumberMax + 1,
     });
     await store.begin();
     await refuseForbidden(store, dir);
+    await restore?.finish(store, from.group).catch(async (error: unknown) => {
+      await store.close().catch(() => undefined);
+      throw error;
+    });
     const line = { ...recovery, segments: found.state.segments.list.length };
     if (corruptRecords > 0) log.error(line, "journal: opened with losses");
     else log.info(line, "journal: opened");
