@@ -6,6 +6,7 @@ import {
   close,
   fdatasync,
   fsync,
+  ftruncate,
   mkdir,
   open,
   read,
@@ -27,6 +28,8 @@ export interface OpenFile {
   /** fdatasync(2): data and the file's length are on the disk once it resolves; the file's name is not (see `syncDir`). */
   datasync(): Promise<void>;
   size(): Promise<number>;
+  /** Cuts the file to `size` bytes; on the disk after the next `datasync`, before it a power cut may or may not undo it. */
+  truncate(size: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -34,12 +37,14 @@ export interface FileStat {
   readonly size: number;
   readonly device: number;
   readonly inode: number;
+  /** Names it has: above 1 somebody else (a backup) counts on its bytes. */
+  readonly links: number;
   readonly isFile: boolean;
 }
 
 export interface Files {
-  /** `read`: must exist. `create`: must not exist; opened for reading and writing. */
-  open(path: string, mode: "read" | "create"): Promise<OpenFile>;
+  /** `read`: must exist. `write`: must exist; for reading and writing. `create`: must not exist; for reading and writing. */
+  open(path: string, mode: "read" | "write" | "create"): Promise<OpenFile>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
   /** Names, without the path. */
@@ -57,6 +62,7 @@ const fsOpen = promisify(open);
 const fsClose = promisify(close);
 const fsSync = promisify(fsync);
 const fsDatasync = promisify(fdatasync);
+const fsTruncate = promisify(ftruncate);
 const fsStat = promisify(stat);
 const fsStatfs = promisify(statfs);
 
@@ -92,15 +98,21 @@ class NodeFile implements OpenFile {
     return (await fsStat(this.#path)).size;
   }
 
+  truncate(size: number): Promise<void> {
+    return fsTruncate(this.#fd, size);
+  }
+
   close(): Promise<void> {
     return fsClose(this.#fd);
   }
 }
 
+const openFlags = { read: "r", write: "r+", create: "wx+" } as const;
+
 /** The real disk. */
 export const nodeFiles: Files = {
   async open(path, mode) {
-    return new NodeFile(await fsOpen(path, mode === "create" ? "wx+" : "r", 0o600), path);
+    return new NodeFile(await fsOpen(path, openFlags[mode], 0o600), path);
   },
   rename: promisify(rename),
   unlink: promisify(unlink),
@@ -110,7 +122,7 @@ export const nodeFiles: Files = {
   },
   async stat(path) {
     const found = await fsStat(path);
-    return { size: found.size, device: found.dev, inode: found.ino, isFile: found.isFile() };
+    return { size: found.size, device: found.dev, inode: found.ino, links: found.nlink, isFile: found.isFile() };
   },
   async syncDir(path) {
     const fd = await fsOpen(path, "r");

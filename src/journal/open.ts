@@ -28,13 +28,14 @@ export async function openStore(given: StoreOptions): Promise<Store> {
     await sweepDebris(files, dir, folder.debris).catch(() => undefined);
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
-    const { clean, records, corruptRecords, tornBytes } = found;
+    const { clean, records, corruptRecords, tornBytes, losses } = found;
     const fresh = folder.storeId === undefined;
     const recovery: RecoveryReport = {
       clean: fresh || clean,
       records,
       corruptRecords,
       tornBytes,
+      losses,
       ms: Math.round(clock.monotonicMs() - startedMs),
     };
     const store = new JournalStore({
@@ -48,7 +49,8 @@ export async function openStore(given: StoreOptions): Promise<Store> {
       nextCheckpoint: folder.checkpointNumberMax + 1,
     });
     await store.begin();
-    const line = { ...recovery, segments: found.state.segments.list.length };
+    const { losses: first, ...counts } = recovery;
+    const line = { ...counts, first: first[0], segments: found.state.segments.list.length };
     if (corruptRecords > 0) log.error(line, "journal: opened with losses");
     else log.info(line, "journal: opened");
     return store;

@@ -29,6 +29,7 @@ export interface Recovered {
   readonly records: number;
   readonly corruptRecords: number;
   readonly tornBytes: number;
+  readonly losses: readonly string[];
 }
 
 export class Recovery {
@@ -40,6 +41,7 @@ export class Recovery {
   readonly #message = new MessageReader();
   readonly #from = new ByteReader(Buffer.alloc(0));
   #records = 0;
+  readonly #losses: string[] = [];
   #corrupt = 0;
   #torn = 0;
   #group: number;
@@ -93,6 +95,7 @@ export class Recovery {
       records: this.#records,
       corruptRecords: this.#corrupt,
       tornBytes: this.#torn,
+      losses: this.#losses,
     };
   }
 
@@ -309,6 +312,7 @@ export class Recovery {
 
   #count(what: string): void {
     this.#corrupt += 1;
+    if (this.#losses.length < 20) this.#losses.push(what);
     if (this.#corrupt <= 100) this.#log.error({ what }, "journal: damage found, going on without it");
   }
 }

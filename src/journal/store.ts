@@ -13,23 +13,25 @@ import type {
   UplinkQueue,
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
+import type { Files } from "../base/files.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
-import { StoreMetrics } from "./metrics.ts";
+import { StoreMetrics, type StoreView, stateOf } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { writeLane, writeLaneState, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
+import { Room } from "./room.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
-import { Space } from "./space.ts";
 import { ruleKey, type State } from "./state.ts";
 import { JournalTxn } from "./txn.ts";
 import { JournalQueue } from "./uplinkQueue.ts";
 import { GroupWriter } from "./writer.ts";
+import { counting } from "./written.ts";
 
 /** A commit that would leave more than this unwritten is refused as "full": the disk does not keep up. */
 const pendingBytesMax = 64 * 1024 * 1024;
@@ -62,8 +64,10 @@ export class JournalStore implements Store {
   readonly #lanes: LaneReader;
   readonly #references: ReferenceReader;
   readonly #maintenance: Maintenance;
-  readonly #space: Space;
   readonly #metrics: StoreMetrics;
+  /** Those of the options, what is written counted. */
+  readonly #files: Files;
+  readonly #room: Room;
   readonly #txn: JournalTxn;
   readonly #queues = new Map<string, JournalQueue>();
   readonly #durable: Array<(group: number) => void> = [];
@@ -82,13 +86,14 @@ export class JournalStore implements Store {
     this.#state = state;
     this.epoch = parts.epoch;
     this.nowMs = storeMs;
-    this.#metrics = new StoreMetrics(options.meter, {
-      bytes: () => this.#bytes(),
-      segments: () => state.segments.list.length,
-      pending: () => this.#writer.pendingBytes,
-      written: () => this.#writer.writtenBytes,
-    });
+    this.#metrics = new StoreMetrics(options.meter, clock, state, () => this.#view());
     this.#metrics.corruptRecords.value += parts.recovery.corruptRecords;
+    this.#files = counting(files, this.#metrics.written);
+    this.#room = new Room({
+      ...{ options, state, files: this.#files },
+      writer: () => this.#writer,
+      checkpoints: () => this.#maintenance,
+    });
     this.#writer = this.#makeWriter();
     this.#reader = new SegmentReader(files, dir);
     const source = { state, tail: this.#writer.tail, reader: this.#reader };
@@ -104,7 +109,6 @@ export class JournalStore implements Store {
         this.commit((txn) => txn.release(queue, ordinal));
       },
     });
-    this.#space = new Space(files, dir, options);
     this.#maintenance = this.#makeMaintenance();
     this.#txn = new JournalTxn({
       ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
@@ -114,9 +118,11 @@ export class JournalStore implements Store {
 
   #makeWriter(): GroupWriter {
     const { options, state, storeMs, storeId, epoch, from } = this.#parts;
-    const { dir, files, clock, log, segmentBytes, commitWindowMs } = options;
+    const { dir, clock, log, segmentBytes, commitWindowMs, tuning } = options;
+    const { lightMs, largeRecordBytes } = tuning;
     return new GroupWriter({
-      ...{ dir, files, clock, log, segmentBytes, commitWindowMs, storeMs, storeId, epoch, from },
+      ...{ dir, clock, log, segmentBytes, commitWindowMs, storeMs, storeId, epoch, from, lightMs, largeRecordBytes },
+      ...{ files: this.#files, spares: this.#room.spares },
       segments: state.segments,
       preamble: (sink) => void writeDefinitions(sink, state),
       onDurable: (group, records, ms) => this.#onDurable(group, records, ms),
@@ -128,16 +134,16 @@ export class JournalStore implements Store {
 
   #makeMaintenance(): Maintenance {
     const { options, state, storeMs, storeId, epoch } = this.#parts;
-    const { dir, files, clock, log, tuning } = options;
+    const { dir, clock, log, tuning } = options;
+    const files = this.#files;
     const writeLaneStates = (): void => void this.#writeLaneStates();
-    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates };
+    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates, freed: this.#room.freed };
     return new Maintenance({ dir, files, clock, log, tuning, state, storeMs, storeId, epoch, ...made }, this.#parts);
   }
 
   /** Writes the new segment's beginning, so that what recovery cut off stays cut off; starts the timers. */
   async begin(): Promise<void> {
-    const { clock } = this.#parts.options;
-    await this.#space.check(clock.monotonicMs(), this.#bytes());
+    await this.#room.begin();
     this.#writer.schedule(true);
     // A full disk must not keep the gateway from starting: the writer goes on trying.
     await Promise.race([this.#writer.flush(), this.#writer.whenFull()]);
@@ -160,8 +166,7 @@ export class JournalStore implements Store {
     const writer = this.#writer;
     if (writer.failed !== undefined) return "failed";
     if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
-    const used = this.#bytes();
-    if (this.#space.wouldFill(used + writer.pendingBytes, request.bytes, this.#maintenance.checkpointBytes)) {
+    if (this.#room.lacks(request.bytes)) {
       this.#metrics.refused.value += 1;
       return "full";
     }
@@ -264,12 +269,7 @@ export class JournalStore implements Store {
   }
 
   stats(): StoreStats {
-    return {
-      bytes: this.#bytes(),
-      segments: this.#state.segments.list.length,
-      pendingBytes: this.#writer.pendingBytes,
-      recovery: this.#parts.recovery,
-    };
+    return this.#metrics.stats();
   }
 
   close(): Promise<void> {
@@ -283,6 +283,7 @@ export class JournalStore implements Store {
     this.#writeLaneStates();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
     await this.#writer.close();
+    await this.#room.close();
     await this.#maintenance.close();
     this.#reader.close();
     await this.#parts.unlock();
@@ -316,10 +317,9 @@ export class JournalStore implements Store {
 
   /** Stored messages cannot be read any more. @param uplink whose they were; undefined for a reference */
   #onLost(messages: number, uplink?: string): void {
-    this.#metrics.corruptRecords.value += messages;
+    this.#metrics.lost(messages, uplink);
     this.#parts.options.log.error({ messages, uplink }, "journal: stored messages cannot be read any more");
     if (uplink === undefined) return;
-    this.#countDropped(uplink, "corrupt", messages);
     const { dropped } = this.#state.uplink(uplink);
     dropped["corrupt"] = (dropped["corrupt"] ?? 0) + messages;
   }
@@ -365,16 +365,24 @@ export class JournalStore implements Store {
     const nowMs = clock.monotonicMs();
     const writer = this.#writer;
     for (const queue of this.#queues.values()) queue.sweep();
-    void this.#space.check(nowMs, this.#bytes());
     this.#maintenance.tick();
+    this.#room.tick();
     if (writer.unsyncedSinceMs !== undefined && nowMs - writer.unsyncedSinceMs >= laneStateSyncMs)
       writer.schedule(true);
     else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
     this.#tickTimer = clock.setTimer(tickMs, () => this.#tick());
   }
 
-  #bytes(): number {
-    return this.#state.segments.fileBytes + this.#maintenance.bytes;
+  #view(): StoreView {
+    const { failed, pendingBytes, full } = this.#writer;
+    return {
+      bytes: this.#room.bytes,
+      segments: this.#state.segments.list.length,
+      spares: this.#room.spares.count,
+      pendingBytes,
+      ...stateOf(failed, full || this.#room.lacks(1)),
+      recovery: this.#parts.recovery,
+    };
   }
 
   #countDropped(uplink: string, reason: string, count: number): void {
