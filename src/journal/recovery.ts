@@ -3,15 +3,15 @@
  * never keeps the store from opening. DESIGN.md has the table of what a crash after each step leads to.
  */
 import { join } from "node:path";
-import { crc32 } from "node:zlib";
 import { messageOf } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { ByteReader, FieldError } from "./bytes.ts";
 import { type Folder, readWhole, type SegmentFile } from "./folder.ts";
 import { headerBytes, recordHeaderBytes, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
+import { acceptedEnd } from "./lastGroup.ts";
 import { MessageReader } from "./messageRecord.ts";
-import { applyRecord, type GroupEnd, readGroupEnd } from "./records.ts";
+import { applyRecord, readGroupEnd } from "./records.ts";
 import { Segment } from "./segments.ts";
 import { State } from "./state.ts";
 import { RecordWalker } from "./walk.ts";
@@ -133,7 +133,7 @@ export class Recovery {
     const from = segment.offsetOf(Math.max(segment.base, mark));
     let to = Math.min(buffer.length, segment.offsetOf(segment.end));
     if (last) {
-      const end = this.#acceptedEnd(buffer, from, to, segment);
+      const end = acceptedEnd({ buffer, from: Math.min(from, to), to, seed: segment.seed, proven: this.#group });
       let written = to;
       while (written > end && buffer[written - 1] === 0) written -= 1; // space that was never written
       this.#torn += written - end;
@@ -147,38 +147,6 @@ export class Recovery {
     if (walker.gaps === 0) return;
     this.#lostBytes += walker.gapBytes;
     for (let gap = 0; gap < walker.gaps; gap += 1) this.#count(`${segmentName(segment.number)} has a damaged record`);
-  }
-
-  /**
-   * Where the last segment ends: after its last group that is proven, or whole. A group was begun only when the one before was durable, so
-   * everything before such a group counts, save records that rotted.
-   */
-  #acceptedEnd(buffer: Buffer, from: number, to: number, segment: Segment): number {
-    const walker = new RecordWalker();
-    walker.start(buffer, Math.min(from, to), to, 0, segment.seed);
-    const ends: Array<{ at: number; next: number; end: GroupEnd }> = [];
-    let proven = this.#group;
-    while (walker.step() === "record") {
-      if (walker.type !== recordType.groupEnd) continue;
-      const end = this.#groupEnd(buffer, walker);
-      if (end === undefined) continue;
-      proven = Math.max(proven, end.durable);
-      ends.push({ at: walker.at, next: walker.next, end });
-    }
-    for (const { at, next, end } of ends.reverse()) {
-      const whole = (): boolean => crc32(buffer.subarray(at - end.bytes, at), segment.seed) === end.crc;
-      if (end.group <= proven || (at - end.bytes >= from && whole())) return next;
-    }
-    return Math.min(from, to);
-  }
-
-  #groupEnd(buffer: Buffer, walker: RecordWalker): GroupEnd | undefined {
-    try {
-      this.#from.reset(buffer, walker.at + recordHeaderBytes, walker.next);
-      return readGroupEnd(this.#from);
-    } catch {
-      return undefined; // counted when it is applied
-    }
   }
 
   #apply(segment: Segment, buffer: Buffer, walker: RecordWalker): void {
