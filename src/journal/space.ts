@@ -52,7 +52,7 @@ export class Space {
     const wanted = Math.min(reserveMaxBytes, Math.max(reserveMinBytes, maxBytes / 16));
     const reserve = Math.min(maxBytes / 4, wanted + 2 * checkpointBytes);
     if (usedBytes + bytes > maxBytes - reserve) return true;
-    const grown = Math.max(0, usedBytes - this.#atBytes);
+    const grown = usedBytes - this.#atBytes; // below 0: what was removed since is free again
     // With minFreeBytes at 0 too: what the cloud has taken can only be given back by writing that it has.
     const lastBytes = Math.min(reserve, reserveFreeBytes + 2 * checkpointBytes);
     return this.#freeBytes - grown - bytes < Math.max(minFreeBytes, lastBytes);

@@ -36,7 +36,8 @@ interface Spare {
 const namePattern = /^spare-(\d{6,16})\.(log|tmp)$/;
 const nameOf = (number: number, end: "log" | "tmp"): string => `spare-${String(number).padStart(6, "0")}.${end}`;
 
-const zeros = Buffer.alloc(256 * 1024);
+const zeros = Buffer.alloc(4096);
+const pieceBytes = 256 * 1024;
 const syncEveryBytes = 1024 * 1024;
 /** Between two pieces, so that filling never stands in the way of a group. */
 const pauseMs = 15;
@@ -114,7 +115,7 @@ export class Spares {
     const bytes = segment.fileBytes;
     if (this.#closed || this.#filling !== undefined || this.#ready.length >= max || segment.busy) return false;
     if (bytes < segmentBytes || bytes > segmentBytes * 1.25 || !mayTake(0)) return false;
-    const spare = { number: this.#next++, bytes };
+    const spare = { number: this.#next++, bytes: segmentBytes };
     const staged = join(dir, nameOf(spare.number, "tmp"));
     this.#filling = spare;
     try {
@@ -127,7 +128,9 @@ export class Spares {
     this.#fill(spare, async () => {
       if ((await files.stat(staged)).links !== 1) throw new Error("somebody else counts on its bytes");
       await files.syncDir(dir); // or a power cut would bring the segment back, with zeros in it
-      return await files.open(staged, "write");
+      const file = await files.open(staged, "write");
+      await file.truncate(0); // what the kernel caches of it, in large folios, goes with its bytes
+      return file;
     });
     return true;
   }
@@ -179,16 +182,16 @@ export class Spares {
     const staged = join(dir, nameOf(spare.number, "tmp"));
     const file = await open();
     try {
-      for (let at = 0; at < spare.bytes; at += zeros.length) {
+      for (let at = 0; at < spare.bytes; at += pieceBytes) {
         if (at > 0) await this.#pause();
         if (given !== this.#given || !mayTake(0)) {
           await files.unlink(staged).catch(() => undefined);
           return false;
         }
-        await writeAll(file, [zeros.subarray(0, Math.min(zeros.length, spare.bytes - at))], at);
-        const filled = at + zeros.length;
+        const to = Math.min(at + pieceBytes, spare.bytes);
+        await fillWithZeros(file, at, to);
         // Now and then, or a slow card would have all of it to write when a group wants to be synced.
-        if (filled % syncEveryBytes === 0 || filled >= spare.bytes) await file.datasync();
+        if (to % syncEveryBytes === 0 || to === spare.bytes) await file.datasync();
       }
     } finally {
       await file.close().catch(() => undefined);
@@ -209,5 +212,15 @@ export class Spares {
         resolve();
       };
     });
+  }
+}
+
+/**
+ * A page a call: Linux caches what one call writes as one folio, and a small record put into a large folio later counts (on some file systems: is
+ * written) as all of it.
+ */
+async function fillWithZeros(file: OpenFile, from: number, to: number): Promise<void> {
+  for (let at = from; at < to; at += zeros.length) {
+    await writeAll(file, [zeros.subarray(0, Math.min(zeros.length, to - at))], at);
   }
 }

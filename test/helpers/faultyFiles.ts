@@ -31,7 +31,7 @@ export type Operation =
   | "freeBytes";
 
 /** `stop`: the machine halts before the operation; `short`: a write takes only a part; else an errno name. */
-export type Fault = "stop" | "short" | "EIO" | "ENOSPC" | "EMFILE" | "EROFS" | undefined;
+export type Fault = "stop" | "short" | "EIO" | "ENOSPC" | "EMFILE" | "EROFS" | "EACCES" | undefined;
 
 const errno = (code: string, operation: string): Error => Object.assign(new Error(`${code}: ${operation}`), { code });
 const newInode = (id: number, content: Buffer): Inode => ({
@@ -231,7 +231,7 @@ export class FaultyFiles implements Files {
     let data = Buffer.concat(buffers);
     if (fault === "short" && data.length > 1) data = data.subarray(0, Math.ceil(data.length / 3));
     if (fault === "stop" || fault === "ENOSPC") data = data.subarray(0, Math.floor(data.length / 2));
-    if (fault !== "EIO" && fault !== "EROFS" && !(this.#stopped && fault !== "stop")) {
+    if (!["EIO", "EROFS", "EACCES"].includes(fault ?? "") && !(this.#stopped && fault !== "stop")) {
       const size = Math.max(inode.cached.length, position + data.length);
       if (size > inode.cached.length) inode.cached = Buffer.concat([inode.cached], size);
       data.copy(inode.cached, position);
