@@ -14,14 +14,13 @@ import { recordHeaderBytes, recordIsValid, recordType } from "./format.ts";
 import { type GroupEnd, readGroupEnd } from "./records.ts";
 import { RecordWalker } from "./walk.ts";
 
-/** The last segment, whole: offsets in `buffer` are offsets in the file. */
-export interface LastSegment {
+/** What of the last segment is not proven yet: from a group's start to the last byte that was written, or beyond it. */
+export interface Unproven {
   readonly buffer: Buffer;
+  /** Offset in the file of its first byte: sectors are counted from there. */
+  readonly at: number;
   readonly seed: number;
-  /** Up to here everything counts already: a group's start. */
-  readonly from: number;
-  readonly to: number;
-  /** Highest group that a checkpoint or segment shows to be durable. */
+  /** Highest group that something shows to be durable. */
   readonly proven: number;
 }
 
@@ -33,14 +32,14 @@ interface Ending {
 
 const sectorBytes = 512;
 /** Of a GROUP_END: at most what its fields take. */
-const endBytesMax = recordHeaderBytes + 4 + 6 * 8;
+export const endBytesMax = recordHeaderBytes + 4 + 6 * 8;
 const endBytesMin = recordHeaderBytes + 4 + 6;
 /** Damaged stretches that are looked at for a group's end: each costs some 500 checksums. */
 const triesMax = 16;
 
-/** @returns offset behind the last group that counts; `from` when none does */
-export function acceptedEnd(last: LastSegment): number {
-  const { from, seed, buffer } = last;
+/** @returns offset in the file behind the last group that counts; `at` when none does */
+export function acceptedEnd(last: Unproven): number {
+  const { at: offset, seed, buffer } = last;
   const { endings, gaps } = survey(last);
   for (const gap of gaps.slice(-triesMax)) {
     const mended = mendedEnding(last, gap);
@@ -49,18 +48,18 @@ export function acceptedEnd(last: LastSegment): number {
   endings.sort((a, b) => b.at - a.at);
   const proven = endings.reduce((highest, { end }) => Math.max(highest, end.durable), last.proven);
   for (const { at, next, end } of endings) {
-    if (end.group <= proven) return next;
+    if (end.group <= proven) return offset + next;
     const start = at - end.bytes;
-    if (start < from) continue;
-    if (crc32(buffer.subarray(start, at), seed) === end.crc || isWritten(last, start, next)) return next;
+    if (start < 0) continue;
+    if (crc32(buffer.subarray(start, at), seed) === end.crc || isWritten(last, start, next)) return offset + next;
   }
-  return Math.min(from, last.to);
+  return offset;
 }
 
 /** All group ends, and where damage begins. */
-function survey({ buffer, from, to, seed }: LastSegment): { endings: Ending[]; gaps: number[] } {
+function survey({ buffer, seed }: Unproven): { endings: Ending[]; gaps: number[] } {
   const walker = new RecordWalker();
-  walker.start(buffer, Math.min(from, to), to, 0, seed);
+  walker.start(buffer, 0, buffer.length, 0, seed);
   const endings: Ending[] = [];
   const gaps: number[] = [];
   let expected = walker.next;
@@ -68,14 +67,15 @@ function survey({ buffer, from, to, seed }: LastSegment): { endings: Ending[]; g
     if (walker.at !== expected) gaps.push(expected);
     expected = walker.next;
     if (walker.type !== recordType.groupEnd) continue;
-    const end = decode(buffer, walker.at, walker.next);
+    const end = groupEndAt(buffer, walker.at, walker.next);
     if (end !== undefined) endings.push({ at: walker.at, next: walker.next, end });
   }
-  if (expected < to) gaps.push(expected);
+  if (expected < buffer.length) gaps.push(expected);
   return { endings, gaps };
 }
 
-function decode(buffer: Buffer, at: number, next: number): GroupEnd | undefined {
+/** The fields of a GROUP_END record. Undefined: they do not fit. */
+export function groupEndAt(buffer: Buffer, at: number, next: number): GroupEnd | undefined {
   try {
     return readGroupEnd(new ByteReader(buffer, at + recordHeaderBytes, next));
   } catch {
@@ -84,18 +84,18 @@ function decode(buffer: Buffer, at: number, next: number): GroupEnd | undefined 
 }
 
 /** The group's end that begins at `at`, if one bit of it was flipped and nothing else of its group. */
-function mendedEnding({ buffer, from, to, seed }: LastSegment, at: number): Ending | undefined {
-  if (to - at < endBytesMin) return undefined;
-  const copy = Buffer.from(buffer.subarray(at, Math.min(to, at + endBytesMax)));
+function mendedEnding({ buffer, seed }: Unproven, at: number): Ending | undefined {
+  if (buffer.length - at < endBytesMin) return undefined;
+  const copy = Buffer.from(buffer.subarray(at, at + endBytesMax));
   for (let bit = 0; bit < copy.length * 8; bit += 1) {
     const byte = bit >>> 3;
     const mask = 1 << (bit & 7);
     copy[byte] = copy[byte]! ^ mask;
     const length = copy.readUInt32LE(0);
     if (length >= endBytesMin && length <= copy.length && copy[8] === recordType.groupEnd && copy[9] === 0) {
-      const end = recordIsValid(copy, 0, length, seed) ? decode(copy, 0, length) : undefined;
+      const end = recordIsValid(copy, 0, length, seed) ? groupEndAt(copy, 0, length) : undefined;
       const start = at - (end?.bytes ?? Number.POSITIVE_INFINITY);
-      if (end !== undefined && start >= from && crc32(buffer.subarray(start, at), seed) === end.crc) {
+      if (end !== undefined && start >= 0 && crc32(buffer.subarray(start, at), seed) === end.crc) {
         return { at, next: at + length, end };
       }
     }
@@ -108,12 +108,12 @@ function mendedEnding({ buffer, from, to, seed }: LastSegment, at: number): Endi
  * Whether each sector's part of the group was written: it holds something other than zeros, or lies within a record whose checksum is right (a
  * payload may well be zeros).
  */
-function isWritten({ buffer, seed }: LastSegment, start: number, next: number): boolean {
+function isWritten({ buffer, at, seed }: Unproven, start: number, next: number): boolean {
   const walker = new RecordWalker();
   walker.start(buffer, start, next, 0, seed);
   let within = walker.step() === "record";
   for (let from = start; from < next; ) {
-    const to = Math.min(next, (Math.floor(from / sectorBytes) + 1) * sectorBytes);
+    const to = Math.min(next, (Math.floor((at + from) / sectorBytes) + 1) * sectorBytes - at);
     if (isZero(buffer.subarray(from, to))) {
       while (within && walker.next < to) within = walker.step() === "record";
       // Records lie side by side: one that begins in this sector may be joined by the next, but zeros alone are never a record's beginning.

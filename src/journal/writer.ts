@@ -62,7 +62,7 @@ export class GroupWriter implements RecordSink {
     this.durablePosition = from.position;
     this.#nextSegment = from.segment;
     const segment = this.#newSegment(from.position, from.prevEnd, from.group);
-    options.segments.list.push(segment);
+    options.segments.add(segment);
     this.#open = this.#newGroup(from.group, segment);
     this.#preamble();
   }
@@ -166,14 +166,6 @@ export class GroupWriter implements RecordSink {
     });
   }
 
-  /** What an untouched segment begins with is said anew, as it is now. */
-  refresh(): void {
-    if (this.#open.touched || this.#open.records === 0) return;
-    this.tail.cut(this.#open.start);
-    this.#open.records = 0;
-    this.#preamble();
-  }
-
   /** Writes and syncs what is there; resolves once that is durable, or failed. */
   async flush(): Promise<void> {
     if (!this.isEmpty || this.unsyncedSinceMs !== undefined) this.schedule(true);
@@ -258,7 +250,7 @@ export class GroupWriter implements RecordSink {
   #beginSegment(group: number): void {
     const { end } = this.tail;
     const segment = this.#newSegment(end, end, group);
-    this.#options.segments.list.push(segment);
+    this.#options.segments.add(segment);
     this.#open = this.#newGroup(group, segment);
     this.#preamble();
   }
@@ -340,7 +332,7 @@ export class GroupWriter implements RecordSink {
       from.cut = true;
       if (from.fileBytes === 0) segments.remove(from); // never made
     }
-    segments.list.push(segment);
+    segments.add(segment);
     for (const group of [...this.#closed, this.#open]) group.segment = segment;
     for (const group of this.#closed) sealGroup(this.tail, group);
     onMoved(old, segment, position);
