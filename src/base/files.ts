@@ -7,6 +7,7 @@ import {
   fdatasync,
   fsync,
   ftruncate,
+  link,
   mkdir,
   open,
   read,
@@ -18,7 +19,9 @@ import {
   write,
   writev,
 } from "node:fs";
+import { dirname } from "node:path";
 import { promisify } from "node:util";
+import { errnoOf } from "./errors.ts";
 
 export interface OpenFile {
   /** Writes the buffers one after the other from `position` on. Resolves to the bytes written, which may be fewer than given. */
@@ -37,7 +40,7 @@ export interface FileStat {
   readonly size: number;
   readonly device: number;
   readonly inode: number;
-  /** Names it has: above 1 somebody else (a backup) counts on its bytes. */
+  /** Names that this file has. With more than one, writing to it or truncating it would change what the others (a backup) show. */
   readonly links: number;
   readonly isFile: boolean;
 }
@@ -47,6 +50,8 @@ export interface Files {
   open(path: string, mode: "read" | "write" | "create"): Promise<OpenFile>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
+  /** A second name for the same file; durable once its folder is synced. EXDEV on another file system, EEXIST when `to` is there. */
+  link(from: string, to: string): Promise<void>;
   /** Names, without the path. */
   readdir(path: string): Promise<string[]>;
   /** With its parents; no error when it is there. */
@@ -64,6 +69,7 @@ const fsSync = promisify(fsync);
 const fsDatasync = promisify(fdatasync);
 const fsTruncate = promisify(ftruncate);
 const fsStat = promisify(stat);
+const fsMkdir = promisify(mkdir);
 const fsStatfs = promisify(statfs);
 
 class NodeFile implements OpenFile {
@@ -109,6 +115,20 @@ class NodeFile implements OpenFile {
 
 const openFlags = { read: "r", write: "r+", create: "wx+" } as const;
 
+/** Not node's own `recursive`: where a folder cannot have children (/proc) that tries for ever. */
+async function makeFolder(path: string, parents: boolean): Promise<void> {
+  try {
+    await fsMkdir(path, { mode: 0o700 });
+  } catch (error) {
+    const code = errnoOf(error);
+    if (code === "ENOENT" && parents) {
+      const parent = dirname(path);
+      await makeFolder(parent, dirname(parent) !== parent);
+      await makeFolder(path, false);
+    } else if (!(await fsStat(path).catch(() => undefined))?.isDirectory()) throw error;
+  }
+}
+
 /** The real disk. */
 export const nodeFiles: Files = {
   async open(path, mode) {
@@ -116,9 +136,10 @@ export const nodeFiles: Files = {
   },
   rename: promisify(rename),
   unlink: promisify(unlink),
+  link: promisify(link),
   readdir: promisify(readdir) as (path: string) => Promise<string[]>,
   async mkdir(path) {
-    await promisify(mkdir)(path, { recursive: true, mode: 0o700 });
+    await makeFolder(path, dirname(path) !== path);
   },
   async stat(path) {
     const found = await fsStat(path);

@@ -1,5 +1,7 @@
 /** What the store takes of the disk and may still take: segments, checkpoints, and the prepared segments that give way first. */
+import type { RecoveryReport } from "../base/contracts.ts";
 import type { Files } from "../base/files.ts";
+import { type StoreView, stateOf } from "./metrics.ts";
 import type { ResolvedOptions } from "./options.ts";
 import type { Segment } from "./segments.ts";
 import { Space } from "./space.ts";
@@ -65,6 +67,19 @@ export class Room {
     if (spare === 0) return true;
     void this.spares.surrender();
     return this.#space.wouldFill(used - spare, bytes, checkpointBytes);
+  }
+
+  /** What is told about it. */
+  view(recovery: RecoveryReport): StoreView {
+    const { failed, pendingBytes, full } = this.#parts.writer();
+    return {
+      bytes: this.bytes,
+      segments: this.#parts.state.segments.list.length,
+      spares: this.spares.count,
+      pendingBytes,
+      ...stateOf(failed, full || this.lacks(1)),
+      recovery,
+    };
   }
 
   /** A segment's file is of no use any more. False: it is not used again, and to be removed. */

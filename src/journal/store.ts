@@ -3,6 +3,8 @@
 import type { Timer } from "../base/clock.ts";
 import type {
   Admission,
+  BackupInfo,
+  BackupRequest,
   RecoveryReport,
   ReferenceQueue,
   Store,
@@ -14,12 +16,13 @@ import type {
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
+import { Backups } from "./backups.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
-import { StoreMetrics, type StoreView, stateOf } from "./metrics.ts";
+import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { writeLane, writeLaneState, writeRule } from "./records.ts";
@@ -64,6 +67,7 @@ export class JournalStore implements Store {
   readonly #lanes: LaneReader;
   readonly #references: ReferenceReader;
   readonly #maintenance: Maintenance;
+  readonly #backups: Backups;
   readonly #metrics: StoreMetrics;
   /** Those of the options, what is written counted. */
   readonly #files: Files;
@@ -86,7 +90,7 @@ export class JournalStore implements Store {
     this.#state = state;
     this.epoch = parts.epoch;
     this.nowMs = storeMs;
-    this.#metrics = new StoreMetrics(options.meter, clock, state, () => this.#view());
+    this.#metrics = new StoreMetrics(options.meter, clock, state, () => this.#room.view(parts.recovery));
     this.#metrics.corruptRecords.value += parts.recovery.corruptRecords;
     this.#files = counting(files, this.#metrics.written);
     this.#room = new Room({
@@ -110,6 +114,10 @@ export class JournalStore implements Store {
       },
     });
     this.#maintenance = this.#makeMaintenance();
+    const { storeId, epoch } = parts;
+    const { segments } = state;
+    const held = { writer: this.#writer, maintenance: this.#maintenance };
+    this.#backups = new Backups({ ...options, ...held, segments, storeId, epoch });
     this.#txn = new JournalTxn({
       ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
       wallMs: () => clock.wallMs(),
@@ -276,6 +284,10 @@ export class JournalStore implements Store {
     return this.#metrics.stats();
   }
 
+  backup(request: BackupRequest): Promise<BackupInfo> {
+    return this.#backups.make(request);
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
@@ -284,6 +296,7 @@ export class JournalStore implements Store {
   async #close(): Promise<void> {
     this.#tickTimer?.cancel();
     this.#laneTimer?.cancel();
+    await this.#backups.close();
     this.#writeLaneStates();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
     await this.#writer.close();
@@ -375,18 +388,6 @@ export class JournalStore implements Store {
       writer.schedule(true);
     else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
     this.#tickTimer = clock.setTimer(tickMs, () => this.#tick());
-  }
-
-  #view(): StoreView {
-    const { failed, pendingBytes, full } = this.#writer;
-    return {
-      bytes: this.#room.bytes,
-      segments: this.#state.segments.list.length,
-      spares: this.#room.spares.count,
-      pendingBytes,
-      ...stateOf(failed, full || this.#room.lacks(1)),
-      recovery: this.#parts.recovery,
-    };
   }
 
   #countDropped(uplink: string, reason: string, count: number): void {

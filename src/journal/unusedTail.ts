@@ -50,8 +50,10 @@ export class UnusedTails {
 
   async #giveBack(segment: Segment): Promise<void> {
     const { dir, files, log } = this.#place;
+    const path = join(dir, segmentName(segment.number));
     try {
-      const file = await files.open(join(dir, segmentName(segment.number)), "write");
+      if ((await files.stat(path)).links !== 1) return; // a backup counts on it
+      const file = await files.open(path, "write");
       try {
         const end = segment.offsetOf(segment.end);
         const size = await lastWritten(file, end, await file.size());

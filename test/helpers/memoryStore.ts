@@ -226,6 +226,10 @@ export class MemoryStore implements Store {
     };
   }
 
+  backup(): Promise<never> {
+    return Promise.reject(new Error("a store in memory has no files to back up"));
+  }
+
   async close(): Promise<void> {
     this.settle();
   }
