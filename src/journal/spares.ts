@@ -183,7 +183,7 @@ export class Spares {
     const file = await open();
     try {
       for (let at = 0; at < spare.bytes; at += pieceBytes) {
-        if (at > 0) await this.#pause();
+        if (at > 0 && given === this.#given) await this.#pause(); // whoever waits for the end must not wait for a timer
         if (given !== this.#given || !mayTake(0)) {
           await files.unlink(staged).catch(() => undefined);
           return false;

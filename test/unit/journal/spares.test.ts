@@ -104,6 +104,27 @@ describe("journal: prepared segments", () => {
     expect(files.paths()).to.not.include(half);
   });
 
+  it("close() ends while one is being filled, at whatever write, without time going by", async () => {
+    for (let writes = 1; writes <= 70; writes += 13) {
+      files = new FaultyFiles();
+      let closing: Promise<void> | undefined;
+      let seen = 0;
+      files.fault = (operation, path) => {
+        if (operation === "write" && path.includes("spare-") && ++seen === writes) closing = store.close();
+        return undefined;
+      };
+      clock.forgetTimers();
+      store = await open(files.mount(), clock, more);
+      await pass(() => closing !== undefined);
+      let closed = false;
+      void closing?.then(() => {
+        closed = true;
+      });
+      await until(() => closed, `closed at write ${writes}`);
+      expect(names("spare-")).to.deep.equal([]);
+    }
+  });
+
   it("a freed segment is used again, after its zeros are on the disk", async () => {
     const queue = store.uplink("cloud", generous);
     await put("a");
