@@ -240,6 +240,14 @@ export interface Store {
   /** Store clock in ms: monotonic while running, never behind what was journalled before. */
   nowMs(): number;
   admit(request: Admission): "ok" | "full" | "failed";
+  /** Files are about to go, and hardly anything more fits before: publishers that can wait should, for an onDurable that finds it false. */
+  readonly crowded: boolean;
+  /** One listener. Asked to let go of references of about so many bytes, because the store is full; returns how many it did. Not within a commit. */
+  onCrowded(listener: (bytes: number) => number): void;
+  /** All uplinks of the configuration were named by `uplink`: the others are orphaned, and the store may give way when it is full. */
+  configured(): void;
+  /** What waits for an uplink, but for what is in flight, is dropped; resolves when that is durable. @throws TidegateError TG_STORE_FAILED */
+  purgeUplink(name: string): Promise<{ messages: number; bytes: number }>;
   /** Runs `fn` at once; reads see its effects at once; `group` is durable later. If `fn` throws, nothing of it is written and it is rethrown. */
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number };
   /** Called with the newest durable group, once per sync. */
@@ -326,6 +334,8 @@ export interface StoreStats {
   readonly dropped: Readonly<Record<string, Readonly<Record<string, number>>>>;
   /** Messages that sessions and other queues of references lost to damage since the start. */
   readonly droppedReferences: number;
+  /** Uplinks that are not configured any more and for which messages wait. The first to be dropped when the store is full. */
+  readonly orphaned: readonly OrphanedUplink[];
   /** What recovery found when it opened. */
   readonly recovery: RecoveryReport;
 }
@@ -334,6 +344,14 @@ export interface WrittenPerDay {
   readonly bytes: number;
   /** It has run for less than a day: what a day makes at the rate so far. */
   readonly extrapolated: boolean;
+}
+
+export interface OrphanedUplink {
+  readonly name: string;
+  readonly orphaned: true;
+  readonly messages: number;
+  readonly bytes: number;
+  readonly dropped: Readonly<Record<string, number>>;
 }
 
 export interface RecoveryReport {

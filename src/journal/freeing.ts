@@ -26,6 +26,8 @@ export interface FreeingEnvironment {
   readonly writeLaneStates: () => void;
   /** Takes the file of a freed segment to use it again. False: it is to be removed. */
   readonly freed: (segment: Segment) => Promise<boolean>;
+  /** Files were removed. */
+  readonly onFreed: () => void;
 }
 
 export class Freeing {
@@ -102,5 +104,6 @@ export class Freeing {
       });
     }
     this.#done = undefined;
+    this.#env.onFreed();
   }
 }

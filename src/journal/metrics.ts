@@ -71,10 +71,9 @@ export class StoreMetrics {
   lost(messages: number, uplink: string | undefined): void {
     this.corruptRecords.value += messages;
     if (uplink === undefined) this.#droppedReferences.value += messages;
-    else this.dropped(uplink, "corrupt").value += messages;
   }
 
-  stats(): StoreStats {
+  stats(): Omit<StoreStats, "orphaned"> {
     const { count } = this.syncSeconds;
     const mean = (sum: number): number => (count === 0 ? 0 : sum / count);
     const dropped: Record<string, Readonly<Record<string, number>>> = {};

@@ -1,11 +1,9 @@
 /** The store: commits, queues, references and reads over one journal. `openStore` makes it. */
-
 import type { Timer } from "../base/clock.ts";
 import type {
   Admission,
   BackupInfo,
   BackupRequest,
-  RecoveryReport,
   ReferenceQueue,
   Store,
   StoredMessage,
@@ -15,17 +13,17 @@ import type {
   UplinkQueue,
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
-import type { Files } from "../base/files.ts";
+import { AdmissionControl } from "./admission.ts";
 import { Backups } from "./backups.ts";
-import type { KeptCheckpoint } from "./checkpoint.ts";
+import { writeChangedStates } from "./changedStates.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
-import type { ResolvedOptions } from "./options.ts";
-import { writeLane, writeLaneState, writeRule } from "./records.ts";
+import type { StoreParts } from "./parts.ts";
+import { writeLane, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
 import { Room } from "./room.ts";
 import { SegmentReader } from "./segmentReader.ts";
@@ -36,26 +34,10 @@ import { JournalQueue } from "./uplinkQueue.ts";
 import { GroupWriter } from "./writer.ts";
 import { counting } from "./written.ts";
 
-/** A commit that would leave more than this unwritten is refused as "full": the disk does not keep up. */
-const pendingBytesMax = 64 * 1024 * 1024;
 const laneStateEveryMs = 100;
 const laneStateSyncMs = 1000;
 const proveAfterMs = 1000;
 const tickMs = 1000;
-
-export interface StoreParts {
-  readonly options: ResolvedOptions;
-  readonly state: State;
-  readonly storeId: Buffer;
-  readonly epoch: number;
-  readonly storeMs: () => number;
-  readonly from: { position: number; prevEnd: number; group: number; segment: number };
-  readonly checkpoints: KeptCheckpoint[];
-  readonly damagedCheckpoints: readonly number[];
-  readonly nextCheckpoint: number;
-  readonly recovery: RecoveryReport;
-  readonly unlock: () => Promise<void>;
-}
 
 export class JournalStore implements Store {
   readonly epoch: number;
@@ -68,9 +50,8 @@ export class JournalStore implements Store {
   readonly #references: ReferenceReader;
   readonly #maintenance: Maintenance;
   readonly #backups: Backups;
+  readonly #admission: AdmissionControl;
   readonly #metrics: StoreMetrics;
-  /** Those of the options, what is written counted. */
-  readonly #files: Files;
   readonly #room: Room;
   readonly #txn: JournalTxn;
   readonly #queues = new Map<string, JournalQueue>();
@@ -84,19 +65,20 @@ export class JournalStore implements Store {
   #closed: Promise<void> | undefined;
 
   constructor(parts: StoreParts) {
-    const { options, state, storeMs } = parts;
-    const { dir, files, clock } = options;
-    this.#parts = parts;
+    const { state, storeMs } = parts;
+    const { dir, files, clock, meter } = parts.options;
     this.#state = state;
     this.epoch = parts.epoch;
     this.nowMs = storeMs;
-    this.#metrics = new StoreMetrics(options.meter, clock, state, () => this.#room.view(parts.recovery));
+    this.#metrics = new StoreMetrics(meter, clock, state, () => this.#room.view(parts.recovery));
     this.#metrics.corruptRecords.value += parts.recovery.corruptRecords;
-    this.#files = counting(files, this.#metrics.written);
+    const options = { ...parts.options, files: counting(files, this.#metrics.written) };
+    this.#parts = { ...parts, options };
     this.#room = new Room({
-      ...{ options, state, files: this.#files },
+      ...{ options, state },
       writer: () => this.#writer,
       checkpoints: () => this.#maintenance,
+      admission: () => this.#admission,
     });
     this.#writer = this.#makeWriter();
     this.#reader = new SegmentReader(files, dir);
@@ -114,10 +96,9 @@ export class JournalStore implements Store {
       },
     });
     this.#maintenance = this.#makeMaintenance();
-    const { storeId, epoch } = parts;
-    const { segments } = state;
-    const held = { writer: this.#writer, maintenance: this.#maintenance };
-    this.#backups = new Backups({ ...options, ...held, segments, storeId, epoch });
+    this.#admission = this.#makeAdmission();
+    const held = { writer: this.#writer, maintenance: this.#maintenance, segments: state.segments };
+    this.#backups = new Backups({ ...parts, ...options, ...held });
     this.#txn = new JournalTxn({
       ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
       wallMs: () => clock.wallMs(),
@@ -126,12 +107,9 @@ export class JournalStore implements Store {
 
   #makeWriter(): GroupWriter {
     const { options, state, storeMs, storeId, epoch, from } = this.#parts;
-    const { dir, clock, log, segmentBytes, commitWindowMs, tuning } = options;
-    const { lightMs, largeRecordBytes } = tuning;
     return new GroupWriter({
-      ...{ dir, clock, log, segmentBytes, commitWindowMs, storeMs, storeId, epoch, from, lightMs, largeRecordBytes },
-      ...{ files: this.#files, spares: this.#room.spares },
-      segments: state.segments,
+      ...{ ...options, ...options.tuning, storeMs, storeId, epoch, from },
+      ...{ spares: this.#room.spares, segments: state.segments },
       preamble: (sink) => void writeDefinitions(sink, state),
       onDurable: (group, records, ms) => this.#onDurable(group, records, ms),
       onFailed: (error) => this.#onFailed(error),
@@ -142,16 +120,29 @@ export class JournalStore implements Store {
 
   #makeMaintenance(): Maintenance {
     const { options, state, storeMs, storeId, epoch } = this.#parts;
-    const { dir, clock, log, tuning } = options;
-    const files = this.#files;
     const writeLaneStates = (): void => void this.#writeLaneStates();
-    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates, freed: this.#room.freed };
-    return new Maintenance({ dir, files, clock, log, tuning, state, storeMs, storeId, epoch, ...made }, this.#parts);
+    const onFreed = (): void => this.#onFreed();
+    const { freed } = this.#room;
+    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates, freed, onFreed };
+    return new Maintenance({ ...options, state, storeMs, storeId, epoch, ...made }, this.#parts);
+  }
+
+  #makeAdmission(): AdmissionControl {
+    const { options, state } = this.#parts;
+    return new AdmissionControl({
+      ...{ ...options, state, limits: options, spares: this.#room.spares },
+      ...{ writer: this.#writer, metrics: this.#metrics },
+      fileBytes: () => this.#room.usedBytes,
+      checkpointBytes: () => this.#maintenance.checkpointBytes,
+      hurry: () => this.#maintenance.hurry(),
+      onDirty: () => this.#armLaneTimer(),
+    });
   }
 
   /** Writes the new segment's beginning, so that what recovery cut off stays cut off; starts the timers. */
   async begin(): Promise<void> {
     await this.#room.begin();
+    await this.#admission.begin();
     this.#writer.schedule(true);
     // A full disk must not keep the gateway from starting: the writer goes on trying.
     await Promise.race([this.#writer.flush(), this.#writer.whenFull()]);
@@ -170,19 +161,30 @@ export class JournalStore implements Store {
     return this.#writer.failed;
   }
 
+  get crowded(): boolean {
+    return this.#admission.crowded;
+  }
+
   admit(request: Admission): "ok" | "full" | "failed" {
-    const writer = this.#writer;
-    if (writer.failed !== undefined) return "failed";
-    if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
-    if (this.#room.lacks(request.bytes)) {
-      this.#metrics.refused.value += 1;
-      return "full";
-    }
-    for (const name of request.rejectNewest) {
-      const account = this.#state.uplinks.get(name);
-      if (account?.limits !== undefined && account.bytes + request.bytes > account.limits.maxBytes) return "full";
-    }
-    return "ok";
+    return this.#admission.admit(request);
+  }
+
+  onCrowded(listener: (bytes: number) => number): void {
+    this.#admission.onCrowded(listener);
+  }
+
+  configured(): void {
+    this.#admission.configured();
+  }
+
+  async purgeUplink(name: string): Promise<{ messages: number; bytes: number }> {
+    await this.#writer.flush(); // what is not durable yet must not come back by way of a roll
+    if (this.failed !== undefined) throw this.failed;
+    const purged = this.#admission.purge(name);
+    this.#writeLaneStates();
+    await this.#writer.flush();
+    if (this.failed !== undefined) throw this.failed;
+    return purged;
   }
 
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number } {
@@ -231,7 +233,7 @@ export class JournalStore implements Store {
         durablePosition: () => this.#writer.durablePosition,
         makeLane: (uplink, priority) => this.#makeLane(uplink, priority),
         onDirty: () => this.#armLaneTimer(),
-        onDropped: (uplink, reason, count) => this.#countDropped(uplink, reason, count),
+        onDropped: (uplink, reason, count) => this.#admission.note(uplink, reason, count),
       });
       this.#queues.set(name, queue);
     }
@@ -281,7 +283,7 @@ export class JournalStore implements Store {
   }
 
   stats(): StoreStats {
-    return this.#metrics.stats();
+    return { ...this.#metrics.stats(), orphaned: this.#admission.orphaned() };
   }
 
   backup(request: BackupRequest): Promise<BackupInfo> {
@@ -329,7 +331,15 @@ export class JournalStore implements Store {
     this.#lastWriteMs = this.#parts.options.clock.monotonicMs();
     for (const listener of this.#durable) listener(group);
     for (const queue of this.#queues.values()) queue.wake();
+    this.#admission.onDurable();
     this.#maintenance.onDurable();
+  }
+
+  /** There is room again: whoever held publishers back for it hears so. */
+  #onFreed(): void {
+    if (!this.crowded) return;
+    this.#admission.onDurable();
+    if (!this.crowded) for (const listener of this.#durable) listener(this.durableGroup);
   }
 
   /** Stored messages cannot be read any more. @param uplink whose they were; undefined for a reference */
@@ -337,6 +347,7 @@ export class JournalStore implements Store {
     this.#metrics.lost(messages, uplink);
     this.#parts.options.log.error({ messages, uplink }, "journal: stored messages cannot be read any more");
     if (uplink === undefined) return;
+    this.#admission.note(uplink, "corrupt", messages);
     const { dropped } = this.#state.uplink(uplink);
     dropped["corrupt"] = (dropped["corrupt"] ?? 0) + messages;
   }
@@ -365,14 +376,7 @@ export class JournalStore implements Store {
   }
 
   #writeLaneStates(): boolean {
-    let any = false;
-    for (const lane of this.#state.lanes.values()) {
-      if (!lane.dirty) continue;
-      lane.dirty = false;
-      writeLaneState(this.#writer, lane);
-      any = true;
-    }
-    return any;
+    return writeChangedStates(this.#writer, this.#state);
   }
 
   /** Once a second: expiry, space, checkpoints, and the proof or sync of what was written last. */
@@ -382,15 +386,12 @@ export class JournalStore implements Store {
     const nowMs = clock.monotonicMs();
     const writer = this.#writer;
     for (const queue of this.#queues.values()) queue.sweep();
+    this.#admission.tick();
     this.#maintenance.tick();
     this.#room.tick();
     if (writer.unsyncedSinceMs !== undefined && nowMs - writer.unsyncedSinceMs >= laneStateSyncMs)
       writer.schedule(true);
     else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
     this.#tickTimer = clock.setTimer(tickMs, () => this.#tick());
-  }
-
-  #countDropped(uplink: string, reason: string, count: number): void {
-    this.#metrics.dropped(uplink, reason).value += count;
   }
 }
