@@ -308,11 +308,8 @@ export function backupOffline(
 
 /** What keeps durable messages from being taken, for people. */
 function storageProblems(store: Store): string[] {
-  if (store.failed !== undefined) return [`storage: ${store.failed.message}`];
-  if (store.admit({ bytes: 1, rejectNewest: [] }) === "ok") return [];
-  return [
-    "storage: full: storage.maxBytes is reached, or the disk has less than storage.minFreeBytes left; durable messages are refused",
-  ];
+  const { state, problem } = store.stats();
+  return state === "ok" ? [] : [`storage: ${state}: ${problem}`];
 }
 
 async function readPem(path: string): Promise<Buffer> {

@@ -315,11 +315,35 @@ export interface StoreStats {
   /** Bytes of all files of the folder. */
   readonly bytes: number;
   readonly segments: number;
+  /** Prepared segments; their bytes count, and go first when the disk is full. */
+  readonly spares: number;
   readonly pendingBytes: number;
+  readonly state: "ok" | "full" | "failed";
+  /** Why it is not ok, and what to do about it, for people. */
+  readonly problem?: string | undefined;
+  /** What the disk was made to write since the start, in whole 4 KiB blocks. */
+  readonly writtenBytes: number;
+  readonly writtenPerDay: WrittenPerDay;
+  /** Of groups: how many since the start, and what one takes and covers on average. */
+  readonly syncs: { readonly count: number; readonly meanMs: number; readonly meanRecords: number };
+  /** Lost to damage: when it opened and since. */
+  readonly corruptRecords: number;
+  /** Publishes refused for want of room, since the start. */
+  readonly refused: number;
+  /** Stored messages that will not be sent, by uplink and reason; kept over restarts. */
+  readonly dropped: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** Messages that sessions and other queues of references lost to damage since the start. */
+  readonly droppedReferences: number;
   /** Uplinks that are not configured any more and for which messages wait. The first to be dropped when the store is full. */
   readonly orphaned: readonly OrphanedUplink[];
   /** What recovery found when it opened. */
   readonly recovery: RecoveryReport;
+}
+
+export interface WrittenPerDay {
+  readonly bytes: number;
+  /** It has run for less than a day: what a day makes at the rate so far. */
+  readonly extrapolated: boolean;
 }
 
 export interface OrphanedUplink {
@@ -336,6 +360,8 @@ export interface RecoveryReport {
   readonly corruptRecords: number;
   /** Bytes after the last whole group that were cut off: never acknowledged. */
   readonly tornBytes: number;
+  /** What the corrupt records were, as far as can be told; the first 20. */
+  readonly losses: readonly string[];
   readonly ms: number;
 }
 

@@ -6,6 +6,7 @@ import {
   close,
   fdatasync,
   fsync,
+  ftruncate,
   link,
   mkdir,
   open,
@@ -30,6 +31,8 @@ export interface OpenFile {
   /** fdatasync(2): data and the file's length are on the disk once it resolves; the file's name is not (see `syncDir`). */
   datasync(): Promise<void>;
   size(): Promise<number>;
+  /** Cuts the file to `size` bytes; on the disk after the next `datasync`, before it a power cut may or may not undo it. */
+  truncate(size: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -43,8 +46,8 @@ export interface FileStat {
 }
 
 export interface Files {
-  /** `read`: must exist. `create`: must not exist; opened for reading and writing. */
-  open(path: string, mode: "read" | "create"): Promise<OpenFile>;
+  /** `read`: must exist. `write`: must exist; for reading and writing. `create`: must not exist; for reading and writing. */
+  open(path: string, mode: "read" | "write" | "create"): Promise<OpenFile>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
   /** A second name for the same file; durable once its folder is synced. EXDEV on another file system, EEXIST when `to` is there. */
@@ -64,6 +67,7 @@ const fsOpen = promisify(open);
 const fsClose = promisify(close);
 const fsSync = promisify(fsync);
 const fsDatasync = promisify(fdatasync);
+const fsTruncate = promisify(ftruncate);
 const fsStat = promisify(stat);
 const fsMkdir = promisify(mkdir);
 const fsStatfs = promisify(statfs);
@@ -100,10 +104,16 @@ class NodeFile implements OpenFile {
     return (await fsStat(this.#path)).size;
   }
 
+  truncate(size: number): Promise<void> {
+    return fsTruncate(this.#fd, size);
+  }
+
   close(): Promise<void> {
     return fsClose(this.#fd);
   }
 }
+
+const openFlags = { read: "r", write: "r+", create: "wx+" } as const;
 
 /** Not node's own `recursive`: where a folder cannot have children (/proc) that tries for ever. */
 async function makeFolder(path: string, parents: boolean): Promise<void> {
@@ -122,7 +132,7 @@ async function makeFolder(path: string, parents: boolean): Promise<void> {
 /** The real disk. */
 export const nodeFiles: Files = {
   async open(path, mode) {
-    return new NodeFile(await fsOpen(path, mode === "create" ? "wx+" : "r", 0o600), path);
+    return new NodeFile(await fsOpen(path, openFlags[mode], 0o600), path);
   },
   rename: promisify(rename),
   unlink: promisify(unlink),

@@ -24,7 +24,9 @@ export interface AdmissionEnvironment {
   readonly state: State;
   readonly writer: GroupWriter;
   readonly metrics: StoreMetrics;
-  /** Of all files. */
+  /** Prepared segments: room for messages, as soon as it is wanted. */
+  readonly spares: { readonly bytes: number; surrender(): Promise<boolean> };
+  /** Of all files but those. */
   readonly fileBytes: () => number;
   readonly checkpointBytes: () => number;
   readonly hurry: () => void;
@@ -61,7 +63,7 @@ export class AdmissionControl {
 
   /** Before the first message: how much room the disk has. */
   async begin(): Promise<void> {
-    await this.#space.check(this.#env.clock.monotonicMs(), this.#env.fileBytes());
+    await this.#check();
   }
 
   /** Every uplink of the configuration has its limits: what is left belongs to nobody. */
@@ -86,7 +88,7 @@ export class AdmissionControl {
     const { writer, state, metrics } = this.#env;
     if (writer.failed !== undefined) return "failed";
     if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
-    if (this.#usedBytes() + request.bytes > this.#room().limit) {
+    if (this.lacks(request.bytes)) {
       metrics.refused.value += 1;
       this.#lookSoon();
       return "full";
@@ -96,6 +98,19 @@ export class AdmissionControl {
       if (account?.limits !== undefined && account.bytes + request.bytes > account.limits.maxBytes) return "full";
     }
     return "ok";
+  }
+
+  /** Whether so many bytes more have no room. Prepared segments are given up before that is said. */
+  lacks(bytes: number): boolean {
+    const { spares } = this.#env;
+    const missing = this.#usedBytes() + bytes - this.#room().limit;
+    if (missing + spares.bytes > 0 && spares.bytes > 0) void spares.surrender();
+    return missing > 0;
+  }
+
+  /** Whether so many bytes more could be taken besides all that is there. */
+  hasSpare(bytes: number): boolean {
+    return this.#usedBytes() + this.#env.spares.bytes + bytes <= this.#room().limit;
   }
 
   /** Without a sync nobody else would look before the next second; not at once, since whoever asks may be about to commit. */
@@ -114,8 +129,10 @@ export class AdmissionControl {
 
   /** Once a second. */
   tick(): void {
-    const looked = this.#space.check(this.#env.clock.monotonicMs(), this.#env.fileBytes());
-    void looked.then(() => this.#givingWay.look());
+    void this.#check().then(() => {
+      this.lacks(0);
+      this.#givingWay.look();
+    });
     this.#dropLog.tick();
   }
 
@@ -160,6 +177,11 @@ export class AdmissionControl {
     this.note(uplink, "store-full", messages);
     this.#dropLog.tick();
     this.#env.onDirty();
+  }
+
+  async #check(): Promise<void> {
+    const { clock, fileBytes, spares } = this.#env;
+    await this.#space.check(clock.monotonicMs(), fileBytes() + spares.bytes);
   }
 
   #usedBytes(): number {

@@ -11,7 +11,8 @@ import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import type { Files, OpenFile } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { type BackedUpFile, encodeManifest, manifestName, readThrough, stagedManifestName } from "./backupManifest.ts";
-import { isNoSpace, writeAll } from "./groupBytes.ts";
+import { isNoSpace } from "./diskErrors.ts";
+import { writeAll } from "./groupBytes.ts";
 
 /** A file of the data folder and how much of it belongs into the backup. */
 export interface BackupItem {

@@ -21,9 +21,16 @@ export class ByteWriter {
 
   uvarint(value: number): void {
     let rest = value;
-    while (rest > 0x7fff_ffff) {
-      this.buffer[this.at++] = (rest % 128) + 128;
-      rest = Math.floor(rest / 128);
+    if (rest > 0x7fff_ffff) {
+      // Times and positions: the lowest four groups of seven bits come off with one division.
+      rest = Math.floor(value / 0x1000_0000);
+      const low = value - rest * 0x1000_0000;
+      const { buffer, at } = this;
+      buffer[at] = (low & 0x7f) | 0x80;
+      buffer[at + 1] = ((low >>> 7) & 0x7f) | 0x80;
+      buffer[at + 2] = ((low >>> 14) & 0x7f) | 0x80;
+      buffer[at + 3] = (low >>> 21) | 0x80;
+      this.at = at + 4;
     }
     while (rest > 0x7f) {
       this.buffer[this.at++] = (rest & 0x7f) | 0x80;
@@ -147,4 +154,15 @@ export class ByteReader {
     this.at = from + length;
     return from;
   }
+}
+
+const zeros = Buffer.alloc(4096);
+
+/** Whether every byte is zero. */
+export function isZero(bytes: Buffer): boolean {
+  for (let at = 0; at < bytes.length; at += zeros.length) {
+    const piece = bytes.subarray(at, at + zeros.length);
+    if (zeros.compare(piece, 0, piece.length, 0, piece.length) !== 0) return false;
+  }
+  return true;
 }

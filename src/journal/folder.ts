@@ -128,6 +128,15 @@ async function chooseCheckpoint(
   return { kept, stale, damaged, checkpoint };
 }
 
+/** Whether the bytes of the segments around leave none to this one: making it failed, and what it was to hold went to the next. */
+function isBypassed(heads: readonly Head[], number: number): boolean {
+  const known = heads.filter(({ header }) => header !== undefined);
+  const before = known.filter((head) => head.number < number).at(-1);
+  const after = known.find((head) => head.number > number);
+  if (before?.header === undefined || after?.header === undefined) return false;
+  return before.header.base + before.size - headerBytes >= after.header.prevEnd;
+}
+
 /** Our segments among the heads, what is of no use, and how many held something that cannot be told any more. */
 async function sortSegments(
   { files, dir, log }: Place,
@@ -149,7 +158,7 @@ async function sortSegments(
     log.warn({ file: segmentName(number), salvaged: known !== undefined }, "journal: segment header is damaged");
     if (known !== undefined) continue;
     // The newest was just being made when the power went, and is of no use; any other held something once.
-    if (number === newest) debris.push(number);
+    if (number === newest || isBypassed(heads, number)) debris.push(number);
     else damaged += 1;
   }
   return { segments, debris, damaged };

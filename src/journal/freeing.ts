@@ -24,6 +24,8 @@ export interface FreeingEnvironment {
   readonly holds: Holds;
   /** Puts every changed lane state into the open group. */
   readonly writeLaneStates: () => void;
+  /** Takes the file of a freed segment to use it again. False: it is to be removed. */
+  readonly freed: (segment: Segment) => Promise<boolean>;
   /** Files were removed. */
   readonly onFreed: () => void;
 }
@@ -96,6 +98,7 @@ export class Freeing {
     for (const segment of segments) {
       state.segments.remove(segment);
       reader.forget(segment.number);
+      if (await this.#env.freed(segment)) continue;
       await files.unlink(join(dir, segmentName(segment.number))).catch((error: unknown) => {
         log.warn({ segment: segment.number, error: messageOf(error) }, "journal: segment could not be removed");
       });

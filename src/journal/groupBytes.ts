@@ -1,6 +1,5 @@
 /** A closed group's checksums, and getting bytes into a file whole. */
 import { crc32 } from "node:zlib";
-import { errnoOf } from "../base/errors.ts";
 import type { OpenFile } from "../base/files.ts";
 import { recordHeaderBytes, sealRecord } from "./format.ts";
 import type { Segment } from "./segments.ts";
@@ -17,6 +16,8 @@ export interface Group {
   touched: boolean;
   /** False while it holds only what may be lost with the power (lane states, the proof of the group before). */
   needsSync: boolean;
+  /** Holds a large record, and has a segment for itself. */
+  apart: boolean;
 }
 
 /** Sets the checksums of a closed group, whose last record is its GROUP_END, for the segment it goes to. */
@@ -40,22 +41,42 @@ export function sealGroup(tail: Tail, group: Group): void {
   sealRecord(last, endAt, last.length - endAt, seed);
 }
 
-/** The disk, or our share of it, is full. */
-export const isNoSpace = (error: unknown): boolean => ["ENOSPC", "EDQUOT", "EFBIG"].includes(errnoOf(error));
+/** Linux takes at most 1024 buffers a call (IOV_MAX). */
+const buffersMax = 1024;
+/** A buffer over twice this (that of a large record) is written in pieces of so much, so that no single call holds up the disk or libuv's threads. */
+const pieceBytes = 256 * 1024;
 
 /** Writes all of it, however short the single writes are. @returns the bytes */
-export async function writeAll(file: OpenFile, buffers: Buffer[], position: number): Promise<number> {
-  let left = buffers;
+export async function writeAll(file: OpenFile, buffers: readonly Buffer[], position: number): Promise<number> {
   let at = position;
-  while (left.length > 0) {
-    // Linux takes at most 1024 buffers a call (IOV_MAX).
-    let written = await file.write(left.slice(0, 1024), at);
+  /** The first buffer that is not written whole, and how much of it is. */
+  let index = 0;
+  let done = 0;
+  while (index < buffers.length) {
+    const batch = nextBatch(buffers, index, done, at);
+    let written = await file.write(batch, at);
     if (written === 0) throw Object.assign(new Error("the disk took nothing"), { code: "ENOSPC" });
     at += written;
-    let whole = 0;
-    while (whole < left.length && written >= left[whole]!.length) written -= left[whole++]!.length;
-    left = left.slice(whole);
-    if (written > 0) left[0] = left[0]!.subarray(written);
+    while (index < buffers.length && written >= buffers[index]!.length - done) {
+      written -= buffers[index]!.length - done;
+      done = 0;
+      index += 1;
+    }
+    done += written;
   }
   return at - position;
+}
+
+/** What one call writes: a piece of a large buffer, which ends at a block's end, or all buffers up to the next large one. */
+function nextBatch(buffers: readonly Buffer[], from: number, done: number, position: number): Buffer[] {
+  const batch: Buffer[] = [];
+  for (let index = from; index < buffers.length && batch.length < buffersMax; index += 1) {
+    const buffer = index === from && done > 0 ? buffers[index]!.subarray(done) : buffers[index]!;
+    if (buffer.length > 2 * pieceBytes) {
+      if (batch.length === 0) batch.push(buffer.subarray(0, pieceBytes - (position % 4096)));
+      break;
+    }
+    batch.push(buffer);
+  }
+  return batch;
 }

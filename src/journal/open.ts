@@ -33,7 +33,7 @@ export async function openStore(given: StoreOptions): Promise<Store> {
     await sweepDebris(files, dir, debris).catch(() => undefined);
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
-    const { clean, records, corruptRecords, tornBytes } = found;
+    const { clean, records, corruptRecords, tornBytes, losses } = found;
     const from = beginning(folder, found);
     const fresh = folder.storeId === undefined;
     const recovery: RecoveryReport = {
@@ -41,6 +41,7 @@ export async function openStore(given: StoreOptions): Promise<Store> {
       records,
       corruptRecords,
       tornBytes,
+      losses,
       ms: Math.round(clock.monotonicMs() - startedMs),
     };
     const store = new JournalStore({
@@ -59,7 +60,8 @@ export async function openStore(given: StoreOptions): Promise<Store> {
       await store.close().catch(() => undefined);
       throw error;
     });
-    const line = { ...recovery, segments: found.state.segments.list.length };
+    const { losses: first, ...counts } = recovery;
+    const line = { ...counts, first: first[0], segments: found.state.segments.list.length };
     if (corruptRecords > 0) log.error(line, "journal: opened with losses");
     else log.info(line, "journal: opened");
     return store;

@@ -5,7 +5,6 @@
  * Files are read in gulps, and between two the event loop has its turn: a start with a long tail must not look dead to a watchdog.
  */
 import { join } from "node:path";
-import { crc32 } from "node:zlib";
 import { messageOf } from "../base/errors.ts";
 import type { Files, OpenFile } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
@@ -13,6 +12,7 @@ import { ByteReader, FieldError } from "./bytes.ts";
 import { FileWalk } from "./fileWalk.ts";
 import type { Folder, SegmentFile } from "./folder.ts";
 import { headerBytes, recordHeaderBytes, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
+import { acceptedEnd, endBytesMax, groupEndAt } from "./lastGroup.ts";
 import { MessageReader } from "./messageRecord.ts";
 import { applyRecord, type GroupEnd, readGroupEnd } from "./records.ts";
 import { Segment } from "./segments.ts";
@@ -33,6 +33,7 @@ export interface Recovered {
   readonly records: number;
   readonly corruptRecords: number;
   readonly tornBytes: number;
+  readonly losses: readonly string[];
 }
 
 /** What a lost checkpoint leaves to be taken from segments before its mark: statements that hold whenever they are said. */
@@ -57,6 +58,7 @@ export class Recovery {
   readonly #from = new ByteReader(Buffer.alloc(0));
   readonly #walk = new FileWalk();
   #records = 0;
+  readonly #losses: string[] = [];
   #corrupt = 0;
   #torn = 0;
   #group: number;
@@ -109,7 +111,7 @@ export class Recovery {
     return {
       ...{ state: this.#state, clean, end, nextPosition, nextGroup: this.#group + 2 },
       ...{ storeMs: this.#storeMs, wallMs: this.#wallMs },
-      ...{ records: this.#records, corruptRecords: this.#corrupt, tornBytes: this.#torn },
+      ...{ records: this.#records, corruptRecords: this.#corrupt, tornBytes: this.#torn, losses: this.#losses },
     };
   }
 
@@ -171,51 +173,35 @@ export class Recovery {
   }
 
   /**
-   * Where the last segment ends: after its last group that is proven, or whole. A group was begun only when the one before was durable, so
+   * Where the last segment ends: after its last group that is proven, or what `lastGroup.ts` makes of those behind it. A group was begun only when the one before was durable, so
    * everything before such a group counts, save records that rotted; so does what the checkpoint says was durable.
    */
   async #acceptedEnd(segment: Segment, from: number, to: number): Promise<number> {
     let proven = this.#group;
     const { provenEnd = 0 } = this.#folder.checkpoint ?? {};
     let accepted = Math.max(Math.min(from, to), Math.min(to, segment.offsetOf(provenEnd)));
-    let ends: Array<{ at: number; next: number; end: GroupEnd }> = [];
+    let ends: Array<{ next: number; end: GroupEnd }> = [];
     await this.#visit(segment, from, (walker) => {
       if (walker.type !== recordType.groupEnd) return;
-      const end = this.#groupEnd(walker);
+      const end = groupEndAt(walker.buffer, walker.at, walker.next);
       if (end === undefined) return;
-      ends.push({ at: this.#walk.bufferAt + walker.at, next: this.#walk.bufferAt + walker.next, end });
+      ends.push({ next: this.#walk.bufferAt + walker.next, end });
       proven = Math.max(proven, end.durable);
       const known = ends.findLast((one) => one.end.group <= proven);
       if (known === undefined) return;
       accepted = Math.max(accepted, known.next);
-      ends = ends.filter(({ at }) => at > known.at);
+      ends = ends.filter(({ next }) => next > known.next);
     });
-    const { writtenEnd } = this.#walk;
-    for (const { at, next, end } of ends.reverse()) {
-      if (next <= accepted) break;
-      if (at - end.bytes >= from && (await this.#isWhole(segment, at, end))) accepted = next;
-    }
-    this.#walk.writtenEnd = writtenEnd;
-    return accepted;
-  }
-
-  async #isWhole(segment: Segment, at: number, end: GroupEnd): Promise<boolean> {
-    let crc = segment.seed;
+    const until = Math.min(to, this.#walk.writtenEnd + endBytesMax);
+    if (accepted >= this.#walk.writtenEnd) return accepted;
+    const buffer = Buffer.alloc(until - accepted);
+    let filled = 0;
     await this.#open(segment, (file) =>
-      this.#walk.pieces(file, at - end.bytes, at, (piece) => {
-        crc = crc32(piece, crc);
+      this.#walk.pieces(file, accepted, until, (piece) => {
+        filled += piece.copy(buffer, filled);
       }),
     );
-    return crc === end.crc;
-  }
-
-  #groupEnd(walker: RecordWalker): GroupEnd | undefined {
-    try {
-      this.#from.reset(walker.buffer, walker.at + recordHeaderBytes, walker.next);
-      return readGroupEnd(this.#from);
-    } catch {
-      return undefined; // counted when it is applied
-    }
+    return acceptedEnd({ buffer: buffer.subarray(0, filled), at: accepted, seed: segment.seed, proven });
   }
 
   #apply(segment: Segment, walker: RecordWalker): void {
@@ -295,6 +281,7 @@ export class Recovery {
 
   #count(what: string): void {
     this.#corrupt += 1;
+    if (this.#losses.length < 20) this.#losses.push(what);
     if (this.#corrupt <= 100) this.#log.error({ what }, "journal: damage found, going on without it");
   }
 }

@@ -43,6 +43,13 @@ export class Segment {
   /** Offset of its index; 0: not known, -1: it has none that is of use. */
   indexAt = 0;
 
+  /** No zeros are left behind its end, or none can be given back. */
+  trimmed = false;
+  /** Its file is being cut: not to be recycled meanwhile. */
+  busy = false;
+  /** Holds a record that got a segment of its own: of no use to others. */
+  large = false;
+
   constructor(of: { number: number; base: number; firstGroup: number; prevEnd: number; seed: number; end?: number }) {
     this.number = of.number;
     this.base = of.base;

@@ -25,12 +25,14 @@ import { moveBytes } from "./moveBytes.ts";
 import type { StoreParts } from "./parts.ts";
 import { writeLane, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
+import { Room } from "./room.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
 import { ruleKey, type State } from "./state.ts";
 import { JournalTxn } from "./txn.ts";
 import { JournalQueue } from "./uplinkQueue.ts";
 import { GroupWriter } from "./writer.ts";
+import { counting } from "./written.ts";
 
 const tickMs = 1000;
 
@@ -48,6 +50,7 @@ export class JournalStore implements Store {
   readonly #admission: AdmissionControl;
   readonly #changed: ChangedStates;
   readonly #metrics: StoreMetrics;
+  readonly #room: Room;
   readonly #txn: JournalTxn;
   readonly #queues = new Map<string, JournalQueue>();
   readonly #durable: Array<(group: number) => void> = [];
@@ -58,19 +61,21 @@ export class JournalStore implements Store {
   #closed: Promise<void> | undefined;
 
   constructor(parts: StoreParts) {
-    const { options, state, storeMs } = parts;
-    const { dir, files, clock } = options;
-    this.#parts = parts;
+    const { state, storeMs } = parts;
+    const { dir, files, clock, meter } = parts.options;
     this.#state = state;
     this.epoch = parts.epoch;
     this.nowMs = storeMs;
-    this.#metrics = new StoreMetrics(options.meter, {
-      bytes: () => this.#bytes(),
-      segments: () => state.segments.list.length,
-      pending: () => this.#writer.pendingBytes,
-      written: () => this.#writer.writtenBytes,
-    });
+    this.#metrics = new StoreMetrics(meter, clock, state, () => this.#room.view(parts.recovery));
     this.#metrics.corruptRecords.value += parts.recovery.corruptRecords;
+    const options = { ...parts.options, files: counting(files, this.#metrics.written) };
+    this.#parts = { ...parts, options };
+    this.#room = new Room({
+      ...{ options, state },
+      writer: () => this.#writer,
+      checkpoints: () => this.#maintenance,
+      admission: () => this.#admission,
+    });
     this.#writer = this.#makeWriter();
     this.#changed = new ChangedStates({ clock: options.clock, writer: this.#writer, state });
     this.#reader = new SegmentReader(files, dir);
@@ -99,10 +104,9 @@ export class JournalStore implements Store {
 
   #makeWriter(): GroupWriter {
     const { options, state, storeMs, storeId, epoch, from } = this.#parts;
-    const { dir, files, clock, log, segmentBytes, commitWindowMs } = options;
     return new GroupWriter({
-      ...{ dir, files, clock, log, segmentBytes, commitWindowMs, storeMs, storeId, epoch, from },
-      ...{ segments: state.segments, index: state.index },
+      ...{ ...options, ...options.tuning, storeMs, storeId, epoch, from },
+      ...{ spares: this.#room.spares, segments: state.segments, index: state.index },
       preamble: (sink) => void writeDefinitions(sink, state),
       onDurable: (group, records, ms) => this.#onDurable(group, records, ms),
       onFailed: (error) => this.#onFailed(error),
@@ -113,19 +117,19 @@ export class JournalStore implements Store {
 
   #makeMaintenance(): Maintenance {
     const { options, state, storeMs, storeId, epoch } = this.#parts;
-    const { dir, files, clock, log, tuning } = options;
     const writeLaneStates = (): void => void this.#changed.write();
     const onFreed = (): void => this.#onFreed();
-    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates, onFreed };
-    return new Maintenance({ dir, files, clock, log, tuning, state, storeMs, storeId, epoch, ...made }, this.#parts);
+    const { freed } = this.#room;
+    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates, freed, onFreed };
+    return new Maintenance({ ...options, state, storeMs, storeId, epoch, ...made }, this.#parts);
   }
 
   #makeAdmission(): AdmissionControl {
     const { options, state } = this.#parts;
-    const { files, dir, clock, log, segmentBytes } = options;
     return new AdmissionControl({
-      ...{ files, dir, clock, log, segmentBytes, state, limits: options, writer: this.#writer, metrics: this.#metrics },
-      fileBytes: () => this.#bytes(),
+      ...{ ...options, state, limits: options, spares: this.#room.spares },
+      ...{ writer: this.#writer, metrics: this.#metrics },
+      fileBytes: () => this.#room.usedBytes,
       checkpointBytes: () => this.#maintenance.checkpointBytes,
       hurry: () => this.#maintenance.hurry(),
       onDirty: () => this.#changed.arm(),
@@ -134,6 +138,7 @@ export class JournalStore implements Store {
 
   /** Writes the new segment's beginning, so that what recovery cut off stays cut off; starts the timers. */
   async begin(): Promise<void> {
+    await this.#room.begin();
     await this.#admission.begin();
     this.#writer.schedule(true);
     // A full disk must not keep the gateway from starting: the writer goes on trying.
@@ -275,13 +280,7 @@ export class JournalStore implements Store {
   }
 
   stats(): StoreStats {
-    return {
-      bytes: this.#bytes(),
-      segments: this.#state.segments.list.length,
-      pendingBytes: this.#writer.pendingBytes,
-      orphaned: this.#admission.orphaned(),
-      recovery: this.#parts.recovery,
-    };
+    return { ...this.#metrics.stats(), orphaned: this.#admission.orphaned() };
   }
 
   backup(request: BackupRequest): Promise<BackupInfo> {
@@ -299,6 +298,7 @@ export class JournalStore implements Store {
     this.#changed.close();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
     await this.#writer.close();
+    await this.#room.close();
     await this.#maintenance.close();
     this.#reader.close();
     await this.#parts.unlock();
@@ -340,7 +340,7 @@ export class JournalStore implements Store {
 
   /** Stored messages cannot be read any more. @param uplink whose they were; undefined for a reference */
   #onLost(messages: number, uplink?: string): void {
-    this.#metrics.corruptRecords.value += messages;
+    this.#metrics.lost(messages, uplink);
     this.#parts.options.log.error({ messages, uplink }, "journal: stored messages cannot be read any more");
     if (uplink === undefined) return;
     this.#admission.note(uplink, "corrupt", messages);
@@ -367,10 +367,7 @@ export class JournalStore implements Store {
     this.#admission.tick();
     this.#maintenance.tick();
     this.#changed.tick();
+    this.#room.tick();
     this.#tickTimer = this.#parts.options.clock.setTimer(tickMs, () => this.#tick());
-  }
-
-  #bytes(): number {
-    return this.#state.segments.fileBytes + this.#maintenance.bytes;
   }
 }

@@ -50,9 +50,9 @@ export class JournalTxn implements Txn {
     if (message.payload.length > maxMessageBytes) {
       throw new TidegateError("TG_INTERNAL", `a message of ${message.payload.length} bytes exceeds maxMessageBytes`);
     }
-    const position = writer.tail.end;
     const acceptedAtMs = this.#env.storeMs();
     const to = writer.begin(recordType.message, messageFlags(message), messageBound(message, takers.length));
+    const position = writer.tail.end; // only now: a large one may have begun a segment
     const firstSeq = this.#changes.length;
     for (const taker of takers) {
       const lane = state.lanes.get(taker.lane);

@@ -2,7 +2,10 @@
  * Walks the records of a piece of a segment and finds the next valid one after damage: it slides a byte at a time, because a length that rotted says
  * nothing about where the next record begins.
  */
+import { isZero } from "./bytes.ts";
 import { plausibleLength, recordHeaderBytes, recordIsValid } from "./format.ts";
+
+const zeroBlock = 4096;
 
 export class RecordWalker {
   #buffer: Buffer = Buffer.alloc(0);
@@ -65,6 +68,15 @@ export class RecordWalker {
       }
       this.#slide();
       this.next += 1;
+      if (this.#buffer[this.next] === 0) this.#skipZeros();
+    }
+  }
+
+  /** Prepared space is megabytes of zeros: passed over in blocks. A record's length may begin with zeros, so the last three are looked at again. */
+  #skipZeros(): void {
+    while (this.next + zeroBlock <= this.#to && isZero(this.#buffer.subarray(this.next, this.next + zeroBlock))) {
+      if (this.#inGap) this.gapBytes += zeroBlock - 3;
+      this.next += zeroBlock - 3;
     }
   }
 

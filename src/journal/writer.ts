@@ -4,43 +4,19 @@
  *
  * A write or sync that failed is never tried again on its descriptor (the kernel may have dropped the pages and call the next sync a success):
  * everything since the last sync is written from RAM to a new segment, whose header cuts the old one off. When that fails too, the journal has
- * failed; a full disk is the exception: it is tried again until there is space.
+ * failed; a full disk is the exception: prepared segments go first, then it is tried again until there is space.
  */
 import { join } from "node:path";
-import type { Clock, Timer } from "../base/clock.ts";
-import { messageOf, TidegateError } from "../base/errors.ts";
-import type { Files, OpenFile } from "../base/files.ts";
-import type { Log } from "../base/log.ts";
-import { encodeHeader, headerBytes, seedOf, segmentMagic, segmentName } from "./format.ts";
-import { type Group, isNoSpace, sealGroup, writeAll } from "./groupBytes.ts";
+import type { Timer } from "../base/clock.ts";
+import { messageOf, type TidegateError } from "../base/errors.ts";
+import { isNoSpace, storeFailure } from "./diskErrors.ts";
+import { encodeHeader, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
+import { type Group, sealGroup } from "./groupBytes.ts";
 import { type RecordSink, writeGroupEnd } from "./records.ts";
-import { Segment, type SegmentTable } from "./segments.ts";
+import { SegmentOutput } from "./segmentOutput.ts";
+import { Segment } from "./segments.ts";
 import { Tail } from "./tail.ts";
-
-export interface WriterOptions {
-  readonly dir: string;
-  readonly files: Files;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly storeId: Buffer;
-  readonly epoch: number;
-  readonly segmentBytes: number;
-  readonly commitWindowMs: number;
-  readonly segments: SegmentTable;
-  /** Where the new segment starts: beyond everything that was ever written. */
-  readonly from: { position: number; prevEnd: number; group: number; segment: number };
-  readonly storeMs: () => number;
-  readonly onDurable: (group: number, records: number, syncMs: number) => void;
-  readonly onFailed: (error: TidegateError) => void;
-  /** Called with every new segment, to write what it must begin with. */
-  readonly preamble: (sink: RecordSink) => void;
-  /** Called when the open group is empty and everything before it is closed: where a checkpoint may be taken. */
-  readonly onBoundary: () => void;
-  /** What a full segment ends with, before its last GROUP_END. */
-  readonly index: { readonly bytes: number; seal(sink: RecordSink, position: number, segment: Segment): void };
-  /** The bytes from `position` on moved from one segment to another. */
-  readonly onMoved: (from: Segment[], to: Segment, position: number) => void;
-}
+import type { Savepoint, WriterOptions } from "./writerOptions.ts";
 
 /** What was synced last stays in RAM up to this many bytes. */
 const recentBytes = 4 * 1024 * 1024;
@@ -50,9 +26,14 @@ export class GroupWriter implements RecordSink {
   readonly #options: WriterOptions;
   readonly tail: Tail;
   #open: Group;
+  /** Closed and not durable. */
   #closed: Group[] = [];
+  /** Those of them that were closed out of turn and are not written yet. */
+  #waiting: Group[] = [];
   #nextSegment: number;
-  #handle: { segment: Segment; file: OpenFile } | undefined;
+  readonly output: SegmentOutput;
+  /** Where the commit that runs now began. */
+  #savedEnd = -1;
   #busy = false;
   #scheduled = false;
   #closing = false;
@@ -62,7 +43,6 @@ export class GroupWriter implements RecordSink {
   durableGroup: number;
   /** Everything below it is on the disk. */
   durablePosition: number;
-  writtenBytes = 0;
   /** The disk said it has no space; cleared by the first write that succeeds. */
   full = false;
   failed: TidegateError | undefined;
@@ -77,6 +57,7 @@ export class GroupWriter implements RecordSink {
     this.#options = options;
     const { from } = options;
     this.tail = new Tail(from.position, recentBytes);
+    this.output = new SegmentOutput(options);
     this.durableGroup = from.group - 1;
     this.durablePosition = from.position;
     this.#nextSegment = from.segment;
@@ -119,6 +100,9 @@ export class GroupWriter implements RecordSink {
   }
 
   begin(type: number, flags: number, bound: number) {
+    // Only the first record of a commit: one that comes later shares its group, which lies in one segment.
+    if (type === recordType.message && bound > this.#options.largeRecordBytes && this.#savedEnd === this.tail.end)
+      this.#setApart();
     return this.tail.begin(type, flags, bound);
   }
 
@@ -131,15 +115,24 @@ export class GroupWriter implements RecordSink {
   }
 
   /** What `cut` needs to undo everything appended from now on. */
-  savepoint(): { end: number; records: number; touched: boolean } {
+  savepoint(): Savepoint {
+    this.#savedEnd = this.tail.end;
     return { end: this.tail.end, records: this.#open.records, touched: this.#open.touched };
   }
 
-  cut(to: { end: number; records: number; touched: boolean }): void {
+  cut(to: Savepoint): void {
+    const open = this.#open;
+    if (open.apart) {
+      open.apart = open.segment.large = false;
+      this.tail.cut(open.start);
+      open.records = 0;
+      this.#preamble();
+      return;
+    }
     this.tail.cut(to.end);
-    this.#open.records = to.records;
-    this.#open.touched = to.touched;
-    this.#open.segment.end = to.end;
+    open.records = to.records;
+    open.touched = to.touched;
+    open.segment.end = to.end;
   }
 
   /** The open group shall be written soon, with a sync if `sync`. */
@@ -150,6 +143,11 @@ export class GroupWriter implements RecordSink {
     }
     this.#open.touched = true;
     if (sync) this.#open.needsSync = true;
+    if (this.#open.apart) this.#waiting.push(this.#close()); // what follows a large record goes to another segment
+    this.#arm();
+  }
+
+  #arm(): void {
     if (this.#busy || this.#scheduled) return;
     this.#scheduled = true;
     const { commitWindowMs, clock } = this.#options;
@@ -172,7 +170,8 @@ export class GroupWriter implements RecordSink {
   /** Writes and syncs what is there; resolves once that is durable, or failed. */
   async flush(): Promise<void> {
     if (!this.isEmpty || this.unsyncedSinceMs !== undefined) this.schedule(true);
-    while (this.failed === undefined && (this.#busy || this.#scheduled || !this.isEmpty)) {
+    const pending = (): boolean => this.#busy || this.#scheduled || this.#hasMore;
+    while (this.failed === undefined && pending()) {
       await new Promise<void>((resolve) => this.#idle.push(resolve));
     }
   }
@@ -188,42 +187,53 @@ export class GroupWriter implements RecordSink {
     this.#wake?.();
     await this.flush();
     this.#ended = true;
-    await this.#dropHandle();
+    await this.output.leave();
+  }
+
+  get #hasMore(): boolean {
+    return this.#open.touched || this.#waiting.length > 0;
   }
 
   async #run(): Promise<void> {
     this.#busy = true;
-    while (this.#open.touched && this.failed === undefined) {
-      const group = this.#close();
-      this.#options.onBoundary();
+    while (this.#hasMore && this.failed === undefined) {
+      const group = this.#waiting.shift() ?? this.#closeAtBoundary();
       const startedMs = this.#options.clock.monotonicMs();
       if (!(await this.#store(group))) break;
       if (group.needsSync) {
         this.durableGroup = group.number;
         this.durablePosition = group.end;
-        this.#closed = [];
+        this.#closed = this.#closed.filter((closed) => closed.number > group.number);
         this.unsyncedSinceMs = undefined;
         this.tail.evict(group.end);
         this.#options.onDurable(group.number, group.records, this.#options.clock.monotonicMs() - startedMs);
       } else this.unsyncedSinceMs ??= startedMs;
       this.unproven = group.needsSync && group.records > 1;
       // Without a sync of its own, or with a commit window, the next group waits for its own turn.
-      if (this.#open.touched && this.#options.commitWindowMs > 0 && !this.#closing) break;
+      if (this.#hasMore && this.#options.commitWindowMs > 0 && !this.#closing) break;
     }
     this.#busy = false;
-    if (this.#open.touched && this.failed === undefined) this.schedule(this.#open.needsSync);
+    if (this.#hasMore && this.failed === undefined) this.#arm();
     const idle = this.#idle;
     this.#idle = [];
     for (const resolve of idle) resolve();
   }
 
-  /** Ends the open group, and opens the next one, in a new segment if this one is full. */
-  #close(): Group {
+  #closeAtBoundary(): Group {
+    const group = this.#close();
+    this.#options.onBoundary();
+    return group;
+  }
+
+  /** Ends the open group, and opens the next one: in a new segment if this one is full, or a prepared one is the better place. */
+  #close(apart = false): Group {
     const group = this.#open;
-    const { storeMs, clock, segments, segmentBytes } = this.#options;
+    const { storeMs, clock, segmentBytes, index } = this.#options;
+    const { segment } = group;
     // What the index will add must still fit; decided before the group ends, since the index goes before its end.
-    const roll = group.segment.offsetOf(this.tail.end) + this.#options.index.bytes >= segmentBytes;
-    if (roll) this.#options.index.seal(this, this.tail.end, group.segment);
+    const full = segment.offsetOf(this.tail.end) + index.bytes >= segmentBytes;
+    const leave = apart || group.apart || full || (this.output.isOn(segment) && this.output.shouldGoOver);
+    if (leave) index.seal(this, this.tail.end, segment);
     const bytes = this.tail.end - group.start;
     writeGroupEnd(this, {
       group: group.number,
@@ -236,14 +246,24 @@ export class GroupWriter implements RecordSink {
     group.end = this.tail.end;
     sealGroup(this.tail, group);
     this.#closed.push(group);
-    let { segment } = group;
-    if (roll) {
-      segment = this.#newSegment(group.end, group.end, group.number + 1);
-      segments.add(segment);
-    }
-    this.#open = this.#newGroup(group.number + 1, segment);
-    if (roll) this.#preamble();
+    if (leave) this.#beginSegment(group.number + 1);
+    else this.#open = this.#newGroup(group.number + 1, segment);
     return group;
+  }
+
+  #beginSegment(group: number): void {
+    const { end } = this.tail;
+    const segment = this.#newSegment(end, end, group);
+    this.#options.segments.add(segment);
+    this.#open = this.#newGroup(group, segment);
+    this.#preamble();
+  }
+
+  /** A large record begins: the open group will hold it and what else its commit says, in a segment of its own. */
+  #setApart(): void {
+    if (this.#open.touched) this.#waiting.push(this.#close(true));
+    else if (this.#open.segment.base !== this.#open.start) this.#beginSegment(this.#open.number);
+    this.#open.apart = this.#open.segment.large = true;
   }
 
   #newSegment(base: number, prevEnd: number, firstGroup: number): Segment {
@@ -254,7 +274,7 @@ export class GroupWriter implements RecordSink {
 
   #newGroup(number: number, segment: Segment): Group {
     const start = this.tail.end;
-    return { number, start, end: start, records: 0, segment, touched: false, needsSync: false };
+    return { number, start, end: start, records: 0, segment, touched: false, needsSync: false, apart: false };
   }
 
   #preamble(): void {
@@ -264,6 +284,7 @@ export class GroupWriter implements RecordSink {
 
   /** Gets a closed group onto the disk, by another segment if need be. False: the journal has failed. */
   async #store(group: Group): Promise<boolean> {
+    const { log, spares } = this.#options;
     let failures = 0;
     for (;;) {
       try {
@@ -271,20 +292,20 @@ export class GroupWriter implements RecordSink {
         this.full = false;
         return true;
       } catch (error) {
-        await this.#dropHandle();
-        if (!isNoSpace(error)) failures += 1;
-        const { log } = this.#options;
-        if (failures >= 2 || (this.#closing && isNoSpace(error))) {
+        await this.output.leave();
+        const noSpace = isNoSpace(error);
+        const gaveWay = noSpace && (await spares.surrender());
+        if (!noSpace) failures += 1;
+        if (failures >= 2 || (this.#closing && noSpace && !gaveWay)) {
           this.#fail(error);
           return false;
         }
         log.error({ segment: group.segment.number, error: messageOf(error) }, "journal: write failed, new segment");
         await this.#roll();
-        if (isNoSpace(error)) {
-          this.full = true;
-          this.#onFull?.();
-          await this.#pause();
-        }
+        if (!noSpace || gaveWay) continue;
+        this.full = true;
+        this.#onFull?.();
+        await this.#pause();
       }
     }
   }
@@ -309,6 +330,7 @@ export class GroupWriter implements RecordSink {
     const old = segments.list.slice(segments.list.indexOf(first));
     const segment = this.#newSegment(position, position, firstGroup);
     segment.end = this.tail.end;
+    segment.large = this.#closed.some(({ apart }) => apart);
     for (const from of old) {
       from.end = Math.max(position, from.base);
       from.cut = true;
@@ -330,21 +352,18 @@ export class GroupWriter implements RecordSink {
 
   async #write(group: Group): Promise<void> {
     const { segment } = group;
-    let handle = this.#handle;
-    const fresh = handle?.segment !== segment;
+    const fresh = !this.output.isOn(segment);
     const buffers = this.tail.slices(fresh ? segment.base : group.start, group.end);
     let offset = segment.offsetOf(group.start);
     if (fresh) {
-      handle = await this.#create(segment, group.number);
+      await this.#begin(segment, group.number);
       buffers.unshift(this.#header(segment));
       offset = 0;
     }
-    const { file } = handle!;
-    this.writtenBytes += await writeAll(file, buffers, offset);
+    await this.output.write(buffers, offset);
     segment.fileBytes = Math.max(segment.fileBytes, segment.offsetOf(group.end));
     if (group.needsSync || fresh) {
-      await file.datasync();
-      if (fresh) await this.#options.files.syncDir(this.#options.dir); // or a power cut may undo the creation
+      await this.output.sync(fresh);
       group.needsSync = true;
     }
   }
@@ -356,34 +375,19 @@ export class GroupWriter implements RecordSink {
     return encodeHeader(segmentMagic, { storeId, epoch, number, base, firstGroup, prevEnd, wallMs });
   }
 
-  async #create(segment: Segment, group: number): Promise<{ segment: Segment; file: OpenFile }> {
-    const { files, dir } = this.#options;
-    const before = this.#handle;
-    if (before !== undefined && this.unsyncedSinceMs !== undefined) {
-      await before.file.datasync();
+  /** Leaves the segment before, synced: one that follows is its proof. */
+  async #begin(segment: Segment, group: number): Promise<void> {
+    if (this.output.isOpen && this.unsyncedSinceMs !== undefined) {
+      await this.output.sync(false);
       this.durableGroup = group - 1;
       this.durablePosition = segment.base;
       this.#closed = this.#closed.filter((closed) => closed.number >= group);
     }
-    await this.#dropHandle();
-    const file = await files.open(join(dir, segmentName(segment.number)), "create");
-    segment.fileBytes = headerBytes;
-    this.#handle = { segment, file };
-    return this.#handle;
-  }
-
-  async #dropHandle(): Promise<void> {
-    const handle = this.#handle;
-    this.#handle = undefined;
-    await handle?.file.close().catch(() => undefined);
+    await this.output.begin(segment);
   }
 
   #fail(cause: unknown): void {
-    this.failed = new TidegateError(
-      "TG_STORE_FAILED",
-      `the disk refused twice to write to ${this.#options.dir} (${messageOf(cause)}): durable publishes are refused. Make it writable (a card at its end turns read-only: see dmesg), then restart`,
-      { cause },
-    );
+    this.failed = storeFailure(this.#options.dir, cause);
     this.#options.onFailed(this.failed);
   }
 }

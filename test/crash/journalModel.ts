@@ -5,6 +5,7 @@
 import { expect } from "chai";
 import type { QueuedMessage, Store, Txn, UplinkQueue } from "../../src/base/contracts.ts";
 import { loadCheckpoint } from "../../src/journal/checkpoint.ts";
+import type { Tuning } from "../../src/journal/options.ts";
 import { type Fault, FaultyFiles } from "../helpers/faultyFiles.ts";
 import { generous, message, open, randomOf, TestClock, taker, textOf, turn } from "../unit/journal/support.ts";
 
@@ -32,6 +33,7 @@ export class CrashModel {
   readonly clock = new TestClock();
   readonly #random: () => number;
   readonly #segmentBytes: number;
+  readonly #tuning: Partial<Tuning>;
   store!: Store;
   #queue!: UplinkQueue;
   #rule = 0;
@@ -53,6 +55,8 @@ export class CrashModel {
     this.#random = randomOf(seed);
     this.#eager = seed % 3 === 1;
     this.#segmentBytes = [1500, 4000, 20_000][seed % 3]!;
+    this.#tuning =
+      seed % 2 === 0 ? { spares: 0 } : { spares: 2, lightMs: seed % 5 === 0 ? 10_000 : 0, largeRecordBytes: 900 };
   }
 
   #below(limit: number): number {
@@ -66,7 +70,7 @@ export class CrashModel {
     this.#rotten = checkpoints.filter((path) => loadCheckpoint(this.files.content(path)) === undefined).length;
     let opened: Store | undefined;
     let failure: unknown;
-    open(this.files.mount(), this.clock, { segmentBytes: this.#segmentBytes }).then(
+    open(this.files.mount(), this.clock, { segmentBytes: this.#segmentBytes, tuning: this.#tuning }).then(
       (store) => {
         opened = store;
       },

@@ -15,6 +15,8 @@ interface Inode {
   /** As the disk has it. */
   disk: Buffer;
   dirty: Set<number>;
+  /** What the disk has from here on was cut off; until a sync a crash may bring it back. */
+  cutTo: number;
 }
 
 export type Operation =
@@ -23,6 +25,7 @@ export type Operation =
   | "write"
   | "read"
   | "datasync"
+  | "truncate"
   | "rename"
   | "unlink"
   | "link"
@@ -30,9 +33,14 @@ export type Operation =
   | "freeBytes";
 
 /** `stop`: the machine halts before the operation; `short`: a write takes only a part; else an errno name. */
-export type Fault = "stop" | "short" | "EIO" | "ENOSPC" | "EMFILE" | "EROFS" | undefined;
+export type Fault = "stop" | "short" | "EIO" | "ENOSPC" | "EMFILE" | "EROFS" | "EACCES" | undefined;
 
 const errno = (code: string, operation: string): Error => Object.assign(new Error(`${code}: ${operation}`), { code });
+const newInode = (id: number, content: Buffer): Inode => ({
+  ...{ id, cached: Buffer.from(content), disk: Buffer.from(content) },
+  dirty: new Set(),
+  cutTo: Number.POSITIVE_INFINITY,
+});
 const never = <T>(): Promise<T> => new Promise<T>(() => undefined);
 
 export class FaultyFiles implements Files {
@@ -57,6 +65,7 @@ export class FaultyFiles implements Files {
   crash(random: () => number): void {
     const inodes = new Set([...this.#names.values(), ...this.#diskNames.values()]);
     for (const inode of inodes) {
+      if (inode.cutTo < inode.disk.length && random() < 0.5) inode.disk = inode.disk.subarray(0, inode.cutTo);
       let size = inode.disk.length;
       const kept = [...inode.dirty].filter(() => random() < 0.5);
       for (const at of kept) size = Math.max(size, Math.min(inode.cached.length, (at + 1) * sector));
@@ -77,6 +86,7 @@ export class FaultyFiles implements Files {
     for (const inode of inodes) {
       inode.cached = Buffer.from(inode.disk);
       inode.dirty.clear();
+      inode.cutTo = Number.POSITIVE_INFINITY;
     }
   }
 
@@ -109,12 +119,7 @@ export class FaultyFiles implements Files {
   clone(): FaultyFiles {
     const copy = new FaultyFiles();
     for (const [path, inode] of this.#names) {
-      const made: Inode = {
-        id: inode.id,
-        cached: Buffer.from(inode.cached),
-        disk: Buffer.from(inode.cached),
-        dirty: new Set(),
-      };
+      const made = newInode(inode.id, inode.cached);
       copy.#names.set(path, made);
       copy.#diskNames.set(path, made);
     }
@@ -131,12 +136,7 @@ export class FaultyFiles implements Files {
   }
 
   replace(path: string, content: Buffer): void {
-    const made: Inode = {
-      id: this.#nextId++,
-      cached: Buffer.from(content),
-      disk: Buffer.from(content),
-      dirty: new Set(),
-    };
+    const made = newInode(this.#nextId++, content);
     this.#names.set(path, made);
     this.#diskNames.set(path, made);
   }
@@ -146,12 +146,11 @@ export class FaultyFiles implements Files {
     this.#diskNames.delete(path);
   }
 
-  async open(path: string, mode: "read" | "create"): Promise<OpenFile> {
+  async open(path: string, mode: "read" | "write" | "create"): Promise<OpenFile> {
     await this.#step(mode === "create" ? "create" : "open", path);
     if (mode === "create") {
       if (this.#names.has(path)) throw errno("EEXIST", path);
-      const made: Inode = { id: this.#nextId++, cached: Buffer.alloc(0), disk: Buffer.alloc(0), dirty: new Set() };
-      this.#names.set(path, made);
+      this.#names.set(path, newInode(this.#nextId++, Buffer.alloc(0)));
     }
     const inode = this.#inode(path);
     const boot = this.#boot;
@@ -174,10 +173,18 @@ export class FaultyFiles implements Files {
           throw error;
         }
         const disk = Buffer.alloc(inode.cached.length);
-        inode.disk.copy(disk);
+        inode.disk.subarray(0, inode.cutTo).copy(disk);
         for (const at of inode.dirty) inode.cached.copy(disk, at * sector, at * sector, (at + 1) * sector);
         inode.disk = disk;
         inode.dirty.clear();
+        inode.cutTo = Number.POSITIVE_INFINITY;
+      },
+      truncate: async (size) => {
+        if (boot !== this.#boot) return await never();
+        await this.#step("truncate", path);
+        inode.cached = Buffer.concat([inode.cached.subarray(0, size)], size);
+        inode.cutTo = Math.min(inode.cutTo, size);
+        for (const at of inode.dirty) if (at * sector >= size) inode.dirty.delete(at);
       },
       size: async () => inode.cached.length,
       close: async () => undefined,
@@ -244,7 +251,7 @@ export class FaultyFiles implements Files {
     let data = Buffer.concat(buffers);
     if (fault === "short" && data.length > 1) data = data.subarray(0, Math.ceil(data.length / 3));
     if (fault === "stop" || fault === "ENOSPC") data = data.subarray(0, Math.floor(data.length / 2));
-    if (fault !== "EIO" && fault !== "EROFS" && !(this.#stopped && fault !== "stop")) {
+    if (!["EIO", "EROFS", "EACCES"].includes(fault ?? "") && !(this.#stopped && fault !== "stop")) {
       const size = Math.max(inode.cached.length, position + data.length);
       if (size > inode.cached.length) inode.cached = Buffer.concat([inode.cached], size);
       data.copy(inode.cached, position);

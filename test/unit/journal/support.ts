@@ -51,6 +51,7 @@ export const optionsOn = (files: Files, clock: Clock, more: Partial<StoreOptions
   ...{ dir, files, clock, log: silentLog, meter: new Meter() },
   ...{ maxBytes: 64 * 1024 * 1024, minFreeBytes: 0, maxMessageBytes: 1024 * 1024 },
   lock: async () => async () => undefined,
+  tuning: { spares: 0 }, // what they are for has tests of its own
   ...more,
 });
 
