@@ -18,6 +18,7 @@ import {
   recordType,
   sealRecord,
   seedOf,
+  stagedName,
 } from "./format.ts";
 import { writeAll } from "./groupBytes.ts";
 import type { RecordSink } from "./records.ts";
@@ -114,7 +115,7 @@ export function encodeCheckpoint(state: State, place: CheckpointPlace): Buffer[]
 /** @throws errno errors; then nothing of it counts */
 export async function writeCheckpoint(files: Files, dir: string, number: number, buffers: Buffer[]): Promise<number> {
   const path = join(dir, checkpointName(number));
-  const staged = path.replace(/\.bin$/, ".tmp");
+  const staged = stagedName(path);
   await files.unlink(staged).catch(() => undefined);
   const file = await files.open(staged, "create");
   let bytes: number;

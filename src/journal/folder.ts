@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
+import { ByteReader } from "./bytes.ts";
 import { type KeptCheckpoint, type LoadedCheckpoint, loadCheckpoint } from "./checkpoint.ts";
 import {
   checkpointName,
@@ -14,14 +15,15 @@ import {
   recordType,
   seedOf,
   segmentMagic,
-  segmentName,
   segmentNamePattern,
   stagedNamePattern,
 } from "./format.ts";
 import { MessageReader } from "./messageRecord.ts";
+import { readMerged } from "./positionTable.ts";
 import { RecordWalker } from "./walk.ts";
 
 export interface SegmentFile {
+  readonly name: string;
   readonly number: number;
   readonly header: Header;
   readonly size: number;
@@ -41,8 +43,8 @@ export interface Folder {
   /** Numbers of those that are not. */
   readonly damagedCheckpoints: number[];
   readonly damaged: number;
-  /** Numbers of segments that were never whole. */
-  readonly debris: number[];
+  /** Names of segments that were never whole, and of those that a merged one replaces. */
+  readonly debris: string[];
   readonly segmentNumberMax: number;
   readonly checkpointNumberMax: number;
 }
@@ -75,25 +77,32 @@ interface Place {
   readonly log: Log;
 }
 
-interface Head {
+/** What a segment's name says. */
+interface SegmentId {
+  readonly name: string;
   readonly number: number;
+  readonly generation: number;
+}
+
+interface Head extends SegmentId {
   readonly header: Header | undefined;
   readonly size: number;
 }
 
 /** The headers of all segments; undefined where one cannot be read. @throws TidegateError TG_STORE_FOREIGN */
-async function readHeads({ files, dir, log }: Place, numbers: readonly number[]): Promise<Head[]> {
+async function readHeads({ files, dir, log }: Place, ids: readonly SegmentId[]): Promise<Head[]> {
   const heads: Head[] = [];
-  for (const number of numbers) {
-    const name = segmentName(number);
+  for (const id of ids) {
+    const { name } = id;
     const bytes = await readHead(files, join(dir, name)).catch((error: unknown) => {
       log.error({ file: name, error: messageOf(error) }, "journal: segment cannot be read");
       return undefined;
     });
     const header = bytes === undefined ? undefined : decodeHeader(segmentMagic, bytes.head);
     if (header === "newer") throw foreign(name);
-    if (header !== undefined && header.number !== number) continue; // copied under another name: not ours to judge
-    heads.push({ number, header, size: bytes?.size ?? 0 });
+    const named = header?.number === id.number && (header.merged?.generation ?? 0) === id.generation;
+    if (header !== undefined && !named) continue; // copied under another name: not ours to judge
+    heads.push({ ...id, header, size: bytes?.size ?? 0 });
   }
   return heads;
 }
@@ -124,26 +133,45 @@ async function sortSegments(
   { files, dir, log }: Place,
   heads: readonly Head[],
   storeId: Buffer | undefined,
-  newest: number | undefined,
-): Promise<{ segments: SegmentFile[]; debris: number[]; damaged: number }> {
+  newest: string | undefined,
+): Promise<{ segments: SegmentFile[]; debris: string[]; damaged: number }> {
   const segments: SegmentFile[] = [];
-  const debris: number[] = [];
+  const debris: string[] = [];
   let damaged = 0;
-  for (const { number, header, size } of heads) {
+  for (const { name, number, generation, header, size } of heads) {
     if (header !== undefined && storeId?.equals(header.storeId) !== true) {
-      log.warn({ file: segmentName(number) }, "journal: segment of another store, left alone");
+      log.warn({ file: name }, "journal: segment of another store, left alone");
       continue;
     }
-    const known = header ?? (storeId === undefined ? undefined : await salvage(files, dir, number, storeId));
-    if (known !== undefined) segments.push({ number, header: known, size });
+    const known =
+      header ??
+      (storeId === undefined ? undefined : await salvage(files, join(dir, name), { number, generation, storeId }));
+    if (known !== undefined) segments.push({ name, number, header: known, size });
     if (header !== undefined) continue;
-    log.warn({ file: segmentName(number), salvaged: known !== undefined }, "journal: segment header is damaged");
+    log.warn({ file: name, salvaged: known !== undefined }, "journal: segment header is damaged");
     if (known !== undefined) continue;
     // The newest was just being made when the power went, and is of no use; any other held something once.
-    if (number === newest) debris.push(number);
+    if (name === newest) debris.push(name);
     else damaged += 1;
   }
-  return { segments, debris, damaged };
+  const { current, replaced } = withoutReplaced(segments);
+  return { segments: current, debris: [...debris, ...replaced], damaged };
+}
+
+/** A crash may have left segments beside the merged one that replaces them, which was whole before it had its name. */
+function withoutReplaced(segments: readonly SegmentFile[]): { current: SegmentFile[]; replaced: string[] } {
+  const current: SegmentFile[] = [];
+  const replaced: string[] = [];
+  const merged = segments.flatMap(({ header }) => (header.merged === undefined ? [] : [{ ...header.merged, header }]));
+  for (const file of segments) {
+    const generation = file.header.merged?.generation ?? 0;
+    const by = merged.some(
+      (one) => one.generation > generation && one.header.number <= file.number && one.lastNumber >= file.number,
+    );
+    if (by) replaced.push(file.name);
+    else current.push(file);
+  }
+  return { current, replaced };
 }
 
 /** Changes nothing. @throws TidegateError TG_STORE_FOREIGN; errno errors of the folder itself */
@@ -155,16 +183,21 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
       .flatMap((name) => pattern.exec(name)?.[1] ?? [])
       .map(Number)
       .sort((a, b) => a - b);
-  const segmentNumbers = numbersOf(segmentNamePattern);
+  const segmentIds = names
+    .flatMap((name) => {
+      const [, number, generation = "0"] = segmentNamePattern.exec(name) ?? [];
+      return number === undefined ? [] : [{ name, number: Number(number), generation: Number(generation) }];
+    })
+    .sort((a, b) => a.number - b.number || a.generation - b.generation);
   const checkpointNumbers = numbersOf(checkpointNamePattern);
-  const heads = await readHeads(place, segmentNumbers);
+  const heads = await readHeads(place, segmentIds);
   const { whole: checkpoints, damaged: damagedCheckpoints } = await readCheckpoints(place, checkpointNumbers);
   const storeId = chooseStore(
     heads.flatMap(({ header }) => header ?? []),
     checkpoints,
   );
   const kept = checkpoints.filter(({ header }) => storeId?.equals(header.storeId) ?? false);
-  const sorted = await sortSegments(place, heads, storeId, segmentNumbers.at(-1));
+  const sorted = await sortSegments(place, heads, storeId, segmentIds.at(-1)?.name);
   const { segments, debris } = sorted;
   const damaged = sorted.damaged + damagedCheckpoints.length;
   return {
@@ -180,14 +213,20 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
     damagedCheckpoints,
     damaged,
     debris,
-    segmentNumberMax: Math.max(0, ...segmentNumbers),
+    segmentNumberMax: Math.max(
+      0,
+      ...segmentIds.map(({ number }) => number),
+      ...segments.map(({ header }) => header.merged?.lastNumber ?? 0),
+    ),
     checkpointNumberMax: Math.max(0, ...checkpointNumbers),
   };
 }
 
-/** Removes what a crash left half made. */
-export async function sweepDebris(files: Files, dir: string, debris: readonly number[]): Promise<void> {
-  for (const number of debris) await files.unlink(join(dir, segmentName(number))).catch(() => undefined);
+/** Removes what a crash left half made, or made superfluous. */
+export async function sweepDebris(files: Files, dir: string, debris: readonly string[]): Promise<void> {
+  // After kill -9 the name of a merged segment may not be on the disk yet: what it replaces must not go before it is.
+  if (debris.length > 0) await files.syncDir(dir);
+  for (const name of debris) await files.unlink(join(dir, name)).catch(() => undefined);
   for (const name of await files.readdir(dir)) {
     if (stagedNamePattern.test(name)) await files.unlink(join(dir, name)).catch(() => undefined);
   }
@@ -218,17 +257,32 @@ function chooseStore(headers: Header[], checkpoints: LoadedCheckpoint[]): Buffer
   return most === undefined ? undefined : Buffer.from(most[0], "hex");
 }
 
-/** Both copies of a header are gone: the file's name gives the checksum's seed, a message its base. */
-async function salvage(files: Files, dir: string, number: number, storeId: Buffer): Promise<Header | undefined> {
-  const buffer = await readWhole(files, join(dir, segmentName(number))).catch(() => Buffer.alloc(0));
+/** Both copies of a header are gone: the file's name gives the checksum's seed, a message its base, of a merged one the last record all. */
+async function salvage(
+  files: Files,
+  path: string,
+  { number, generation, storeId }: { number: number; generation: number; storeId: Buffer },
+): Promise<Header | undefined> {
+  const buffer = await readWhole(files, path).catch(() => Buffer.alloc(0));
   const walker = new RecordWalker();
-  walker.start(buffer, Math.min(headerBytes, buffer.length), buffer.length, 0, seedOf(segmentMagic, storeId, number));
+  const seed = seedOf(segmentMagic, storeId, number, generation);
+  walker.start(buffer, Math.min(headerBytes, buffer.length), buffer.length, 0, seed);
   const message = new MessageReader();
+  const lost = { storeId, epoch: 0, number, firstGroup: 0, wallMs: 0 };
+  let [base, end] = [0, 0];
   while (walker.step() === "record") {
+    if (generation > 0 && walker.type === recordType.merged) {
+      const said = readMerged(new ByteReader(buffer, walker.at + recordHeaderBytes, walker.next));
+      const { firstGroup, prevEnd, lastNumber } = said;
+      const merged = { generation, lastNumber, end: said.end, tableAt: walker.at };
+      return { ...lost, base: said.base, firstGroup, prevEnd, merged };
+    }
     if (walker.type !== recordType.message) continue;
     message.start(buffer, walker.at + recordHeaderBytes, walker.next, walker.flags);
-    const base = message.position - walker.at + headerBytes;
-    return { storeId, epoch: 0, number, base, firstGroup: 0, prevEnd: base, wallMs: 0 };
+    end = message.position + 1;
+    if (base === 0) base = generation > 0 ? message.position : message.position - walker.at + headerBytes;
+    if (generation === 0) return { ...lost, base, prevEnd: base };
   }
-  return undefined;
+  if (base === 0) return undefined;
+  return { ...lost, base, prevEnd: base, merged: { generation, lastNumber: number, end, tableAt: buffer.length } };
 }

@@ -79,14 +79,19 @@ export class LaneReader {
   async fill(lane: Lane): Promise<void> {
     const { generation } = lane;
     let wanted = gulpBytes;
+    // Where the walk of a merged segment goes on: its positions do not say.
+    let next: { segment: Segment; readAt: number; offset: number } | undefined;
     const walker = new RecordWalker();
     while (lane.generation === generation && lane.aheadBytes < aheadBytes && this.hasMore(lane)) {
       if (this.fillFromTail(lane)) return;
       const { state, reader } = this.#source;
       const segment = state.segments.nextWith(lane.id, lane.readAt)!;
-      const from = Math.max(lane.readAt, segment.parts.get(lane.id)!.first);
+      lane.readAt = Math.max(lane.readAt, segment.parts.get(lane.id)!.first);
       const to = Math.min(segment.end, this.#source.durablePosition());
-      const gulp = Buffer.allocUnsafe(Math.min(wanted, to - from));
+      const goesOn = next?.segment === segment && next.readAt === lane.readAt;
+      const from = goesOn ? next!.offset : segment.offsetOf(lane.readAt);
+      const last = segment.merged === undefined ? segment.offsetOf(to) : segment.recordsTo;
+      const gulp = Buffer.allocUnsafe(Math.max(0, Math.min(wanted, last - from)));
       const count = await reader.read(segment, from, gulp);
       if (lane.generation !== generation) return;
       if (count < 0) {
@@ -97,20 +102,22 @@ export class LaneReader {
         this.#leave(lane, segment, to);
         continue;
       }
-      walker.start(gulp, 0, count, count < gulp.length ? 0 : to - from - count, segment.seed);
-      wanted = this.#walk(lane, walker, from);
-      if (count < gulp.length || lane.readAt >= to) this.#leave(lane, segment, to);
+      walker.start(gulp, 0, count, count < gulp.length ? 0 : last - from - count, segment.seed);
+      wanted = this.#walk(lane, walker);
+      const at = from + walker.next;
+      if (segment.merged === undefined) lane.readAt = at - segment.offsetOf(segment.base) + segment.base;
+      else next = { segment, readAt: lane.readAt, offset: at };
+      if (count < gulp.length || at >= last) this.#leave(lane, segment, to);
     }
   }
 
   /** @returns how many bytes the next read should fetch */
-  #walk(lane: Lane, walker: RecordWalker, from: number): number {
+  #walk(lane: Lane, walker: RecordWalker): number {
     let step = walker.step();
     for (; step === "record"; step = walker.step()) {
       this.#visit(lane, walker.buffer, walker.at, walker.length, walker.type, walker.flags);
       if (lane.aheadBytes >= aheadBytes) break;
     }
-    lane.readAt = from + walker.next;
     return step === "more" ? Math.max(gulpBytes, walker.wanted) : gulpBytes;
   }
 
@@ -119,9 +126,12 @@ export class LaneReader {
     const message = this.#message;
     try {
       message.start(buffer, at + recordHeaderBytes, at + length, flags);
-      if (message.position <= lane.cursor || !message.findTaker(lane.id)) return;
-      if (lane.skips.length > 0 && lane.isSkipped(message.position)) return;
+      const { position } = message;
+      if (position < lane.readAt) return; // a merged segment is walked from a little before
+      if (position <= lane.cursor || !message.findTaker(lane.id)) return;
+      if (lane.skips.length > 0 && lane.isSkipped(position)) return;
       lane.pushAhead(new Entry(lane, message, length));
+      lane.readAt = position + 1;
     } catch (error) {
       if (!(error instanceof FieldError)) throw error; // found missing when the segment is left
     }

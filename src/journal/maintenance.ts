@@ -8,7 +8,7 @@ import { messageOf } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { encodeCheckpoint, type KeptCheckpoint, writeCheckpoint } from "./checkpoint.ts";
-import { checkpointName, segmentName } from "./format.ts";
+import { checkpointName } from "./format.ts";
 import type { Tuning } from "./options.ts";
 import type { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
@@ -75,8 +75,13 @@ export class Maintenance {
     return this.#kept.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
+  /** Neither is a checkpoint being made nor anything freed. */
+  get isIdle(): boolean {
+    return !this.#wanted && this.#encoded === undefined && !this.#writing && !this.#freeing;
+  }
+
   /** Below it no segment is needed to start. */
-  get #olderMark(): number {
+  get olderMark(): number {
     return this.#kept.length < 2 ? 0 : this.#kept[0]!.mark;
   }
 
@@ -171,18 +176,18 @@ export class Maintenance {
   #segmentsWait(): boolean {
     const { list } = this.#env.state.segments;
     const open = this.#env.writer.openSegment;
-    const waiting = list.filter((segment) => !segment.pinned && segment !== open && segment.end > this.#olderMark);
+    const waiting = list.filter((segment) => !segment.pinned && segment !== open && segment.end > this.olderMark);
     return waiting.length >= waitingSegmentsMin;
   }
 
   #free(): void {
     const { state, writer } = this.#env;
     if (this.#freeing || this.#closed || writer.failed !== undefined) return;
-    const mark = this.#olderMark;
+    const mark = this.olderMark;
     const ready: Segment[] = [];
     for (const [index, segment] of state.segments.list.entries()) {
       if (state.segments.list[index - 1]?.cut === true) continue; // its header is what keeps the one before cut
-      if (segment.pinned || segment === writer.openSegment || segment.end > mark) continue;
+      if (segment.pinned || segment.held || segment === writer.openSegment || segment.end > mark) continue;
       if (segment.end > writer.durablePosition) continue;
       if (segment.freeAfterGroup === 0) {
         // What emptied it must be on the disk first, or a crash would look for what is gone.
@@ -199,8 +204,8 @@ export class Maintenance {
     this.#freeing = true;
     for (const segment of segments) {
       state.segments.remove(segment);
-      reader.forget(segment.number);
-      await files.unlink(join(dir, segmentName(segment.number))).catch((error: unknown) => {
+      reader.forget(segment.name);
+      await files.unlink(join(dir, segment.name)).catch((error: unknown) => {
         log.warn({ segment: segment.number, error: messageOf(error) }, "journal: segment could not be removed");
       });
     }

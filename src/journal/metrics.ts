@@ -9,6 +9,9 @@ export class StoreMetrics {
   readonly groupRecords: Histogram;
   readonly corruptRecords: Counter;
   readonly refused: Counter;
+  readonly segmentsMerged: Counter;
+  readonly bytesGivenBack: Counter;
+  readonly mergeFailures: Counter;
   readonly #meter: Meter;
 
   constructor(
@@ -24,6 +27,9 @@ export class StoreMetrics {
     this.groupRecords = meter.histogram("tidegate_storage_group_records", "Records that one sync covered", groupBounds);
     this.corruptRecords = meter.counter("tidegate_storage_corrupt_records_total", "Records lost to damage");
     this.refused = meter.counter("tidegate_storage_refused_total", "Publishes refused because the store is full");
+    this.segmentsMerged = meter.counter("tidegate_storage_merged_segments_total", "Segments that merging replaced");
+    this.bytesGivenBack = meter.counter("tidegate_storage_merged_bytes_total", "Bytes that merging gave back");
+    this.mergeFailures = meter.counter("tidegate_storage_merge_failures_total", "Merges that failed");
   }
 
   dropped(uplink: string, reason: string): Counter {

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import type { RecoveryReport, Store } from "../base/contracts.ts";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
-import { segmentName } from "./format.ts";
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
 import { JournalStore } from "./store.ts";
@@ -91,8 +90,8 @@ async function survey({ dir, files, log }: ResolvedOptions): Promise<Folder> {
  */
 async function settleTail({ dir, files, log }: ResolvedOptions, folder: Folder): Promise<void> {
   try {
-    for (const { number } of folder.segments.slice(-2)) {
-      const file = await files.open(join(dir, segmentName(number)), "read");
+    for (const { name } of folder.segments.slice(-2)) {
+      const file = await files.open(join(dir, name), "read");
       await file.datasync().finally(() => file.close());
     }
     await files.syncDir(dir);

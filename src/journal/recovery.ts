@@ -10,9 +10,11 @@ import type { Log } from "../base/log.ts";
 import { ByteReader, FieldError } from "./bytes.ts";
 import { type Folder, readWhole, type SegmentFile } from "./folder.ts";
 import { headerBytes, recordHeaderBytes, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
+import { loadTable } from "./mergedFile.ts";
 import { MessageReader } from "./messageRecord.ts";
 import { applyRecord, type GroupEnd, readGroupEnd } from "./records.ts";
-import { Segment } from "./segments.ts";
+import { PositionTable } from "./positionTable.ts";
+import { Segment, unknownKept } from "./segments.ts";
 import { State } from "./state.ts";
 import { RecordWalker } from "./walk.ts";
 
@@ -64,12 +66,10 @@ export class Recovery {
   async run(): Promise<Recovered> {
     const { checkpoint } = this.#folder;
     const mark = checkpoint?.header.base ?? 0;
-    this.#tabulate();
+    await this.#tabulate();
     const { list } = this.#state.segments;
     let nextPosition = Math.max(1, mark);
-    for (const { header, size } of this.#folder.segments) {
-      nextPosition = Math.max(nextPosition, header.base + Math.max(0, size - headerBytes));
-    }
+    for (const file of this.#folder.segments) nextPosition = Math.max(nextPosition, wholeEnd(file));
     let end = mark;
     for (const [index, segment] of list.entries()) {
       this.#group = Math.max(this.#group, segment.firstGroup - 1);
@@ -97,22 +97,27 @@ export class Recovery {
   }
 
   /** The segment table: what headers say, cut by later headers, with the checkpoint's counts. */
-  #tabulate(): void {
+  async #tabulate(): Promise<void> {
     const { segments, checkpoint } = this.#folder;
     const { list } = this.#state.segments;
     let limit = Number.POSITIVE_INFINITY;
     let nextNumber = 0;
     const ends = new Map<SegmentFile, number>();
     for (const file of [...segments].reverse()) {
-      const whole = file.header.base + Math.max(0, file.size - headerBytes);
+      const whole = wholeEnd(file);
       ends.set(file, Math.max(file.header.base, Math.min(whole, limit)));
       // With a number missing in between, that one may have been freed: nothing can be said.
-      if (whole < limit && nextNumber === file.number + 1) this.#count(`${segmentName(file.number)} is cut short`);
+      if (whole < limit && nextNumber === file.number + 1 && file.header.merged === undefined)
+        this.#count(`${file.name} is cut short`);
       nextNumber = file.number;
       limit = Math.min(limit, file.header.prevEnd);
     }
     const lastKnown = Math.max(0, ...(checkpoint?.segments.keys() ?? []));
     for (const file of segments) {
+      if (file.header.merged !== undefined) {
+        list.push(await this.#merged(file));
+        continue;
+      }
       const { number, base, firstGroup, prevEnd, storeId } = file.header;
       const seed = seedOf(segmentMagic, storeId, number);
       const known = checkpoint?.segments.get(number);
@@ -125,11 +130,33 @@ export class Recovery {
     }
   }
 
+  /** A merged segment. The checkpoint may be older and know those that it replaces; together they held what it holds. */
+  async #merged({ name, header, size }: SegmentFile): Promise<Segment> {
+    const { checkpoint } = this.#folder;
+    const { number, base, firstGroup, prevEnd, storeId } = header;
+    const { generation, lastNumber, end, tableAt } = header.merged!;
+    const seed = seedOf(segmentMagic, storeId, number, generation);
+    const path = join(this.#dir, name);
+    const found = await loadTable(this.#files, path, { tableAt, seed }).catch((error: unknown) => {
+      this.#log.error({ file: name, error: messageOf(error) }, "journal: segment cannot be read");
+      return { table: new PositionTable([], []), kept: unknownKept, damaged: true };
+    });
+    if (found.damaged) this.#count(`${name} has lost its table`);
+    const merged = { generation, lastNumber, tableAt, table: found.table, kept: found.kept };
+    const segment = new Segment({ number, base, firstGroup, prevEnd, seed, end, merged });
+    segment.fileBytes = size;
+    if (end > (checkpoint?.header.base ?? 0)) return segment; // it will be replayed
+    for (const [known, { parts }] of checkpoint?.segments ?? []) {
+      if (known >= number && known <= lastNumber) segment.takeOver({ parts: parts.values(), references: 0 });
+    }
+    return segment;
+  }
+
   async #replay(segment: Segment, mark: number, last: boolean): Promise<void> {
     const buffer = await this.#read(segment);
-    const from = segment.offsetOf(Math.max(segment.base, mark));
-    let to = Math.min(buffer.length, segment.offsetOf(segment.end));
-    if (last) {
+    const from = segment.merged ? headerBytes : segment.offsetOf(Math.max(segment.base, mark));
+    let to = Math.min(buffer.length, segment.recordsTo);
+    if (last && segment.merged === undefined) {
       const end = this.#acceptedEnd(buffer, from, to, segment);
       let written = to;
       while (written > end && buffer[written - 1] === 0) written -= 1; // space that was never written
@@ -143,7 +170,7 @@ export class Recovery {
     while (walker.step() === "record") this.#apply(segment, buffer, walker);
     if (walker.gaps === 0) return;
     this.#lostBytes += walker.gapBytes;
-    for (let gap = 0; gap < walker.gaps; gap += 1) this.#count(`${segmentName(segment.number)} has a damaged record`);
+    for (let gap = 0; gap < walker.gaps; gap += 1) this.#count(`${segment.name} has a damaged record`);
   }
 
   /**
@@ -192,7 +219,7 @@ export class Recovery {
       } else applyRecord(this.#state, walker.type, from);
     } catch (error) {
       if (!(error instanceof FieldError)) throw error;
-      this.#count(`${segmentName(segment.number)}: ${error.message}`);
+      this.#count(`${segment.name}: ${error.message}`);
     }
   }
 
@@ -241,9 +268,9 @@ export class Recovery {
 
   /** Segments that the checkpoint knew, that are gone, and in which something should still wait. */
   #reportMissing(): void {
-    const found = new Set(this.#folder.segments.map(({ number }) => number));
+    const { list } = this.#state.segments;
     for (const [number, known] of this.#folder.checkpoint?.segments ?? []) {
-      if (found.has(number)) continue;
+      if (list.some((segment) => number >= segment.number && number <= segment.lastNumber)) continue;
       const waits = known.parts.some(
         ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, last),
       );
@@ -254,7 +281,7 @@ export class Recovery {
   async #recount(segment: Segment, lanes: Set<number>): Promise<void> {
     for (const lane of lanes) segment.parts.delete(lane);
     const buffer = await this.#read(segment);
-    const to = Math.min(buffer.length, segment.offsetOf(segment.end));
+    const to = Math.min(buffer.length, segment.recordsTo);
     const walker = new RecordWalker();
     walker.start(buffer, Math.min(headerBytes, to), to, 0, segment.seed);
     const message = this.#message;
@@ -300,7 +327,7 @@ export class Recovery {
   }
 
   async #read(segment: Segment): Promise<Buffer> {
-    const path = join(this.#dir, segmentName(segment.number));
+    const path = join(this.#dir, segment.name);
     return await readWhole(this.#files, path).catch((error: unknown) => {
       this.#count(`${path}: ${messageOf(error)}`);
       return Buffer.alloc(0);
@@ -312,3 +339,7 @@ export class Recovery {
     if (this.#corrupt <= 100) this.#log.error({ what }, "journal: damage found, going on without it");
   }
 }
+
+/** Position after all that the file holds, counted or not. */
+const wholeEnd = ({ header, size }: SegmentFile): number =>
+  header.merged?.end ?? header.base + Math.max(0, size - headerBytes);

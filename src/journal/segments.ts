@@ -1,5 +1,6 @@
 /** The segment table: which positions lie in which file, and what still waits in each. Nothing here is per message. */
-import { headerBytes } from "./format.ts";
+import { headerBytes, segmentName } from "./format.ts";
+import type { PositionTable } from "./positionTable.ts";
 
 /** What one lane has waiting in one segment. */
 export interface LanePart {
@@ -15,12 +16,33 @@ export interface LanePart {
   lastExpiresAtMs: number;
 }
 
+/** Of a segment that merging made: its positions have holes, so a table finds them. */
+export interface MergedPlace {
+  readonly generation: number;
+  readonly lastNumber: number;
+  readonly tableAt: number;
+  readonly table: PositionTable;
+  readonly kept: KeptBytes;
+}
+
+/** What the table cannot tell of a segment's live bytes; seen when it was merged, or tried. */
+export interface KeptBytes {
+  /** Bytes that are neither messages nor definitions and were still needed. */
+  readonly statements: number;
+  /** Mean size of a message that a reference or retained value points at. */
+  readonly pinnedMean: number;
+}
+
+export const unknownKept: KeptBytes = { statements: 0, pinnedMean: 512 };
+
 export class Segment {
+  /** Of a merged one: the first that it replaces. */
   readonly number: number;
   readonly base: number;
   readonly firstGroup: number;
   readonly prevEnd: number;
   readonly seed: number;
+  readonly merged: MergedPlace | undefined;
   /** Position after its last byte; for the newest it grows. */
   end: number;
   /** Bytes of the file on disk; 0 until it is created. */
@@ -34,22 +56,57 @@ export class Segment {
   cut = false;
   /** Once nothing pins it: the group that must be durable before the file may go. 0: not asked for yet. */
   freeAfterGroup = 0;
+  /** It is being merged, or was just made by a merge whose old files are not gone yet: it must not be freed. */
+  held = false;
+  /** Reads of its file that are going on. */
+  readers = 0;
+  kept = unknownKept;
 
-  constructor(of: { number: number; base: number; firstGroup: number; prevEnd: number; seed: number; end?: number }) {
+  constructor(of: {
+    number: number;
+    base: number;
+    firstGroup: number;
+    prevEnd: number;
+    seed: number;
+    end?: number;
+    merged?: MergedPlace | undefined;
+  }) {
     this.number = of.number;
     this.base = of.base;
     this.firstGroup = of.firstGroup;
     this.prevEnd = of.prevEnd;
     this.seed = of.seed;
     this.end = of.end ?? of.base;
+    this.merged = of.merged;
+    if (of.merged !== undefined) this.kept = of.merged.kept;
+  }
+
+  /** Of its file. */
+  get name(): string {
+    return segmentName(this.number, this.generation);
+  }
+
+  get generation(): number {
+    return this.merged?.generation ?? 0;
+  }
+
+  /** Highest number that it stands for. */
+  get lastNumber(): number {
+    return this.merged?.lastNumber ?? this.number;
+  }
+
+  /** Where its records end in the file. */
+  get recordsTo(): number {
+    return this.merged?.tableAt ?? this.offsetOf(this.end);
   }
 
   get pinned(): boolean {
     return this.waiting > 0 || this.references > 0;
   }
 
+  /** Offset of the record at `position`; of a merged one, that of a record at most 8 KiB before the first that lies at or after it. */
   offsetOf(position: number): number {
-    return position - this.base + headerBytes;
+    return this.merged?.table.offsetOf(position) ?? position - this.base + headerBytes;
   }
 
   part(lane: number, position: number): LanePart {
@@ -80,6 +137,22 @@ export class Segment {
     part.lastAcceptedAtMs = Math.max(part.lastAcceptedAtMs, acceptedAtMs);
     part.lastExpiresAtMs = Math.max(part.lastExpiresAtMs, expiresAtMs);
     this.waiting += 1;
+  }
+
+  /** What waits in another waits here instead. */
+  takeOver(from: { parts: Iterable<LanePart>; references: number }): void {
+    for (const part of from.parts) {
+      const known = this.part(part.lane, part.first);
+      known.waiting += part.waiting;
+      this.waiting += part.waiting;
+      known.bytes += part.bytes;
+      known.first = Math.min(known.first, part.first);
+      known.last = Math.max(known.last, part.last);
+      known.firstAcceptedAtMs = Math.min(known.firstAcceptedAtMs, part.firstAcceptedAtMs);
+      known.lastAcceptedAtMs = Math.max(known.lastAcceptedAtMs, part.lastAcceptedAtMs);
+      known.lastExpiresAtMs = Math.max(known.lastExpiresAtMs, part.lastExpiresAtMs);
+    }
+    this.references += from.references;
   }
 
   /** `count` messages of the lane, of so many bytes together, no longer wait here. */
@@ -128,6 +201,11 @@ export class SegmentTable {
       if (part !== undefined && part.waiting > 0 && part.last >= position) return segment;
     }
     return undefined;
+  }
+
+  /** `merged` takes the place of these neighbours. */
+  replace(run: readonly Segment[], merged: Segment): void {
+    this.list.splice(this.list.indexOf(run[0]!), run.length, merged);
   }
 
   remove(segment: Segment): void {

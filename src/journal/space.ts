@@ -57,4 +57,15 @@ export class Space {
     const lastBytes = Math.min(reserve, reserveFreeBytes + 2 * checkpointBytes);
     return this.#freeBytes - grown - bytes < Math.max(minFreeBytes, lastBytes);
   }
+
+  /** Bytes that may be taken for a while: of what is kept back only acknowledgements and the next two checkpoints go before it. */
+  room(usedBytes: number, checkpointBytes: number): number {
+    const { maxBytes } = this.#limits;
+    const grown = Math.max(0, usedBytes - this.#atBytes);
+    const kept = 2 * checkpointBytes;
+    return Math.min(
+      maxBytes - usedBytes - kept - Math.min(reserveMinBytes, maxBytes / 16),
+      this.#freeBytes - grown - kept - reserveFreeBytes,
+    );
+  }
 }

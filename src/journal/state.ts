@@ -23,6 +23,13 @@ export class UplinkAccount {
   }
 }
 
+/** Records what is pinned between two positions while it is set: a merge must not leave it behind. */
+export interface PinWatch {
+  readonly from: number;
+  readonly to: number;
+  readonly pinned: Set<number>;
+}
+
 export class State {
   readonly segments = new SegmentTable();
   readonly uplinks = new Map<string, UplinkAccount>();
@@ -35,6 +42,7 @@ export class State {
   nextLane = 1;
   nextRule = 1;
   referenceCount = 0;
+  pinWatch: PinWatch | undefined;
 
   uplink(name: string): UplinkAccount {
     let account = this.uplinks.get(name);
@@ -164,6 +172,8 @@ export class State {
   }
 
   pin(position: number, by: 1 | -1): void {
+    const watch = this.pinWatch;
+    if (by > 0 && watch !== undefined && position < watch.to && position >= watch.from) watch.pinned.add(position);
     const segment = this.segments.find(position);
     if (segment === undefined) return;
     segment.references += by;

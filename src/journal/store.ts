@@ -18,6 +18,7 @@ import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
+import { Merger } from "./merger.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
 import type { ResolvedOptions } from "./options.ts";
@@ -62,6 +63,7 @@ export class JournalStore implements Store {
   readonly #lanes: LaneReader;
   readonly #references: ReferenceReader;
   readonly #maintenance: Maintenance;
+  readonly #merger: Merger;
   readonly #space: Space;
   readonly #metrics: StoreMetrics;
   readonly #txn: JournalTxn;
@@ -106,6 +108,7 @@ export class JournalStore implements Store {
     });
     this.#space = new Space(files, dir, options);
     this.#maintenance = this.#makeMaintenance();
+    this.#merger = this.#makeMerger();
     this.#txn = new JournalTxn({
       ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
       wallMs: () => clock.wallMs(),
@@ -132,6 +135,19 @@ export class JournalStore implements Store {
     const writeLaneStates = (): void => void this.#writeLaneStates();
     const made = { writer: this.#writer, reader: this.#reader, writeLaneStates };
     return new Maintenance({ dir, files, clock, log, tuning, state, storeMs, storeId, epoch, ...made }, this.#parts);
+  }
+
+  #makeMerger(): Merger {
+    const { options, state, storeId, epoch } = this.#parts;
+    const { dir, files, clock, log, tuning, segmentBytes } = options;
+    const { segmentsMerged, bytesGivenBack, mergeFailures: failures } = this.#metrics;
+    return new Merger({
+      ...{ dir, files, clock, log, tuning, segmentBytes, storeId, epoch, state },
+      ...{ writer: this.#writer, reader: this.#reader, segmentsMerged, bytesGivenBack, failures },
+      writeLaneStates: () => void this.#writeLaneStates(),
+      olderMark: () => this.#maintenance.olderMark,
+      room: () => this.#space.room(this.#bytes(), this.#maintenance.checkpointBytes),
+    });
   }
 
   /** Writes the new segment's beginning, so that what recovery cut off stays cut off; starts the timers. */
@@ -282,6 +298,7 @@ export class JournalStore implements Store {
     this.#laneTimer?.cancel();
     this.#writeLaneStates();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
+    await this.#merger.close();
     await this.#writer.close();
     await this.#maintenance.close();
     this.#reader.close();
@@ -312,6 +329,7 @@ export class JournalStore implements Store {
     for (const listener of this.#durable) listener(group);
     for (const queue of this.#queues.values()) queue.wake();
     this.#maintenance.onDurable();
+    this.#merger.onDurable();
   }
 
   /** Stored messages cannot be read any more. @param uplink whose they were; undefined for a reference */
@@ -367,6 +385,7 @@ export class JournalStore implements Store {
     for (const queue of this.#queues.values()) queue.sweep();
     void this.#space.check(nowMs, this.#bytes());
     this.#maintenance.tick();
+    this.#merger.tick(this.#maintenance.isIdle);
     if (writer.unsyncedSinceMs !== undefined && nowMs - writer.unsyncedSinceMs >= laneStateSyncMs)
       writer.schedule(true);
     else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
@@ -374,7 +393,7 @@ export class JournalStore implements Store {
   }
 
   #bytes(): number {
-    return this.#state.segments.fileBytes + this.#maintenance.bytes;
+    return this.#state.segments.fileBytes + this.#maintenance.bytes + this.#merger.bytes;
   }
 
   #countDropped(uplink: string, reason: string, count: number): void {
