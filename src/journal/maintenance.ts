@@ -9,6 +9,7 @@ import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { encodeCheckpoint, type KeptCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 import { checkpointName } from "./format.ts";
+import { isSparse } from "./mergeChoice.ts";
 import type { Tuning } from "./options.ts";
 import type { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
@@ -172,11 +173,13 @@ export class Maintenance {
     this.#free();
   }
 
-  /** Whether segments are kept for nothing but the want of newer checkpoints. */
+  /** Whether segments are kept, or kept larger than need be, for nothing but the want of newer checkpoints. */
   #segmentsWait(): boolean {
     const { list } = this.#env.state.segments;
     const open = this.#env.writer.openSegment;
-    const waiting = list.filter((segment) => !segment.pinned && segment !== open && segment.end > this.olderMark);
+    const waiting = list.filter(
+      (segment) => (!segment.pinned || isSparse(segment)) && segment !== open && segment.end > this.olderMark,
+    );
     return waiting.length >= waitingSegmentsMin;
   }
 

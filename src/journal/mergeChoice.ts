@@ -27,6 +27,9 @@ export function liveBytesOf(segment: Segment): number {
   return bytes;
 }
 
+/** Whether merging may make it smaller. */
+export const isSparse = (segment: Segment): boolean => 2 * liveBytesOf(segment) < segment.fileBytes;
+
 /** Whether so much is worth a merge of so many files. */
 export const worthMerging = (givesBack: number, files: number, segmentBytes: number): boolean =>
   givesBack >= segmentBytes / 8 || (files >= manyFiles && givesBack > 0);
@@ -48,7 +51,7 @@ export function chooseRun(list: readonly Segment[], limits: MergeLimits): Segmen
   };
   for (const [index, segment] of list.entries()) {
     const bytes = liveBytesOf(segment);
-    if (2 * bytes >= segment.fileBytes || bytes > liveMax || !limits.mayMerge(segment, list[index - 1])) {
+    if (!isSparse(segment) || bytes > liveMax || !limits.mayMerge(segment, list[index - 1])) {
       settle();
       continue;
     }

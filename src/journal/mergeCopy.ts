@@ -27,6 +27,7 @@ export interface CopyEnvironment {
 }
 
 const pieceBytes = 64 * 1024;
+export const definitionCopies = 2;
 /** Positions looked at before the event loop turns. */
 const pinsPerTurn = 10_000;
 
@@ -84,7 +85,8 @@ export class RunCopy {
   /** @throws errno errors; what `check` throws */
   async run(segments: readonly Segment[]): Promise<void> {
     const { file, state, liveBytes } = this.#env;
-    file.say((sink) => void writeDefinitions(sink, state));
+    // Twice: without any checkpoint one rotten definition would take every message of its lane with it.
+    for (let copies = 0; copies < definitionCopies; copies += 1) file.say((sink) => void writeDefinitions(sink, state));
     const before = file.bytes;
     for (const segment of segments) {
       await this.#segment(segment);

@@ -65,7 +65,8 @@ export class LanesDone {
       const lane = this.#lanes.get(read.taker.lane);
       if (lane === undefined) return true;
       const { position } = read;
-      if (position > lane.mark && !lane.intervals.some(({ from, to }) => position >= from && position <= to)) return true;
+      if (position > lane.mark && !lane.intervals.some(({ from, to }) => position >= from && position <= to))
+        return true;
     }
     return false;
   }
@@ -121,7 +122,9 @@ export class StatementFilter {
         return false; // said again at the end
       case recordType.release: {
         const [name, ordinal] = [from.text(), from.uvarint()];
-        return !this.#first && queues.has(name) && ordinal < (this.#queues.get(name)?.first ?? Number.POSITIVE_INFINITY);
+        return (
+          !this.#first && queues.has(name) && ordinal < (this.#queues.get(name)?.first ?? Number.POSITIVE_INFINITY)
+        );
       }
       case recordType.dropQueue:
         this.#queues.delete(from.text());

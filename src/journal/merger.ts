@@ -10,12 +10,12 @@ import type { Clock } from "../base/clock.ts";
 import { errnoOf, messageOf } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
-import type { Counter } from "../base/meter.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import { seedOf, segmentMagic, segmentName } from "./format.ts";
 import { chooseRun, worthMerging } from "./mergeChoice.ts";
-import { countPins, RunCopy } from "./mergeCopy.ts";
+import { countPins, definitionCopies, RunCopy } from "./mergeCopy.ts";
 import { MergedFile } from "./mergedFile.ts";
+import type { StoreMetrics } from "./metrics.ts";
 import type { Tuning } from "./options.ts";
 import { Pace } from "./pace.ts";
 import type { SegmentReader } from "./segmentReader.ts";
@@ -42,9 +42,7 @@ export interface MergerEnvironment {
   readonly olderMark: () => number;
   /** Bytes that may be taken for a while without harm to what must always find room. */
   readonly room: () => number;
-  readonly segmentsMerged: Counter;
-  readonly bytesGivenBack: Counter;
-  readonly failures: Counter;
+  readonly metrics: StoreMetrics;
 }
 
 /** A run that could not be merged is left alone for so long. */
@@ -117,7 +115,7 @@ export class Merger {
     if (this.#leftover !== undefined) await this.#removeOld(this.#leftover.names, this.#leftover.merged);
     const run = this.#leftover === undefined ? this.#choose() : undefined;
     if (run === undefined) return;
-    const { state, log, clock, failures } = this.#env;
+    const { state, log, clock, metrics } = this.#env;
     for (const segment of run) segment.held = true;
     let merged: { segment: Segment; names: string[] } | undefined;
     try {
@@ -127,7 +125,7 @@ export class Merger {
       await this.#file?.discard();
       for (const segment of run) this.#leftAlone.set(segment, clock.monotonicMs() + leaveAloneMs);
       if (!(error instanceof GivenUp)) {
-        failures.value += 1;
+        metrics.mergeFailures.value += 1;
         const line = { segments: run.map(({ name }) => name), error: messageOf(error) };
         if (!this.#complained) log.warn(line, "journal: merging failed, the segments stay as they are");
         this.#complained = true;
@@ -155,7 +153,7 @@ export class Merger {
     if (chooseRun(list, { ...limits, definitionBytes: 0 }) === undefined) return undefined;
     const sink = new Tail(0, Number.POSITIVE_INFINITY);
     writeDefinitions(sink, state);
-    return chooseRun(list, { ...limits, definitionBytes: sink.end });
+    return chooseRun(list, { ...limits, definitionBytes: definitionCopies * sink.end });
   }
 
   async #merge(run: readonly Segment[]): Promise<{ segment: Segment; names: string[] }> {
@@ -206,7 +204,7 @@ export class Merger {
 
   /** In one turn: what waits in the run waits in the merged one. Reads of the old files have ended. */
   #swap(run: readonly Segment[], merged: Segment): void {
-    const { state, log, segmentsMerged, bytesGivenBack } = this.#env;
+    const { state, log, metrics } = this.#env;
     let bytes = 0;
     for (const segment of run) {
       merged.takeOver({ parts: segment.parts.values(), references: segment.references });
@@ -215,8 +213,8 @@ export class Merger {
     merged.held = true;
     state.segments.replace(run, merged);
     this.#file = undefined;
-    segmentsMerged.value += run.length;
-    bytesGivenBack.value += bytes - merged.fileBytes;
+    metrics.segmentsMerged.value += run.length;
+    metrics.bytesGivenBack.value += bytes - merged.fileBytes;
     const line = { file: merged.name, segments: run.length, bytes, now: merged.fileBytes };
     log.info(line, "journal: segments merged");
   }
@@ -240,7 +238,8 @@ export class Merger {
       this.#leftover = undefined;
       return;
     }
-    if (this.#leftover === undefined) log.warn({ files: left, synced }, "journal: merged segments could not be removed");
+    if (this.#leftover === undefined)
+      log.warn({ files: left, synced }, "journal: merged segments could not be removed");
     this.#leftover = { names: left, merged };
   }
 

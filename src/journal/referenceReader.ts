@@ -115,7 +115,13 @@ export class ReferenceReader {
       return this.#wanted > bytes.length ? undefined : this.#decode(bytes, from, position, segment);
     }
     const walker = this.#walker;
-    walker.start(bytes, Math.min(from, bytes.length), bytes.length, segment.recordsTo - start - bytes.length, segment.seed);
+    walker.start(
+      bytes,
+      Math.min(from, bytes.length),
+      bytes.length,
+      segment.recordsTo - start - bytes.length,
+      segment.seed,
+    );
     for (let step = walker.step(); step !== "end"; step = walker.step()) {
       if (step === "more") {
         this.#wanted = walker.next + walker.wanted;

@@ -139,11 +139,8 @@ export class JournalStore implements Store {
 
   #makeMerger(): Merger {
     const { options, state, storeId, epoch } = this.#parts;
-    const { dir, files, clock, log, tuning, segmentBytes } = options;
-    const { segmentsMerged, bytesGivenBack, mergeFailures: failures } = this.#metrics;
     return new Merger({
-      ...{ dir, files, clock, log, tuning, segmentBytes, storeId, epoch, state },
-      ...{ writer: this.#writer, reader: this.#reader, segmentsMerged, bytesGivenBack, failures },
+      ...{ ...options, storeId, epoch, state, writer: this.#writer, reader: this.#reader, metrics: this.#metrics },
       writeLaneStates: () => void this.#writeLaneStates(),
       olderMark: () => this.#maintenance.olderMark,
       room: () => this.#space.room(this.#bytes(), this.#maintenance.checkpointBytes),
