@@ -3,24 +3,18 @@ import { join } from "node:path";
 import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
-import { ByteReader } from "./bytes.ts";
-import { type KeptCheckpoint, type LoadedCheckpoint, loadCheckpoint } from "./checkpoint.ts";
+import type { KeptCheckpoint } from "./checkpoint.ts";
+import { type CheckpointFile, CheckpointReader, type LoadedCheckpoint, readCheckpointHeader } from "./checkpoint.ts";
 import {
   checkpointName,
   checkpointNamePattern,
   decodeHeader,
   type Header,
   headerBytes,
-  recordHeaderBytes,
-  recordType,
-  seedOf,
   segmentMagic,
-  segmentNamePattern,
   stagedNamePattern,
 } from "./format.ts";
-import { MessageReader } from "./messageRecord.ts";
-import { readMerged } from "./positionTable.ts";
-import { RecordWalker } from "./walk.ts";
+import { type SegmentId, salvage, segmentIdsOf, withoutReplaced } from "./segmentFiles.ts";
 
 export interface SegmentFile {
   readonly name: string;
@@ -36,33 +30,17 @@ export interface Folder {
   readonly epoch: number;
   /** By rising number. */
   readonly segments: SegmentFile[];
-  /** The newest checkpoint that is whole, and the one before it. */
+  /** The newest that is whole; else what is left of the newest two; undefined when the journal is there from its beginning, or no checkpoint is. */
   readonly checkpoint: LoadedCheckpoint | undefined;
   /** All that are whole, oldest first. */
   readonly kept: KeptCheckpoint[];
-  /** Numbers of those that are not. */
+  /** Numbers of those that are not, or that newer ones replaced. */
   readonly damagedCheckpoints: number[];
   readonly damaged: number;
   /** Names of segments that were never whole, and of those that a merged one replaces. */
   readonly debris: string[];
   readonly segmentNumberMax: number;
   readonly checkpointNumberMax: number;
-}
-
-export async function readWhole(files: Files, path: string): Promise<Buffer> {
-  const file = await files.open(path, "read");
-  try {
-    const buffer = Buffer.alloc(await file.size());
-    let filled = 0;
-    while (filled < buffer.length) {
-      const count = await file.read(buffer.subarray(filled), filled);
-      if (count === 0) break;
-      filled += count;
-    }
-    return buffer.subarray(0, filled);
-  } finally {
-    await file.close();
-  }
 }
 
 const foreign = (name: string): TidegateError =>
@@ -77,55 +55,71 @@ interface Place {
   readonly log: Log;
 }
 
-/** What a segment's name says. */
-interface SegmentId {
-  readonly name: string;
-  readonly number: number;
-  readonly generation: number;
-}
-
 interface Head extends SegmentId {
   readonly header: Header | undefined;
   readonly size: number;
 }
 
+/** So many headers are read at once: a thousand segments one after the other take longer than all the rest of a start. */
+const headsAtOnce = 16;
+
 /** The headers of all segments; undefined where one cannot be read. @throws TidegateError TG_STORE_FOREIGN */
 async function readHeads({ files, dir, log }: Place, ids: readonly SegmentId[]): Promise<Head[]> {
   const heads: Head[] = [];
-  for (const id of ids) {
-    const { name } = id;
-    const bytes = await readHead(files, join(dir, name)).catch((error: unknown) => {
-      log.error({ file: name, error: messageOf(error) }, "journal: segment cannot be read");
-      return undefined;
+  for (let from = 0; from < ids.length; from += headsAtOnce) {
+    const some = ids.slice(from, from + headsAtOnce).map(async (id): Promise<Head[]> => {
+      const { name } = id;
+      const bytes = await readHead(files, join(dir, name)).catch((error: unknown) => {
+        log.error({ file: name, error: messageOf(error) }, "journal: segment cannot be read");
+        return undefined;
+      });
+      const header = bytes === undefined ? undefined : decodeHeader(segmentMagic, bytes.head);
+      if (header === "newer") throw foreign(name);
+      const named = header?.number === id.number && (header.merged?.generation ?? 0) === id.generation;
+      if (header !== undefined && !named) return []; // copied under another name: not ours to judge
+      return [{ ...id, header, size: bytes?.size ?? 0 }];
     });
-    const header = bytes === undefined ? undefined : decodeHeader(segmentMagic, bytes.head);
-    if (header === "newer") throw foreign(name);
-    const named = header?.number === id.number && (header.merged?.generation ?? 0) === id.generation;
-    if (header !== undefined && !named) continue; // copied under another name: not ours to judge
-    heads.push({ ...id, header, size: bytes?.size ?? 0 });
+    heads.push(...(await Promise.all(some)).flat());
   }
   return heads;
 }
 
-/** Those that are whole, and the numbers of those that are not. @throws TidegateError TG_STORE_FOREIGN */
-async function readCheckpoints(
+interface FoundCheckpoints {
+  readonly kept: KeptCheckpoint[];
+  /** Numbers of those that are of no use any more. */
+  readonly stale: number[];
+  readonly damaged: number;
+  readonly checkpoint: LoadedCheckpoint | undefined;
+}
+
+/**
+ * Which checkpoint to start from. Only the newest two count: segments that an older one needs may be gone.
+ * @param complete whether the journal is there from its beginning: better than what is left of two damaged checkpoints
+ */
+async function chooseCheckpoint(
   { files, dir, log }: Place,
-  numbers: readonly number[],
-): Promise<{ whole: LoadedCheckpoint[]; damaged: number[] }> {
-  const whole: LoadedCheckpoint[] = [];
-  const damaged: number[] = [];
-  for (const number of numbers) {
-    const name = checkpointName(number);
-    const buffer = await readWhole(files, join(dir, name)).catch(() => Buffer.alloc(0));
-    const loaded = loadCheckpoint(buffer);
-    if (loaded === "newer") throw foreign(name);
-    if (loaded !== undefined) whole.push(loaded);
-    else {
-      damaged.push(number);
-      log.error({ file: name }, "journal: checkpoint is damaged, using the one before");
-    }
+  ours: readonly CheckpointFile[],
+  complete: boolean,
+): Promise<FoundCheckpoints> {
+  const reader = new CheckpointReader(files, dir);
+  const readable = ours.filter(({ header }) => header !== undefined);
+  const candidates = readable.slice(-2);
+  let checkpoint = await reader.load(candidates);
+  const kept: KeptCheckpoint[] = [];
+  const stale: number[] = [];
+  let damaged = 0;
+  for (const one of ours) {
+    const { number, header, bytes } = one;
+    const whole = checkpoint?.header.number === number || (await reader.isWhole(one));
+    if (whole && header !== undefined && header !== "newer" && candidates.includes(one)) {
+      kept.push({ number, mark: header.base, bytes });
+    } else stale.push(number);
+    if (whole) continue;
+    damaged += 1;
+    log.error({ file: checkpointName(number) }, "journal: checkpoint is damaged, using the other one");
   }
-  return { whole, damaged };
+  if (checkpoint === undefined && !complete) checkpoint = await reader.merge(candidates);
+  return { kept, stale, damaged, checkpoint };
 }
 
 /** Our segments among the heads, what is of no use, and how many held something that cannot be told any more. */
@@ -158,22 +152,6 @@ async function sortSegments(
   return { segments: current, debris: [...debris, ...replaced], damaged };
 }
 
-/** A crash may have left segments beside the merged one that replaces them, which was whole before it had its name. */
-function withoutReplaced(segments: readonly SegmentFile[]): { current: SegmentFile[]; replaced: string[] } {
-  const current: SegmentFile[] = [];
-  const replaced: string[] = [];
-  const merged = segments.flatMap(({ header }) => (header.merged === undefined ? [] : [{ ...header.merged, header }]));
-  for (const file of segments) {
-    const generation = file.header.merged?.generation ?? 0;
-    const by = merged.some(
-      (one) => one.generation > generation && one.header.number <= file.number && one.lastNumber >= file.number,
-    );
-    if (by) replaced.push(file.name);
-    else current.push(file);
-  }
-  return { current, replaced };
-}
-
 /** Changes nothing. @throws TidegateError TG_STORE_FOREIGN; errno errors of the folder itself */
 export async function surveyFolder(files: Files, dir: string, log: Log): Promise<Folder> {
   const place = { files, dir, log };
@@ -183,35 +161,27 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
       .flatMap((name) => pattern.exec(name)?.[1] ?? [])
       .map(Number)
       .sort((a, b) => a - b);
-  const segmentIds = names
-    .flatMap((name) => {
-      const [, number, generation = "0"] = segmentNamePattern.exec(name) ?? [];
-      return number === undefined ? [] : [{ name, number: Number(number), generation: Number(generation) }];
-    })
-    .sort((a, b) => a.number - b.number || a.generation - b.generation);
+  const segmentIds = segmentIdsOf(names);
   const checkpointNumbers = numbersOf(checkpointNamePattern);
   const heads = await readHeads(place, segmentIds);
-  const { whole: checkpoints, damaged: damagedCheckpoints } = await readCheckpoints(place, checkpointNumbers);
-  const storeId = chooseStore(
-    heads.flatMap(({ header }) => header ?? []),
-    checkpoints,
-  );
-  const kept = checkpoints.filter(({ header }) => storeId?.equals(header.storeId) ?? false);
-  const sorted = await sortSegments(place, heads, storeId, segmentIds.at(-1)?.name);
-  const { segments, debris } = sorted;
-  const damaged = sorted.damaged + damagedCheckpoints.length;
+  const checkpoints = await Promise.all(checkpointNumbers.map((number) => readCheckpointHeader(files, dir, number)));
+  for (const { number, header } of checkpoints) if (header === "newer") throw foreign(checkpointName(number));
+  const headers = heads.flatMap(({ header }) => header ?? []);
+  const storeId = chooseStore(headers, headersOf(checkpoints));
+  const ours = checkpoints.filter((one) => {
+    const [header] = headersOf([one]);
+    return header === undefined || storeId?.equals(header.storeId) === true;
+  });
+  const { segments, debris, damaged } = await sortSegments(place, heads, storeId, segmentIds.at(-1)?.name);
+  const found = await chooseCheckpoint(place, ours, isComplete(segments));
   return {
     storeId,
-    epoch: Math.max(
-      0,
-      ...heads.map(({ header }) => header?.epoch ?? 0),
-      ...checkpoints.map(({ header }) => header.epoch),
-    ),
+    epoch: Math.max(0, ...[...headers, ...headersOf(checkpoints)].map(({ epoch }) => epoch)),
     segments,
-    checkpoint: kept.at(-1),
-    kept: kept.map(({ header, bytes }) => ({ number: header.number, mark: header.base, bytes })),
-    damagedCheckpoints,
-    damaged,
+    checkpoint: found.checkpoint,
+    kept: found.kept,
+    damagedCheckpoints: found.stale,
+    damaged: damaged + found.damaged,
     debris,
     segmentNumberMax: Math.max(
       0,
@@ -221,6 +191,13 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
     checkpointNumberMax: Math.max(0, ...checkpointNumbers),
   };
 }
+
+const headersOf = (found: readonly CheckpointFile[]): Header[] =>
+  found.flatMap(({ header }) => (header === undefined || header === "newer" ? [] : header));
+
+/** Nothing was ever freed: the journal alone says everything. */
+const isComplete = (segments: readonly SegmentFile[]): boolean =>
+  segments.every(({ number, header }, index) => number === index + 1 && (index > 0 || header.base <= 1));
 
 /** Removes what a crash left half made, or made superfluous. */
 export async function sweepDebris(files: Files, dir: string, debris: readonly string[]): Promise<void> {
@@ -246,43 +223,13 @@ async function readHead(files: Files, path: string): Promise<{ head: Buffer; siz
   }
 }
 
-/** Whose store this is: that of the newest whole checkpoint, else that of most segments. */
-function chooseStore(headers: Header[], checkpoints: LoadedCheckpoint[]): Buffer | undefined {
+/** Whose store this is: that of the newest checkpoint, else that of most segments. */
+function chooseStore(headers: Header[], checkpoints: Header[]): Buffer | undefined {
   const newest = checkpoints.at(-1);
-  if (newest !== undefined) return Buffer.from(newest.header.storeId);
+  if (newest !== undefined) return Buffer.from(newest.storeId);
   const counts = new Map<string, number>();
   for (const { storeId } of headers)
     counts.set(storeId.toString("hex"), (counts.get(storeId.toString("hex")) ?? 0) + 1);
   const [most] = [...counts].sort((a, b) => b[1] - a[1]);
   return most === undefined ? undefined : Buffer.from(most[0], "hex");
-}
-
-/** Both copies of a header are gone: the file's name gives the checksum's seed, a message its base, of a merged one the last record all. */
-async function salvage(
-  files: Files,
-  path: string,
-  { number, generation, storeId }: { number: number; generation: number; storeId: Buffer },
-): Promise<Header | undefined> {
-  const buffer = await readWhole(files, path).catch(() => Buffer.alloc(0));
-  const walker = new RecordWalker();
-  const seed = seedOf(segmentMagic, storeId, number, generation);
-  walker.start(buffer, Math.min(headerBytes, buffer.length), buffer.length, 0, seed);
-  const message = new MessageReader();
-  const lost = { storeId, epoch: 0, number, firstGroup: 0, wallMs: 0 };
-  let [base, end] = [0, 0];
-  while (walker.step() === "record") {
-    if (generation > 0 && walker.type === recordType.merged) {
-      const said = readMerged(new ByteReader(buffer, walker.at + recordHeaderBytes, walker.next));
-      const { firstGroup, prevEnd, lastNumber } = said;
-      const merged = { generation, lastNumber, end: said.end, tableAt: walker.at };
-      return { ...lost, base: said.base, firstGroup, prevEnd, merged };
-    }
-    if (walker.type !== recordType.message) continue;
-    message.start(buffer, walker.at + recordHeaderBytes, walker.next, walker.flags);
-    end = message.position + 1;
-    if (base === 0) base = generation > 0 ? message.position : message.position - walker.at + headerBytes;
-    if (generation === 0) return { ...lost, base, prevEnd: base };
-  }
-  if (base === 0) return undefined;
-  return { ...lost, base, prevEnd: base, merged: { generation, lastNumber: number, end, tableAt: buffer.length } };
 }

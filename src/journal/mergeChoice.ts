@@ -30,6 +30,23 @@ export function liveBytesOf(segment: Segment): number {
 /** Whether merging may make it smaller. */
 export const isSparse = (segment: Segment): boolean => 2 * liveBytesOf(segment) < segment.fileBytes;
 
+/** Sealed segments that only the want of newer checkpoints keeps from being merged, and what that would give back. */
+export function sparseBeyond(
+  list: readonly Segment[],
+  mark: number,
+  open: Segment,
+): { segments: number; bytes: number } {
+  let [segments, bytes] = [0, 0];
+  for (let index = list.length - 1; index >= 0; index -= 1) {
+    const segment = list[index]!;
+    if (segment.end <= mark) break;
+    if (segment === open || !segment.pinned || !isSparse(segment)) continue;
+    segments += 1;
+    bytes += segment.fileBytes - liveBytesOf(segment);
+  }
+  return { segments, bytes };
+}
+
 /** Whether so much is worth a merge of so many files. */
 export const worthMerging = (givesBack: number, files: number, segmentBytes: number): boolean =>
   givesBack >= segmentBytes / 8 || (files >= manyFiles && givesBack > 0);

@@ -3,12 +3,12 @@ import { join } from "node:path";
 import type { Files, OpenFile } from "../base/files.ts";
 import { ByteReader, FieldError } from "./bytes.ts";
 import { writeDefinitions } from "./checkpoint.ts";
-import { FileWalk } from "./fileWalk.ts";
 import { headerBytes, recordHeaderBytes, recordType } from "./format.ts";
 import type { MergedFile } from "./mergedFile.ts";
 import { LanesDone, Pins, StatementFilter } from "./mergeFilter.ts";
 import { MessageReader } from "./messageRecord.ts";
 import type { Pace } from "./pace.ts";
+import { PieceWalk } from "./pieceWalk.ts";
 import { writeNamed } from "./records.ts";
 import { type KeptBytes, type Segment, unknownKept } from "./segments.ts";
 import type { State } from "./state.ts";
@@ -103,7 +103,7 @@ export class RunCopy {
     this.#bytes = { statements: 0, pinned: 0, pinnedCount: 0 };
     const input: OpenFile = await files.open(join(dir, segment.name), "read");
     try {
-      const walk = new FileWalk(input, headerBytes, segment.recordsTo, segment.seed, pieceBytes);
+      const walk = new PieceWalk(input, headerBytes, segment.recordsTo, segment.seed, pieceBytes);
       while (await walk.read()) {
         while (walk.step()) this.#record(walk);
         const written = file.pending;
@@ -120,7 +120,7 @@ export class RunCopy {
     this.#total.pinnedCount += this.#bytes.pinnedCount;
   }
 
-  #record({ buffer, record }: FileWalk): void {
+  #record({ buffer, record }: PieceWalk): void {
     const { at, next, length, type, flags } = record;
     if (type !== recordType.message) {
       this.#from.reset(buffer, at + recordHeaderBytes, next);

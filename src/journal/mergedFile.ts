@@ -3,10 +3,10 @@
  * file with the name is whole.
  */
 import { join } from "node:path";
-import { errnoOf } from "../base/errors.ts";
+import { errnoOf, messageOf } from "../base/errors.ts";
 import type { Files, OpenFile } from "../base/files.ts";
 import { ByteReader, FieldError } from "./bytes.ts";
-import { FileWalk } from "./fileWalk.ts";
+import type { LoadedCheckpoint } from "./checkpoint.ts";
 import {
   encodeHeader,
   type Header,
@@ -15,15 +15,17 @@ import {
   recordHeaderBytes,
   recordType,
   sealRecord,
+  seedOf,
   segmentMagic,
   segmentName,
   stagedName,
 } from "./format.ts";
 import { writeAll } from "./groupBytes.ts";
 import { MessageReader } from "./messageRecord.ts";
-import { type PositionTable, PositionTableBuilder, readMerged, writeMerged } from "./positionTable.ts";
+import { PieceWalk } from "./pieceWalk.ts";
+import { PositionTable, PositionTableBuilder, readMerged, writeMerged } from "./positionTable.ts";
 import type { RecordSink } from "./records.ts";
-import { type KeptBytes, type MergedPlace, unknownKept } from "./segments.ts";
+import { type KeptBytes, type MergedPlace, Segment, unknownKept } from "./segments.ts";
 import { Tail } from "./tail.ts";
 
 const chunkBytes = 64 * 1024;
@@ -141,7 +143,7 @@ export class MergedFile {
 }
 
 /** The table of a merged segment: as its last record says, or found anew when that has rotted. */
-export async function loadTable(
+async function loadTable(
   files: Files,
   path: string,
   place: { tableAt: number; seed: number },
@@ -159,10 +161,39 @@ export async function loadTable(
   }
 }
 
+/** What recovery knows of a merged segment; `damage` says what it had to do without. */
+export async function openMerged(
+  files: Files,
+  dir: string,
+  { name, header, size }: { readonly name: string; readonly header: Header; readonly size: number },
+  checkpoint: LoadedCheckpoint | undefined,
+): Promise<{ segment: Segment; damage: string | undefined }> {
+  const { number, base, firstGroup, prevEnd, storeId } = header;
+  const { generation, lastNumber, end, tableAt } = header.merged!;
+  const seed = seedOf(segmentMagic, storeId, number, generation);
+  let damage: string | undefined;
+  let found = { table: new PositionTable([], []), kept: unknownKept, damaged: true };
+  try {
+    found = await loadTable(files, join(dir, name), { tableAt, seed });
+    if (found.damaged) damage = "its table is damaged";
+  } catch (error) {
+    damage = messageOf(error);
+  }
+  const merged = { generation, lastNumber, tableAt, table: found.table, kept: found.kept };
+  const segment = new Segment({ number, base, firstGroup, prevEnd, seed, end, merged });
+  segment.fileBytes = size;
+  if (checkpoint?.whole !== true || end > checkpoint.header.base) return { segment, damage }; // its messages will be counted
+  // The checkpoint may be older and know those that it replaces; together they held what it holds.
+  for (const [known, { parts }] of checkpoint.segments) {
+    if (known >= number && known <= lastNumber) segment.takeOver({ parts, references: 0 });
+  }
+  return { segment, damage };
+}
+
 const tablePieceBytes = 64 * 1024;
 
 async function readTable(file: OpenFile, { tableAt, seed }: { tableAt: number; seed: number }) {
-  const walk = new FileWalk(file, tableAt, await file.size(), seed, tablePieceBytes);
+  const walk = new PieceWalk(file, tableAt, await file.size(), seed, tablePieceBytes);
   while (await walk.read()) {
     if (!walk.step()) continue;
     const { at, next, type } = walk.record;
@@ -180,7 +211,7 @@ async function readTable(file: OpenFile, { tableAt, seed }: { tableAt: number; s
 async function findTable(file: OpenFile, { tableAt, seed }: { tableAt: number; seed: number }) {
   const table = new PositionTableBuilder();
   const message = new MessageReader();
-  const walk = new FileWalk(file, headerBytes, tableAt, seed, 4 * tablePieceBytes);
+  const walk = new PieceWalk(file, headerBytes, tableAt, seed, 4 * tablePieceBytes);
   for (;;) {
     const more = await walk.read().catch((error: unknown) => {
       if (errnoOf(error) === "EIO") return false; // readers go over it in small steps, from what is known

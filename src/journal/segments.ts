@@ -35,6 +35,12 @@ export interface KeptBytes {
 
 export const unknownKept: KeptBytes = { statements: 0, pinnedMean: 512 };
 
+/** What a segment tells the table it is in. */
+interface SegmentWatcher {
+  grew(bytes: number): void;
+  emptied(segment: Segment): void;
+}
+
 export class Segment {
   /** Of a merged one: the first that it replaces. */
   readonly number: number;
@@ -45,8 +51,8 @@ export class Segment {
   readonly merged: MergedPlace | undefined;
   /** Position after its last byte; for the newest it grows. */
   end: number;
-  /** Bytes of the file on disk; 0 until it is created. */
-  fileBytes = 0;
+  #fileBytes = 0;
+  watcher: SegmentWatcher | undefined;
   readonly parts = new Map<number, LanePart>();
   /** Sum of `waiting` over the parts. */
   waiting = 0;
@@ -98,6 +104,16 @@ export class Segment {
   /** Where its records end in the file. */
   get recordsTo(): number {
     return this.merged?.tableAt ?? this.offsetOf(this.end);
+  }
+
+  /** Bytes of the file on disk; 0 until it is created. */
+  get fileBytes(): number {
+    return this.#fileBytes;
+  }
+
+  set fileBytes(bytes: number) {
+    this.watcher?.grew(bytes - this.#fileBytes);
+    this.#fileBytes = bytes;
   }
 
   get pinned(): boolean {
@@ -163,12 +179,45 @@ export class Segment {
     part.bytes -= bytes;
     this.waiting -= count;
     if (part.waiting === 0) this.parts.delete(lane);
+    if (!this.pinned) this.watcher?.emptied(this);
+  }
+
+  /** A reference or retained value more, or one less. */
+  pin(by: 1 | -1): void {
+    this.references += by;
+    this.freeAfterGroup = 0;
+    if (!this.pinned) this.watcher?.emptied(this);
+  }
+
+  unpinAll(): void {
+    this.references = 0;
+    if (!this.pinned) this.watcher?.emptied(this);
   }
 }
 
-export class SegmentTable {
+export class SegmentTable implements SegmentWatcher {
+  readonly #list: Segment[] = [];
+  /** Segments that were without a pin when last looked at: the only ones that freeing has to look at. */
+  readonly idle = new Set<Segment>();
+  #fileBytes = 0;
+
   /** By rising base. The last one is written to. */
-  readonly list: Segment[] = [];
+  get list(): readonly Segment[] {
+    return this.#list;
+  }
+
+  add(segment: Segment): void {
+    this.#list.push(segment);
+    this.#know(segment);
+  }
+
+  grew(bytes: number): void {
+    this.#fileBytes += bytes;
+  }
+
+  emptied(segment: Segment): void {
+    this.idle.add(segment);
+  }
 
   get last(): Segment | undefined {
     return this.list.at(-1);
@@ -195,27 +244,49 @@ export class SegmentTable {
 
   /** The oldest segment with something of the lane waiting at or after `position`. */
   nextWith(lane: number, position: number): Segment | undefined {
-    for (const segment of this.list) {
-      if (segment.end <= position) continue;
-      const part = segment.parts.get(lane);
-      if (part !== undefined && part.waiting > 0 && part.last >= position) return segment;
+    const list = this.#list;
+    let low = 0;
+    let high = list.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1; // an index, not a position
+      if (list[middle]!.end <= position) low = middle + 1;
+      else high = middle;
+    }
+    for (let index = low; index < list.length; index += 1) {
+      const part = list[index]!.parts.get(lane);
+      if (part !== undefined && part.waiting > 0 && part.last >= position) return list[index];
     }
     return undefined;
   }
 
+  remove(segment: Segment): void {
+    const at = this.#list.indexOf(segment);
+    if (at < 0) return;
+    this.#list.splice(at, 1);
+    this.#forget(segment);
+  }
+
   /** `merged` takes the place of these neighbours. */
   replace(run: readonly Segment[], merged: Segment): void {
-    this.list.splice(this.list.indexOf(run[0]!), run.length, merged);
+    this.#list.splice(this.#list.indexOf(run[0]!), run.length, merged);
+    for (const segment of run) this.#forget(segment);
+    this.#know(merged);
   }
 
-  remove(segment: Segment): void {
-    const at = this.list.indexOf(segment);
-    if (at >= 0) this.list.splice(at, 1);
+  #know(segment: Segment): void {
+    this.idle.add(segment);
+    this.#fileBytes += segment.fileBytes;
+    segment.watcher = this;
   }
 
+  #forget(segment: Segment): void {
+    this.idle.delete(segment);
+    this.#fileBytes -= segment.fileBytes;
+    segment.watcher = undefined;
+  }
+
+  /** Of all files together. */
   get fileBytes(): number {
-    let bytes = 0;
-    for (const segment of this.list) bytes += segment.fileBytes;
-    return bytes;
+    return this.#fileBytes;
   }
 }
