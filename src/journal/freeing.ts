@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { messageOf } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
+import type { Holds } from "./holds.ts";
 import type { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
 import type { State } from "./state.ts";
@@ -19,8 +20,11 @@ export interface FreeingEnvironment {
   readonly state: State;
   readonly writer: GroupWriter;
   readonly reader: SegmentReader;
+  readonly holds: Holds;
   /** Puts every changed lane state into the open group. */
   readonly writeLaneStates: () => void;
+  /** Files were removed. */
+  readonly onFreed: () => void;
 }
 
 export class Freeing {
@@ -51,7 +55,7 @@ export class Freeing {
   /** Removes what may go. */
   free(olderMark: number): void {
     const { state, writer } = this.#env;
-    if (this.#done !== undefined || this.#closed || writer.failed !== undefined) return;
+    if (this.#done !== undefined || this.#closed || this.#env.holds.any || writer.failed !== undefined) return;
     const { idle } = state.segments;
     let ready: Segment[] | undefined;
     for (const segment of idle) {
@@ -79,6 +83,11 @@ export class Freeing {
     if (ready !== undefined) this.#done = this.#unlink(ready);
   }
 
+  /** Resolves when nothing is being removed. */
+  async settled(): Promise<void> {
+    await this.#done;
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     await this.#done;
@@ -101,5 +110,6 @@ export class Freeing {
       });
     }
     this.#done = undefined;
+    this.#env.onFreed();
   }
 }

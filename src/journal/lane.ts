@@ -122,6 +122,17 @@ export class Lane {
     if (this.skips.length > 0 && this.cursor >= this.skips.at(-1)!.to) this.skips = [];
   }
 
+  /** All of the lane from `from` to `to`, above the cursor and with nothing pending in between, is done. */
+  skip(from: number, to: number): void {
+    const apart = this.skips.filter((skip) => skip.to < from - 1 || skip.from > to + 1);
+    const joined = this.skips.filter((skip) => !apart.includes(skip));
+    const whole = {
+      from: Math.min(from, ...joined.map((skip) => skip.from)),
+      to: Math.max(to, ...joined.map((skip) => skip.to)),
+    };
+    this.skips = [...apart, whole].sort((a, b) => a.from - b.from);
+  }
+
   /** Whether the message at `position`, which is above the cursor, is done. */
   isSkipped(position: number): boolean {
     for (const skip of this.skips) if (position >= skip.from && position <= skip.to) return true;
@@ -146,7 +157,10 @@ export class Lane {
     if (before !== undefined && this.cursor > before.position) {
       intervals.push({ from: before.position + 1, to: this.cursor });
     }
-    for (const skip of this.skips) if (skip.to > this.cursor) intervals.push(skip);
+    for (const skip of this.skips) {
+      // What is dropped unread may end within one.
+      if (skip.to > this.cursor) intervals.push({ from: Math.max(skip.from, this.cursor + 1), to: skip.to });
+    }
     return intervals;
   }
 
@@ -159,7 +173,7 @@ export class Lane {
     if (again !== undefined) this.readAt = again;
     this.cursor = mark;
     this.pending.clear();
-    this.#forgetAhead();
+    this.forgetAhead();
   }
 
   /** Takes over a state that was read from disk. Counters are the caller's. */
@@ -181,7 +195,8 @@ export class Lane {
     return from > last;
   }
 
-  #forgetAhead(): void {
+  /** What was read and not handed out; a read that is under way is thrown away. `readAt` is the caller's. */
+  forgetAhead(): void {
     this.ahead = [];
     this.aheadHead = 0;
     this.aheadBytes = 0;

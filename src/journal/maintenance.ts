@@ -1,9 +1,13 @@
-/** When checkpoints are taken, and segments freed. */
+/** When checkpoints are taken, and segments freed and merged. */
 import { type CheckpointEnvironment, Checkpointer, type FoundCheckpoints } from "./checkpointer.ts";
 import { Freeing, type FreeingEnvironment } from "./freeing.ts";
+import { Holds } from "./holds.ts";
 import { sparseBeyond } from "./mergeChoice.ts";
+import { Merger, type MergerEnvironment } from "./merger.ts";
 
-export type MaintenanceEnvironment = Omit<CheckpointEnvironment, "onKept"> & FreeingEnvironment;
+export type MaintenanceEnvironment = Omit<CheckpointEnvironment, "onKept" | "holds"> &
+  Omit<FreeingEnvironment, "holds"> &
+  Omit<MergerEnvironment, "holds" | "olderMark">;
 
 const journalBytesMax = 64 * 1024 * 1024;
 const waitingSegmentsMin = 2;
@@ -20,12 +24,17 @@ export class Maintenance {
   readonly #env: MaintenanceEnvironment;
   readonly #checkpoints: Checkpointer;
   readonly #freeing: Freeing;
+  readonly #merger: Merger;
+  readonly #holds = new Holds();
   #lastMs = Number.NEGATIVE_INFINITY;
+  /** Room is wanted: as long as an empty segment waits for nothing but newer checkpoints, they are made one after the other. */
+  #hurried = false;
 
   constructor(env: MaintenanceEnvironment, found: FoundCheckpoints) {
     this.#env = env;
-    this.#freeing = new Freeing(env);
-    this.#checkpoints = new Checkpointer({ ...env, onKept: () => this.#onKept() }, found);
+    this.#freeing = new Freeing({ ...env, holds: this.#holds });
+    this.#checkpoints = new Checkpointer({ ...env, holds: this.#holds, onKept: () => this.#onKept() }, found);
+    this.#merger = new Merger({ ...env, holds: this.#holds, olderMark: () => this.olderMark });
   }
 
   /** Of the last checkpoint. */
@@ -33,9 +42,9 @@ export class Maintenance {
     return this.#checkpoints.lastBytes;
   }
 
-  /** Of both kept checkpoints. */
+  /** Of both kept checkpoints, and of what is being merged. */
   get bytes(): number {
-    return this.#checkpoints.bytes;
+    return this.#checkpoints.bytes + this.#merger.bytes;
   }
 
   /** No checkpoint needs what lies wholly below this position: such segments may be freed or merged. */
@@ -43,14 +52,29 @@ export class Maintenance {
     return this.#checkpoints.olderMark;
   }
 
-  /** Neither is a checkpoint being made nor anything freed. */
-  get isIdle(): boolean {
-    return !this.#checkpoints.isBusy && !this.#freeing.isBusy;
+  /** Numbers of the checkpoints that are whole. */
+  get checkpoints(): readonly number[] {
+    return this.#checkpoints.numbers;
+  }
+
+  /** Resolves once nothing is being removed; no segment or checkpoint goes until the release, which may be called twice. */
+  async hold(): Promise<() => void> {
+    const release = this.#holds.take();
+    await Promise.all([this.#freeing.settled(), this.#checkpoints.settled(), this.#merger.settled()]);
+    return () => {
+      release();
+      this.#free();
+    };
   }
 
   /** To be called once a second; does what is due. */
   tick(): void {
     this.#free();
+    this.#checkpointIfDue();
+    this.#merger.tick(!this.#checkpoints.isBusy && !this.#freeing.isBusy);
+  }
+
+  #checkpointIfDue(): void {
     if (this.#checkpoints.isBusy) return;
     const { clock, tuning } = this.#env;
     const worth = this.#worth;
@@ -71,6 +95,19 @@ export class Maintenance {
     }
   }
 
+  /** Room is wanted: what waits for nothing but newer checkpoints is to be freed without delay. */
+  hurry(): void {
+    this.#hurried = true;
+    this.#free();
+    this.#checkpointInHaste();
+  }
+
+  #checkpointInHaste(): void {
+    if (!this.#hurried || this.#checkpoints.isBusy) return;
+    this.#hurried = this.#freeing.waiting(this.olderMark).segments > 0;
+    if (this.#hurried) this.#checkpoints.want();
+  }
+
   onBoundary(): void {
     this.#checkpoints.onBoundary();
   }
@@ -82,7 +119,9 @@ export class Maintenance {
   /** A group became durable: what was waiting for it goes on. */
   onDurable(): void {
     this.#checkpoints.onDurable();
+    this.#merger.onDurable();
     this.#free();
+    this.#checkpointInHaste();
     // Not only each second: a fast disk writes a hundred megabytes in one, all of which a start would have to replay. After a failure, that pace is enough.
     if (this.#checkpoints.isBusy || this.#checkpoints.failedLast || this.#journalBytes < this.#worth) return;
     this.#lastMs = this.#env.clock.monotonicMs();
@@ -91,6 +130,7 @@ export class Maintenance {
 
   /** The last checkpoint, with nothing open any more. Never rejects. */
   async close(): Promise<void> {
+    await this.#merger.close();
     await this.#freeing.close();
     await this.#checkpoints.close();
   }
@@ -107,6 +147,8 @@ export class Maintenance {
 
   #onKept(): void {
     this.#free();
+    if (this.#checkpoints.failedLast) this.#hurried = false; // asked for again when it is still wanted
+    this.#checkpointInHaste();
   }
 
   #free(): void {

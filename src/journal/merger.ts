@@ -12,6 +12,7 @@ import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import { seedOf, segmentMagic, segmentName } from "./format.ts";
+import type { Holds } from "./holds.ts";
 import { chooseRun, worthMerging } from "./mergeChoice.ts";
 import { countPins, definitionCopies, RunCopy } from "./mergeCopy.ts";
 import { MergedFile } from "./mergedFile.ts";
@@ -40,9 +41,12 @@ export interface MergerEnvironment {
   readonly writeLaneStates: () => void;
   /** Below it no segment is needed to start. */
   readonly olderMark: () => number;
+  readonly holds: Holds;
   /** Bytes that may be taken for a while without harm to what must always find room. */
   readonly room: () => number;
   readonly metrics: StoreMetrics;
+  /** Files are gone. */
+  readonly onFreed: () => void;
 }
 
 /** A run that could not be merged is left alone for so long. */
@@ -70,6 +74,8 @@ export class Merger {
   #awaited: { group: number; settle: () => void } | undefined;
   /** Old files that are not surely gone; until they are, what replaces them stays. */
   #leftover: { names: string[]; merged: Segment } | undefined;
+  /** Names are being changed. */
+  #changing = false;
   #closed = false;
   #complained = false;
 
@@ -86,9 +92,10 @@ export class Merger {
   /** Once a second. @param idle no checkpoint is being made, nothing is being freed */
   tick(idle: boolean): void {
     if (this.#stuck()) this.#awaited?.settle();
-    if (!idle || this.#running !== undefined || this.#stuck()) return;
+    if (!idle || this.#running !== undefined || this.#stuck() || this.#env.holds.any) return;
     this.#running = this.#run().finally(() => {
       this.#running = undefined;
+      this.#changing = false;
     });
   }
 
@@ -96,6 +103,11 @@ export class Merger {
   onDurable(): void {
     const awaited = this.#awaited;
     if (awaited !== undefined && this.#env.writer.durableGroup >= awaited.group) awaited.settle();
+  }
+
+  /** Resolves when no file gets its name or is removed. */
+  async settled(): Promise<void> {
+    if (this.#changing) await this.#running;
   }
 
   /** Gives up what is not finished. Never rejects. */
@@ -112,6 +124,7 @@ export class Merger {
   }
 
   async #run(): Promise<void> {
+    if (this.#leftover !== undefined) this.#changing = true;
     if (this.#leftover !== undefined) await this.#removeOld(this.#leftover.names, this.#leftover.merged);
     const run = this.#leftover === undefined ? this.#choose() : undefined;
     if (run === undefined) return;
@@ -193,6 +206,8 @@ export class Merger {
     const header = { storeId, epoch, number, base, firstGroup, prevEnd, wallMs: clock.wallMs() };
     const place = await file.finish(header, { generation, lastNumber, end }, copy.kept);
     if (copy.missed) throw new GivenUp("pinned meanwhile");
+    if (this.#env.holds.any) throw new GivenUp("the files are being copied");
+    this.#changing = true;
     await file.publish(segmentName(number, generation));
     for (let turns = 0; turns === 0 || run.some(({ readers }) => readers > 0); turns += 1) await this.#turn(turns);
     if (copy.missed) throw new GivenUp("pinned meanwhile");
@@ -221,7 +236,7 @@ export class Merger {
 
   /** The merged one counts; until this is done it must stay, or what it replaces could come back without it. Never rejects. */
   async #removeOld(names: readonly string[], merged: Segment): Promise<void> {
-    const { dir, files, reader, log } = this.#env;
+    const { dir, files, reader, log, onFreed } = this.#env;
     const left: string[] = [];
     for (const name of names) {
       reader.forget(name);
@@ -236,6 +251,7 @@ export class Merger {
     if (synced && left.length === 0) {
       merged.held = false;
       this.#leftover = undefined;
+      onFreed();
       return;
     }
     if (this.#leftover === undefined)

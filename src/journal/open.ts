@@ -6,6 +6,7 @@ import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
+import { findRestore } from "./restore.ts";
 import { JournalStore } from "./store.ts";
 import { StoreClock } from "./storeClock.ts";
 
@@ -22,12 +23,14 @@ export async function openStore(given: StoreOptions): Promise<Store> {
   const unlock = await claim(options);
   try {
     const folder = await survey(options);
+    const restore = await findRestore(options, folder);
     const found = await new Recovery(files, dir, log, folder).run();
     await settleTail(options, folder);
     await sweepDebris(files, dir, folder.debris).catch(() => undefined);
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
     const { clean, records, corruptRecords, tornBytes } = found;
+    const from = beginning(folder, found);
     const fresh = folder.storeId === undefined;
     const recovery: RecoveryReport = {
       clean: fresh || clean,
@@ -39,14 +42,18 @@ export async function openStore(given: StoreOptions): Promise<Store> {
     const store = new JournalStore({
       ...{ options, state: found.state, recovery, unlock },
       storeId: folder.storeId ?? randomBytes(8),
-      epoch: fresh ? Math.max(Math.floor(clock.wallMs()), folder.epoch + 1) : folder.epoch,
+      epoch: restore?.epoch ?? (fresh ? Math.max(Math.floor(clock.wallMs()), folder.epoch + 1) : folder.epoch),
       storeMs: storeClock.nowMs,
-      from: beginning(folder, found),
+      from,
       checkpoints: folder.kept,
       damagedCheckpoints: folder.damagedCheckpoints,
       nextCheckpoint: folder.checkpointNumberMax + 1,
     });
     await store.begin();
+    await restore?.finish(store, from.group).catch(async (error: unknown) => {
+      await store.close().catch(() => undefined);
+      throw error;
+    });
     const line = { ...recovery, segments: found.state.segments.list.length };
     if (corruptRecords > 0) log.error(line, "journal: opened with losses");
     else log.info(line, "journal: opened");

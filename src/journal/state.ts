@@ -15,6 +15,8 @@ export class UplinkAccount {
   /** Undefined until the configuration names it: an uplink that was taken out keeps its lanes. */
   limits: UplinkLimits | undefined;
   readonly dropped: Record<string, number> = {};
+  /** `dropped` changed since it was last written. */
+  dirty = false;
   /** By priority, 9 first. */
   readonly lanes: Lane[] = [];
 

@@ -1,9 +1,9 @@
 /** The store: commits, queues, references and reads over one journal. `openStore` makes it. */
-
 import type { Timer } from "../base/clock.ts";
 import type {
   Admission,
-  RecoveryReport,
+  BackupInfo,
+  BackupRequest,
   ReferenceQueue,
   Store,
   StoredMessage,
@@ -13,45 +13,29 @@ import type {
   UplinkQueue,
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
-import type { KeptCheckpoint } from "./checkpoint.ts";
+import { AdmissionControl } from "./admission.ts";
+import { Backups } from "./backups.ts";
+import { writeChangedStates } from "./changedStates.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
-import { Merger } from "./merger.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
-import type { ResolvedOptions } from "./options.ts";
-import { writeLane, writeLaneState, writeRule } from "./records.ts";
+import type { StoreParts } from "./parts.ts";
+import { writeLane, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
-import { Space } from "./space.ts";
 import { ruleKey, type State } from "./state.ts";
 import { JournalTxn } from "./txn.ts";
 import { JournalQueue } from "./uplinkQueue.ts";
 import { GroupWriter } from "./writer.ts";
 
-/** A commit that would leave more than this unwritten is refused as "full": the disk does not keep up. */
-const pendingBytesMax = 64 * 1024 * 1024;
 const laneStateEveryMs = 100;
 const laneStateSyncMs = 1000;
 const proveAfterMs = 1000;
 const tickMs = 1000;
-
-export interface StoreParts {
-  readonly options: ResolvedOptions;
-  readonly state: State;
-  readonly storeId: Buffer;
-  readonly epoch: number;
-  readonly storeMs: () => number;
-  readonly from: { position: number; prevEnd: number; group: number; segment: number };
-  readonly checkpoints: KeptCheckpoint[];
-  readonly damagedCheckpoints: readonly number[];
-  readonly nextCheckpoint: number;
-  readonly recovery: RecoveryReport;
-  readonly unlock: () => Promise<void>;
-}
 
 export class JournalStore implements Store {
   readonly epoch: number;
@@ -63,8 +47,8 @@ export class JournalStore implements Store {
   readonly #lanes: LaneReader;
   readonly #references: ReferenceReader;
   readonly #maintenance: Maintenance;
-  readonly #merger: Merger;
-  readonly #space: Space;
+  readonly #backups: Backups;
+  readonly #admission: AdmissionControl;
   readonly #metrics: StoreMetrics;
   readonly #txn: JournalTxn;
   readonly #queues = new Map<string, JournalQueue>();
@@ -106,9 +90,10 @@ export class JournalStore implements Store {
         this.commit((txn) => txn.release(queue, ordinal));
       },
     });
-    this.#space = new Space(files, dir, options);
     this.#maintenance = this.#makeMaintenance();
-    this.#merger = this.#makeMerger();
+    this.#admission = this.#makeAdmission();
+    const held = { writer: this.#writer, maintenance: this.#maintenance, segments: state.segments };
+    this.#backups = new Backups({ ...parts, ...options, ...held });
     this.#txn = new JournalTxn({
       ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
       wallMs: () => clock.wallMs(),
@@ -131,26 +116,28 @@ export class JournalStore implements Store {
 
   #makeMaintenance(): Maintenance {
     const { options, state, storeMs, storeId, epoch } = this.#parts;
-    const { dir, files, clock, log, tuning } = options;
     const writeLaneStates = (): void => void this.#writeLaneStates();
-    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates };
-    return new Maintenance({ dir, files, clock, log, tuning, state, storeMs, storeId, epoch, ...made }, this.#parts);
+    const onFreed = (): void => this.#onFreed();
+    const room = (): number => this.#admission.spareBytes;
+    const made = { writer: this.#writer, reader: this.#reader, metrics: this.#metrics, writeLaneStates, onFreed, room };
+    return new Maintenance({ ...options, state, storeMs, storeId, epoch, ...made }, this.#parts);
   }
 
-  #makeMerger(): Merger {
-    const { options, state, storeId, epoch } = this.#parts;
-    return new Merger({
-      ...{ ...options, storeId, epoch, state, writer: this.#writer, reader: this.#reader, metrics: this.#metrics },
-      writeLaneStates: () => void this.#writeLaneStates(),
-      olderMark: () => this.#maintenance.olderMark,
-      room: () => this.#space.room(this.#bytes(), this.#maintenance.checkpointBytes),
+  #makeAdmission(): AdmissionControl {
+    const { options, state } = this.#parts;
+    const { files, dir, clock, log, segmentBytes } = options;
+    return new AdmissionControl({
+      ...{ files, dir, clock, log, segmentBytes, state, limits: options, writer: this.#writer, metrics: this.#metrics },
+      fileBytes: () => this.#bytes(),
+      checkpointBytes: () => this.#maintenance.checkpointBytes,
+      hurry: () => this.#maintenance.hurry(),
+      onDirty: () => this.#armLaneTimer(),
     });
   }
 
   /** Writes the new segment's beginning, so that what recovery cut off stays cut off; starts the timers. */
   async begin(): Promise<void> {
-    const { clock } = this.#parts.options;
-    await this.#space.check(clock.monotonicMs(), this.#bytes());
+    await this.#admission.begin();
     this.#writer.schedule(true);
     // A full disk must not keep the gateway from starting: the writer goes on trying.
     await Promise.race([this.#writer.flush(), this.#writer.whenFull()]);
@@ -169,20 +156,30 @@ export class JournalStore implements Store {
     return this.#writer.failed;
   }
 
+  get crowded(): boolean {
+    return this.#admission.crowded;
+  }
+
   admit(request: Admission): "ok" | "full" | "failed" {
-    const writer = this.#writer;
-    if (writer.failed !== undefined) return "failed";
-    if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
-    const used = this.#bytes();
-    if (this.#space.wouldFill(used + writer.pendingBytes, request.bytes, this.#maintenance.checkpointBytes)) {
-      this.#metrics.refused.value += 1;
-      return "full";
-    }
-    for (const name of request.rejectNewest) {
-      const account = this.#state.uplinks.get(name);
-      if (account?.limits !== undefined && account.bytes + request.bytes > account.limits.maxBytes) return "full";
-    }
-    return "ok";
+    return this.#admission.admit(request);
+  }
+
+  onCrowded(listener: (bytes: number) => number): void {
+    this.#admission.onCrowded(listener);
+  }
+
+  configured(): void {
+    this.#admission.configured();
+  }
+
+  async purgeUplink(name: string): Promise<{ messages: number; bytes: number }> {
+    await this.#writer.flush(); // what is not durable yet must not come back by way of a roll
+    if (this.failed !== undefined) throw this.failed;
+    const purged = this.#admission.purge(name);
+    this.#writeLaneStates();
+    await this.#writer.flush();
+    if (this.failed !== undefined) throw this.failed;
+    return purged;
   }
 
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number } {
@@ -231,7 +228,7 @@ export class JournalStore implements Store {
         durablePosition: () => this.#writer.durablePosition,
         makeLane: (uplink, priority) => this.#makeLane(uplink, priority),
         onDirty: () => this.#armLaneTimer(),
-        onDropped: (uplink, reason, count) => this.#countDropped(uplink, reason, count),
+        onDropped: (uplink, reason, count) => this.#admission.note(uplink, reason, count),
       });
       this.#queues.set(name, queue);
     }
@@ -285,8 +282,13 @@ export class JournalStore implements Store {
       bytes: this.#bytes(),
       segments: this.#state.segments.list.length,
       pendingBytes: this.#writer.pendingBytes,
+      orphaned: this.#admission.orphaned(),
       recovery: this.#parts.recovery,
     };
+  }
+
+  backup(request: BackupRequest): Promise<BackupInfo> {
+    return this.#backups.make(request);
   }
 
   close(): Promise<void> {
@@ -297,9 +299,9 @@ export class JournalStore implements Store {
   async #close(): Promise<void> {
     this.#tickTimer?.cancel();
     this.#laneTimer?.cancel();
+    await this.#backups.close();
     this.#writeLaneStates();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
-    await this.#merger.close();
     await this.#writer.close();
     await this.#maintenance.close();
     this.#reader.close();
@@ -329,8 +331,15 @@ export class JournalStore implements Store {
     this.#lastWriteMs = this.#parts.options.clock.monotonicMs();
     for (const listener of this.#durable) listener(group);
     for (const queue of this.#queues.values()) queue.wake();
+    this.#admission.onDurable();
     this.#maintenance.onDurable();
-    this.#merger.onDurable();
+  }
+
+  /** There is room again: whoever held publishers back for it hears so. */
+  #onFreed(): void {
+    if (!this.crowded) return;
+    this.#admission.onDurable();
+    if (!this.crowded) for (const listener of this.#durable) listener(this.durableGroup);
   }
 
   /** Stored messages cannot be read any more. @param uplink whose they were; undefined for a reference */
@@ -338,7 +347,7 @@ export class JournalStore implements Store {
     this.#metrics.corruptRecords.value += messages;
     this.#parts.options.log.error({ messages, uplink }, "journal: stored messages cannot be read any more");
     if (uplink === undefined) return;
-    this.#countDropped(uplink, "corrupt", messages);
+    this.#admission.note(uplink, "corrupt", messages);
     const { dropped } = this.#state.uplink(uplink);
     dropped["corrupt"] = (dropped["corrupt"] ?? 0) + messages;
   }
@@ -367,14 +376,7 @@ export class JournalStore implements Store {
   }
 
   #writeLaneStates(): boolean {
-    let any = false;
-    for (const lane of this.#state.lanes.values()) {
-      if (!lane.dirty) continue;
-      lane.dirty = false;
-      writeLaneState(this.#writer, lane);
-      any = true;
-    }
-    return any;
+    return writeChangedStates(this.#writer, this.#state);
   }
 
   /** Once a second: expiry, space, checkpoints, and the proof or sync of what was written last. */
@@ -384,9 +386,8 @@ export class JournalStore implements Store {
     const nowMs = clock.monotonicMs();
     const writer = this.#writer;
     for (const queue of this.#queues.values()) queue.sweep();
-    void this.#space.check(nowMs, this.#bytes());
+    this.#admission.tick();
     this.#maintenance.tick();
-    this.#merger.tick(this.#maintenance.isIdle);
     if (writer.unsyncedSinceMs !== undefined && nowMs - writer.unsyncedSinceMs >= laneStateSyncMs)
       writer.schedule(true);
     else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
@@ -394,10 +395,6 @@ export class JournalStore implements Store {
   }
 
   #bytes(): number {
-    return this.#state.segments.fileBytes + this.#maintenance.bytes + this.#merger.bytes;
-  }
-
-  #countDropped(uplink: string, reason: string, count: number): void {
-    this.#metrics.dropped(uplink, reason).value += count;
+    return this.#state.segments.fileBytes + this.#maintenance.bytes;
   }
 }
