@@ -27,6 +27,8 @@ export interface AdmissionEnvironment {
   /** Of all files. */
   readonly fileBytes: () => number;
   readonly checkpointBytes: () => number;
+  /** Of files that are only there for a while. */
+  readonly stagedBytes: () => number;
   readonly hurry: () => void;
   /** Lane states changed: they are to be written soon. */
   readonly onDirty: () => void;
@@ -61,7 +63,7 @@ export class AdmissionControl {
 
   /** Before the first message: how much room the disk has. */
   async begin(): Promise<void> {
-    await this.#space.check(this.#env.clock.monotonicMs(), this.#env.fileBytes());
+    await this.#checkSpace();
   }
 
   /** Every uplink of the configuration has its limits: what is left belongs to nobody. */
@@ -114,7 +116,7 @@ export class AdmissionControl {
 
   /** Once a second. */
   tick(): void {
-    const looked = this.#space.check(this.#env.clock.monotonicMs(), this.#env.fileBytes());
+    const looked = this.#checkSpace();
     void looked.then(() => this.#givingWay.look());
     this.#dropLog.tick();
   }
@@ -165,6 +167,11 @@ export class AdmissionControl {
     this.note(uplink, "store-full", messages);
     this.#dropLog.tick();
     this.#env.onDirty();
+  }
+
+  #checkSpace(): Promise<void> {
+    const { clock, fileBytes, stagedBytes } = this.#env;
+    return this.#space.check(clock.monotonicMs(), fileBytes() + stagedBytes());
   }
 
   #usedBytes(): number {

@@ -42,9 +42,14 @@ export class Maintenance {
     return this.#checkpoints.lastBytes;
   }
 
-  /** Of both kept checkpoints, and of what is being merged. */
+  /** Of both kept checkpoints. */
   get bytes(): number {
-    return this.#checkpoints.bytes + this.#merger.bytes;
+    return this.#checkpoints.bytes;
+  }
+
+  /** Of what is being merged. It is no reason to drop anything: soon it gives back more. */
+  get stagedBytes(): number {
+    return this.#merger.bytes;
   }
 
   /** No checkpoint needs what lies wholly below this position: such segments may be freed or merged. */

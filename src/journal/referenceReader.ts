@@ -116,7 +116,7 @@ export class ReferenceReader {
     let wanted = Math.min(left, segment.merged === undefined ? bytes : bytes + tableStepBytes);
     for (;;) {
       const target = Buffer.allocUnsafe(Math.max(0, wanted));
-      const count = await reader.read(segment, offset, target);
+      const count = await reader.readFrom(segment, offset, target);
       if (count < 0) return "later";
       cache.window = { segment, start: offset, bytes: target.subarray(0, count) };
       const found = this.#search(cache.window, 0, position);

@@ -27,7 +27,7 @@ export class SegmentReader {
    * Fills as much of `target` as the file has from `offset` on. 0: the file ends there or is gone. -1: it could not be opened or read now.
    * A sector that the disk cannot read becomes zeros, which no record validates with. Never rejects.
    */
-  async read(segment: Segment, offset: number, target: Buffer): Promise<number> {
+  async readFrom(segment: Segment, offset: number, target: Buffer): Promise<number> {
     const slot = this.#slot(segment.name);
     slot.users += 1;
     segment.readers += 1;

@@ -67,6 +67,8 @@ export class Segment {
   /** Reads of its file that are going on. */
   readers = 0;
   kept = unknownKept;
+  /** Offset of its index; 0: not known, -1: it has none that is of use. */
+  indexAt = 0;
 
   constructor(of: {
     number: number;
@@ -84,7 +86,9 @@ export class Segment {
     this.seed = of.seed;
     this.end = of.end ?? of.base;
     this.merged = of.merged;
-    if (of.merged !== undefined) this.kept = of.merged.kept;
+    if (of.merged === undefined) return;
+    this.kept = of.merged.kept;
+    this.indexAt = -1;
   }
 
   /** Of its file. */
@@ -116,13 +120,23 @@ export class Segment {
     this.#fileBytes = bytes;
   }
 
+  /** Whether it is in the table still, neither freed nor merged. */
+  get isCurrent(): boolean {
+    return this.watcher !== undefined;
+  }
+
   get pinned(): boolean {
     return this.waiting > 0 || this.references > 0;
   }
 
-  /** Offset of the record at `position`; of a merged one, that of a record at most 8 KiB before the first that lies at or after it. */
+  /** Where in the file the first record at or after `position` begins; in a merged one, a record less than 8 KiB before it. */
   offsetOf(position: number): number {
     return this.merged?.table.offsetOf(position) ?? position - this.base + headerBytes;
+  }
+
+  /** A position that `offsetOf` takes back to `offset`. Not of a merged one. */
+  positionOf(offset: number): number {
+    return offset - headerBytes + this.base;
   }
 
   part(lane: number, position: number): LanePart {

@@ -5,6 +5,7 @@
 import type { UplinkLimits } from "../base/contracts.ts";
 import { type Interval, Lane } from "./lane.ts";
 import { References } from "./references.ts";
+import { IndexCollector } from "./segmentIndex.ts";
 import { type Segment, SegmentTable } from "./segments.ts";
 
 export class UplinkAccount {
@@ -34,6 +35,8 @@ export interface PinWatch {
 
 export class State {
   readonly segments = new SegmentTable();
+  /** Of the segment that is written to. */
+  readonly index = new IndexCollector();
   readonly uplinks = new Map<string, UplinkAccount>();
   readonly lanes = new Map<number, Lane>();
   readonly rules = new Map<number, { uplink: string; definition: string }>();

@@ -15,7 +15,7 @@ import type {
 import { TidegateError } from "../base/errors.ts";
 import { AdmissionControl } from "./admission.ts";
 import { Backups } from "./backups.ts";
-import { writeChangedStates } from "./changedStates.ts";
+import { ChangedStates } from "./changedStates.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
@@ -32,9 +32,6 @@ import { JournalTxn } from "./txn.ts";
 import { JournalQueue } from "./uplinkQueue.ts";
 import { GroupWriter } from "./writer.ts";
 
-const laneStateEveryMs = 100;
-const laneStateSyncMs = 1000;
-const proveAfterMs = 1000;
 const tickMs = 1000;
 
 export class JournalStore implements Store {
@@ -49,6 +46,7 @@ export class JournalStore implements Store {
   readonly #maintenance: Maintenance;
   readonly #backups: Backups;
   readonly #admission: AdmissionControl;
+  readonly #changed: ChangedStates;
   readonly #metrics: StoreMetrics;
   readonly #txn: JournalTxn;
   readonly #queues = new Map<string, JournalQueue>();
@@ -56,9 +54,7 @@ export class JournalStore implements Store {
   readonly #failed: Array<(error: TidegateError) => void> = [];
   #inCommit = false;
   #definedInCommit: Array<() => void> = [];
-  #laneTimer: Timer | undefined;
   #tickTimer: Timer | undefined;
-  #lastWriteMs = 0;
   #closed: Promise<void> | undefined;
 
   constructor(parts: StoreParts) {
@@ -76,6 +72,7 @@ export class JournalStore implements Store {
     });
     this.#metrics.corruptRecords.value += parts.recovery.corruptRecords;
     this.#writer = this.#makeWriter();
+    this.#changed = new ChangedStates({ clock: options.clock, writer: this.#writer, state });
     this.#reader = new SegmentReader(files, dir);
     const source = { state, tail: this.#writer.tail, reader: this.#reader };
     this.#lanes = new LaneReader({
@@ -105,7 +102,7 @@ export class JournalStore implements Store {
     const { dir, files, clock, log, segmentBytes, commitWindowMs } = options;
     return new GroupWriter({
       ...{ dir, files, clock, log, segmentBytes, commitWindowMs, storeMs, storeId, epoch, from },
-      segments: state.segments,
+      ...{ segments: state.segments, index: state.index },
       preamble: (sink) => void writeDefinitions(sink, state),
       onDurable: (group, records, ms) => this.#onDurable(group, records, ms),
       onFailed: (error) => this.#onFailed(error),
@@ -116,7 +113,7 @@ export class JournalStore implements Store {
 
   #makeMaintenance(): Maintenance {
     const { options, state, storeMs, storeId, epoch } = this.#parts;
-    const writeLaneStates = (): void => void this.#writeLaneStates();
+    const writeLaneStates = (): void => void this.#changed.write();
     const onFreed = (): void => this.#onFreed();
     const room = (): number => this.#admission.spareBytes;
     const made = { writer: this.#writer, reader: this.#reader, metrics: this.#metrics, writeLaneStates, onFreed, room };
@@ -130,8 +127,9 @@ export class JournalStore implements Store {
       ...{ files, dir, clock, log, segmentBytes, state, limits: options, writer: this.#writer, metrics: this.#metrics },
       fileBytes: () => this.#bytes(),
       checkpointBytes: () => this.#maintenance.checkpointBytes,
+      stagedBytes: () => this.#maintenance.stagedBytes,
       hurry: () => this.#maintenance.hurry(),
-      onDirty: () => this.#armLaneTimer(),
+      onDirty: () => this.#changed.arm(),
     });
   }
 
@@ -176,7 +174,7 @@ export class JournalStore implements Store {
     await this.#writer.flush(); // what is not durable yet must not come back by way of a roll
     if (this.failed !== undefined) throw this.failed;
     const purged = this.#admission.purge(name);
-    this.#writeLaneStates();
+    this.#changed.write();
     await this.#writer.flush();
     if (this.failed !== undefined) throw this.failed;
     return purged;
@@ -227,7 +225,7 @@ export class JournalStore implements Store {
         storeMs: this.nowMs,
         durablePosition: () => this.#writer.durablePosition,
         makeLane: (uplink, priority) => this.#makeLane(uplink, priority),
-        onDirty: () => this.#armLaneTimer(),
+        onDirty: () => this.#changed.arm(),
         onDropped: (uplink, reason, count) => this.#admission.note(uplink, reason, count),
       });
       this.#queues.set(name, queue);
@@ -298,9 +296,8 @@ export class JournalStore implements Store {
 
   async #close(): Promise<void> {
     this.#tickTimer?.cancel();
-    this.#laneTimer?.cancel();
     await this.#backups.close();
-    this.#writeLaneStates();
+    this.#changed.close();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
     await this.#writer.close();
     await this.#maintenance.close();
@@ -328,7 +325,7 @@ export class JournalStore implements Store {
   #onDurable(group: number, records: number, syncMs: number): void {
     this.#metrics.syncSeconds.observe(syncMs / 1000);
     this.#metrics.groupRecords.observe(records);
-    this.#lastWriteMs = this.#parts.options.clock.monotonicMs();
+    this.#changed.onDurable();
     for (const listener of this.#durable) listener(group);
     for (const queue of this.#queues.values()) queue.wake();
     this.#admission.onDurable();
@@ -359,39 +356,19 @@ export class JournalStore implements Store {
 
   #onMoved(from: Segment[], to: Segment, position: number): void {
     moveBytes(this.#writer.tail, from, to, position);
+    this.#state.index.abandon(to);
     this.#state.recountPins();
     this.#maintenance.onMoved();
-  }
-
-  #armLaneTimer(): void {
-    if (this.#laneTimer !== undefined || this.#closed !== undefined) return;
-    this.#laneTimer = this.#parts.options.clock.setTimer(laneStateEveryMs, () => {
-      this.#laneTimer = undefined;
-      if (!this.#writeLaneStates()) return;
-      // Without a sync: a kill -9 cannot lose it. A power cut repeats at most a second.
-      const since = this.#writer.unsyncedSinceMs;
-      const nowMs = this.#parts.options.clock.monotonicMs();
-      this.#writer.schedule(since !== undefined && nowMs - since >= laneStateSyncMs);
-    });
-  }
-
-  #writeLaneStates(): boolean {
-    return writeChangedStates(this.#writer, this.#state);
   }
 
   /** Once a second: expiry, space, checkpoints, and the proof or sync of what was written last. */
   #tick(): void {
     if (this.#closed !== undefined) return;
-    const { clock } = this.#parts.options;
-    const nowMs = clock.monotonicMs();
-    const writer = this.#writer;
     for (const queue of this.#queues.values()) queue.sweep();
     this.#admission.tick();
     this.#maintenance.tick();
-    if (writer.unsyncedSinceMs !== undefined && nowMs - writer.unsyncedSinceMs >= laneStateSyncMs)
-      writer.schedule(true);
-    else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
-    this.#tickTimer = clock.setTimer(tickMs, () => this.#tick());
+    this.#changed.tick();
+    this.#tickTimer = this.#parts.options.clock.setTimer(tickMs, () => this.#tick());
   }
 
   #bytes(): number {

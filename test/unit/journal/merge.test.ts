@@ -100,6 +100,35 @@ describe("journal: merging", () => {
     }
   });
 
+  it("leaves out only what is durably done: after a power cut nothing is looked for that is not there", async () => {
+    for (let wait = 0; wait < 70; wait += 2) {
+      const files = before.clone();
+      const own = new TestClock();
+      own.advance(1_000_000);
+      const store = await openOn(files, own, merging);
+      const queue = store.uplink("cloud", generous);
+      const out: QueuedMessage[] = [];
+      await until(() => {
+        for (let next = queue.next(); next !== undefined; next = queue.next()) out.push(next);
+        return out.length === queue.stats().messages;
+      });
+      for (const next of out) queue.settle(next);
+      store.commit((txn) => txn.dropQueue("alice"));
+      own.advance(1000);
+      for (let turns = 0; turns < wait; turns += 1) await turn();
+      files.crash(() => 0.9);
+      const again = await openOn(files, new TestClock(), notMerging);
+      const found = await look(again);
+      expect(again.uplink("cloud", generous).stats().dropped, `after ${wait} turns`).to.deep.equal({});
+      expect(again.stats().recovery.corruptRecords, `after ${wait} turns`).to.equal(0);
+      const none = { ...live, lane: [], high: [] };
+      if (found.lane.length === 0)
+        expect(found).to.deep.include({ ...none, queue: found.queue, nextOrdinal: found.nextOrdinal });
+      else expect(found, `after ${wait} turns`).to.deep.equal(live);
+      if (found.queue.length > 0) expect(found.queue).to.deep.equal(live.queue);
+    }
+  });
+
   it("merges merged ones again, and again", async () => {
     const files = before.clone();
     let store = await openOn(files, clock, merging);
@@ -132,9 +161,13 @@ describe("journal: merging", () => {
     expect(await inspect(files)).to.deep.equal({ ...live, corrupt: 0 });
     for (const path of files.paths()) if (path.includes("ckpt-")) files.remove(path);
     const found = await inspect(files);
-    // What was put in a segment that nothing pinned is in checkpoints only.
+    // What was put, or given an ordinal, in a segment that nothing pinned is in checkpoints only.
     for (const [key, value] of Object.entries(found.map)) expect(live.map[key], key).to.equal(value);
-    expect(found, "without any checkpoint").to.deep.equal({ ...live, map: found.map, corrupt: 0 });
+    expect(found, "without any checkpoint").to.deep.equal({
+      ...live,
+      ...{ map: found.map, nextOrdinal: found.nextOrdinal, corrupt: 0 },
+    });
+    expect(found.nextOrdinal).to.be.above(live.queue.at(-1)![0]);
   });
 
   it("both checkpoints damaged: no more is lost than before merging", async () => {

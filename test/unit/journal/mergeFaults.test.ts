@@ -49,7 +49,7 @@ describe("journal: merging goes wrong", () => {
       await seconds(clock, 5, files);
       const merged = mergedPaths(files);
       expect(merged.some((path) => path.includes("000000000001-"))).to.equal(fault === "short");
-      expect(staged(files)).to.deep.equal([]);
+      if (fault !== "short") expect(staged(files)).to.deep.equal([]);
       const tries = files.log.filter((line) => line.startsWith("create seg-000000000001-")).length;
       expect(tries, "left alone for a while").to.equal(1);
       files.fault = () => undefined;
