@@ -381,7 +381,7 @@ export class GroupWriter implements RecordSink {
   #fail(cause: unknown): void {
     this.failed = new TidegateError(
       "TG_STORE_FAILED",
-      `the disk refused twice to write to ${this.#options.dir} (${messageOf(cause)}): durable publishes are refused until a restart`,
+      `the disk refused twice to write to ${this.#options.dir} (${messageOf(cause)}): durable publishes are refused. Make it writable (a card at its end turns read-only: see dmesg), then restart`,
       { cause },
     );
     this.#options.onFailed(this.failed);
