@@ -1,6 +1,7 @@
 import { crc32 } from "node:zlib";
 import { expect } from "chai";
 import type { QueuedMessage } from "../../../src/base/contracts.ts";
+import type { Files } from "../../../src/base/files.ts";
 import { FaultyFiles } from "../../helpers/faultyFiles.ts";
 import {
   fill,
@@ -12,9 +13,10 @@ import {
   notMerging,
   openOn,
   seconds,
+  segmentBytes,
   segmentPaths,
 } from "./mergeRig.ts";
-import { generous, randomOf, TestClock, textOf, turn, until } from "./support.ts";
+import { durable, generous, message, open, randomOf, TestClock, taker, textOf, turn, until } from "./support.ts";
 
 describe("journal: merging", () => {
   let before: FaultyFiles;
@@ -113,7 +115,7 @@ describe("journal: merging", () => {
         return out.length === queue.stats().messages;
       });
       for (const next of out) queue.settle(next);
-      store.commit((txn) => txn.dropQueue("alice"));
+      if (wait % 4 === 0) store.commit((txn) => txn.dropQueue("alice")); // else nobody asks for a sync
       own.advance(1000);
       for (let turns = 0; turns < wait; turns += 1) await turn();
       files.crash(() => 0.9);
@@ -270,5 +272,83 @@ describe("journal: merging", () => {
       await store.close();
       expect(await inspect(files), `seed ${seed}`).to.deep.equal({ ...live, lane: [], high: [], corrupt: 0 });
     }
+  });
+
+  it("waits for a reader that is inside, and what it reads next comes out once, in order", async () => {
+    const files = before.clone();
+    const own = new TestClock();
+    own.advance(1_000_000);
+    let slow = false;
+    let letGo: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => {
+      letGo = resolve;
+    });
+    const mounted = files.mount();
+    const gated: Files = {
+      ...mounted,
+      open: async (path, mode) => {
+        const held = slow;
+        const file = await mounted.open(path, mode);
+        return held ? { ...file, read: (target, at) => gate.then(() => file.read(target, at)) } : file;
+      },
+    };
+    const store = await open(gated, own, { segmentBytes, tuning: merging });
+    const queue = store.uplink("cloud", generous);
+    slow = true;
+    expect(queue.next()).to.equal(undefined); // its read has begun
+    slow = false;
+    await seconds(own, 3, files);
+    expect(mergedPaths(files).length).to.equal(1);
+    expect(files.paths(), "still read").to.include("/data/seg-000000000001.log");
+    letGo();
+    const out: QueuedMessage[] = [];
+    await until(() => {
+      own.advance(10);
+      const next = queue.next();
+      if (next !== undefined) {
+        out.push(next);
+        if (out.length % 2 === 0) queue.settle(next);
+      }
+      return out.length === live.lane.length + live.high.length;
+    });
+    expect(out.map(textOf)).to.deep.equal([...live.high, ...live.lane]);
+    await seconds(own, 3, files);
+    expect(files.paths()).to.not.include("/data/seg-000000000001.log");
+    for (const next of out) queue.settle(next);
+    expect(queue.stats()).to.deep.include({ messages: 0, dropped: {} });
+    await store.close();
+  });
+
+  it("keeps what takes back something that lies before it: without any checkpoint nothing comes back to life", async () => {
+    const files = new FaultyFiles();
+    const store = await openOn(files, clock, merging);
+    const queue = store.uplink("cloud", generous);
+    const dense = "d".repeat(2600);
+    const first = store.commit((txn) => {
+      const position = txn.message(message(dense), [taker(queue.lane(2))]);
+      for (const name of ["released", "dropped"]) txn.reference(name, position, 0);
+      for (const topic of ["early", "early2"]) txn.retain(topic, position);
+      txn.put("m", "early", Buffer.from("x"));
+    });
+    await durable(store, first.group);
+    store.commit((txn) => {
+      txn.release("released", 1);
+      txn.dropQueue("dropped");
+      txn.unretain("early");
+      txn.unretain("early2");
+      txn.delete("m", "early");
+    });
+    const wanted = await fill(store);
+    await seconds(clock, 8, files);
+    expect(files.paths()).to.include("/data/seg-000000000001.log");
+    expect(mergedPaths(files)).to.not.deep.equal([]);
+    await store.close();
+    for (const path of files.paths()) if (path.includes("ckpt-")) files.remove(path);
+    const again = await openOn(files, new TestClock(), notMerging);
+    expect(again.references("released")?.size ?? 0).to.equal(0);
+    expect(again.references("dropped")?.size ?? 0).to.equal(0);
+    expect([...again.retained()].map(([topic]) => topic).sort()).to.deep.equal(Object.keys(wanted.retained).sort());
+    expect(again.get("m", "early")).to.equal(undefined);
+    await again.close();
   });
 });
