@@ -103,7 +103,7 @@ describe("journal: merging", () => {
   });
 
   it("leaves out only what is durably done: after a power cut nothing is looked for that is not there", async () => {
-    for (let wait = 0; wait < 70; wait += 2) {
+    for (let wait = 2; wait < 220; wait += 6) {
       const files = before.clone();
       const own = new TestClock();
       own.advance(1_000_000);
@@ -272,6 +272,36 @@ describe("journal: merging", () => {
       await store.close();
       expect(await inspect(files), `seed ${seed}`).to.deep.equal({ ...live, lane: [], high: [], corrupt: 0 });
     }
+  });
+
+  it("gets its name only once what it left out is durably done", async () => {
+    const files = before.clone();
+    const own = new TestClock();
+    own.advance(1_000_000);
+    let held = false;
+    let letGo: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => {
+      letGo = resolve;
+    });
+    const mounted = files.mount();
+    const gated: Files = {
+      ...mounted,
+      open: async (path, mode) => {
+        const file = await mounted.open(path, mode);
+        const slow = path.endsWith(".log");
+        return { ...file, datasync: () => (held && slow ? gate.then(() => file.datasync()) : file.datasync()) };
+      },
+    };
+    const store = await open(gated, own, { segmentBytes, tuning: merging });
+    held = true;
+    await seconds(own, 8, files);
+    expect(mergedPaths(files)).to.deep.equal([]);
+    expect(files.paths().some((path) => path.endsWith("-1.tmp"))).to.equal(true);
+    letGo();
+    await seconds(own, 3, files);
+    expect(mergedPaths(files)).to.not.deep.equal([]);
+    expect(await look(store)).to.deep.equal(live);
+    await store.close();
   });
 
   it("waits for a reader that is inside, and what it reads next comes out once, in order", async () => {
