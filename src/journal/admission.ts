@@ -29,6 +29,8 @@ export interface AdmissionEnvironment {
   /** Of all files but those. */
   readonly fileBytes: () => number;
   readonly checkpointBytes: () => number;
+  /** Of files that are only there for a while. */
+  readonly stagedBytes: () => number;
   readonly hurry: () => void;
   /** Lane states changed: they are to be written soon. */
   readonly onDirty: () => void;
@@ -171,6 +173,11 @@ export class AdmissionControl {
     return purged;
   }
 
+  /** Bytes that merging may take until it gives more back. */
+  get spareBytes(): number {
+    return this.#space.spare(this.#usedBytes(), this.#env.checkpointBytes());
+  }
+
   #onDropped(uplink: string, messages: number): void {
     const { dropped } = this.#env.state.uplink(uplink);
     dropped["store-full"] = (dropped["store-full"] ?? 0) + messages;
@@ -180,8 +187,8 @@ export class AdmissionControl {
   }
 
   async #check(): Promise<void> {
-    const { clock, fileBytes, spares } = this.#env;
-    await this.#space.check(clock.monotonicMs(), fileBytes() + spares.bytes);
+    const { clock, fileBytes, stagedBytes, spares } = this.#env;
+    await this.#space.check(clock.monotonicMs(), fileBytes() + stagedBytes() + spares.bytes);
   }
 
   #usedBytes(): number {

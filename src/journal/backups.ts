@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import type { BackupInfo, BackupRequest } from "../base/contracts.ts";
 import { type BackupItem, type BackupPlace, type BackupPlan, BackupWriter, backupError } from "./backup.ts";
-import { checkpointName, segmentName } from "./format.ts";
+import { checkpointName } from "./format.ts";
 import type { Maintenance } from "./maintenance.ts";
 import type { SegmentTable } from "./segments.ts";
 import type { GroupWriter } from "./writer.ts";
@@ -64,9 +64,9 @@ export class Backups {
     for (const segment of segments.list) {
       // A segment that begins where the durable bytes end may not be on the disk yet, and has nothing to give.
       if (segment.fileBytes === 0 || segment.base >= position) continue;
-      const bytes = segment.offsetOf(Math.min(segment.end, position));
+      const bytes = segment.merged ? segment.fileBytes : segment.offsetOf(Math.min(segment.end, position));
       const sealed = segment !== writer.openSegment && segment.end <= position;
-      items.push({ name: segmentName(segment.number), bytes, sealed });
+      items.push({ name: segment.name, bytes, sealed });
     }
     if (items.length + numbers.length === 0) throw backupError("nothing is on the disk yet: there is nothing to save");
     for (const number of numbers) {

@@ -6,7 +6,7 @@ import type { Files, OpenFile } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { CheckpointWriter } from "./checkpointWriter.ts";
-import { checkpointName } from "./format.ts";
+import { checkpointName, stagedName } from "./format.ts";
 import type { Holds } from "./holds.ts";
 import type { Tuning } from "./options.ts";
 import { writeCheckpointMark } from "./records.ts";
@@ -160,7 +160,7 @@ export class Checkpointer {
   async #take(capture: Capture): Promise<void> {
     const { files, dir, log } = this.#env;
     const path = join(dir, checkpointName(capture.number));
-    const staged = path.replace(/\.bin$/, ".tmp");
+    const staged = stagedName(path);
     let kept = false;
     try {
       await files.unlink(staged).catch(() => undefined);

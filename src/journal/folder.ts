@@ -5,25 +5,19 @@ import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { type CheckpointFile, CheckpointReader, type LoadedCheckpoint, readCheckpointHeader } from "./checkpoint.ts";
-import { FileWalk } from "./fileWalk.ts";
 import {
   checkpointName,
   checkpointNamePattern,
   decodeHeader,
   type Header,
   headerBytes,
-  recordHeaderBytes,
-  recordType,
-  seedOf,
   segmentMagic,
-  segmentName,
-  segmentNamePattern,
   stagedNamePattern,
 } from "./format.ts";
-import { MessageReader } from "./messageRecord.ts";
-import type { RecordWalker } from "./walk.ts";
+import { type SegmentId, salvage, segmentIdsOf, withoutReplaced } from "./segmentFiles.ts";
 
 export interface SegmentFile {
+  readonly name: string;
   readonly number: number;
   readonly header: Header;
   readonly size: number;
@@ -43,8 +37,8 @@ export interface Folder {
   /** Numbers of those that are not, or that newer ones replaced. */
   readonly damagedCheckpoints: number[];
   readonly damaged: number;
-  /** Numbers of segments that were never whole. */
-  readonly debris: number[];
+  /** Names of segments that were never whole, and of those that a merged one replaces. */
+  readonly debris: string[];
   readonly segmentNumberMax: number;
   readonly checkpointNumberMax: number;
 }
@@ -61,8 +55,7 @@ interface Place {
   readonly log: Log;
 }
 
-interface Head {
-  readonly number: number;
+interface Head extends SegmentId {
   readonly header: Header | undefined;
   readonly size: number;
 }
@@ -71,19 +64,20 @@ interface Head {
 const headsAtOnce = 16;
 
 /** The headers of all segments; undefined where one cannot be read. @throws TidegateError TG_STORE_FOREIGN */
-async function readHeads({ files, dir, log }: Place, numbers: readonly number[]): Promise<Head[]> {
+async function readHeads({ files, dir, log }: Place, ids: readonly SegmentId[]): Promise<Head[]> {
   const heads: Head[] = [];
-  for (let from = 0; from < numbers.length; from += headsAtOnce) {
-    const some = numbers.slice(from, from + headsAtOnce).map(async (number): Promise<Head[]> => {
-      const name = segmentName(number);
+  for (let from = 0; from < ids.length; from += headsAtOnce) {
+    const some = ids.slice(from, from + headsAtOnce).map(async (id): Promise<Head[]> => {
+      const { name } = id;
       const bytes = await readHead(files, join(dir, name)).catch((error: unknown) => {
         log.error({ file: name, error: messageOf(error) }, "journal: segment cannot be read");
         return undefined;
       });
       const header = bytes === undefined ? undefined : decodeHeader(segmentMagic, bytes.head);
       if (header === "newer") throw foreign(name);
-      if (header !== undefined && header.number !== number) return []; // copied under another name: not ours to judge
-      return [{ number, header, size: bytes?.size ?? 0 }];
+      const named = header?.number === id.number && (header.merged?.generation ?? 0) === id.generation;
+      if (header !== undefined && !named) return []; // copied under another name: not ours to judge
+      return [{ ...id, header, size: bytes?.size ?? 0 }];
     });
     heads.push(...(await Promise.all(some)).flat());
   }
@@ -134,7 +128,8 @@ function isBypassed(heads: readonly Head[], number: number): boolean {
   const before = known.filter((head) => head.number < number).at(-1);
   const after = known.find((head) => head.number > number);
   if (before?.header === undefined || after?.header === undefined) return false;
-  return before.header.base + before.size - headerBytes >= after.header.prevEnd;
+  const end = before.header.merged?.end ?? before.header.base + before.size - headerBytes;
+  return end >= after.header.prevEnd;
 }
 
 /** Our segments among the heads, what is of no use, and how many held something that cannot be told any more. */
@@ -142,26 +137,29 @@ async function sortSegments(
   { files, dir, log }: Place,
   heads: readonly Head[],
   storeId: Buffer | undefined,
-  newest: number | undefined,
-): Promise<{ segments: SegmentFile[]; debris: number[]; damaged: number }> {
+  newest: string | undefined,
+): Promise<{ segments: SegmentFile[]; debris: string[]; damaged: number }> {
   const segments: SegmentFile[] = [];
-  const debris: number[] = [];
+  const debris: string[] = [];
   let damaged = 0;
-  for (const { number, header, size } of heads) {
+  for (const { name, number, generation, header, size } of heads) {
     if (header !== undefined && storeId?.equals(header.storeId) !== true) {
-      log.warn({ file: segmentName(number) }, "journal: segment of another store, left alone");
+      log.warn({ file: name }, "journal: segment of another store, left alone");
       continue;
     }
-    const known = header ?? (storeId === undefined ? undefined : await salvage(files, dir, number, storeId));
-    if (known !== undefined) segments.push({ number, header: known, size });
+    const known =
+      header ??
+      (storeId === undefined ? undefined : await salvage(files, join(dir, name), { number, generation, storeId }));
+    if (known !== undefined) segments.push({ name, number, header: known, size });
     if (header !== undefined) continue;
-    log.warn({ file: segmentName(number), salvaged: known !== undefined }, "journal: segment header is damaged");
+    log.warn({ file: name, salvaged: known !== undefined }, "journal: segment header is damaged");
     if (known !== undefined) continue;
     // The newest was just being made when the power went, and is of no use; any other held something once.
-    if (number === newest || isBypassed(heads, number)) debris.push(number);
+    if (name === newest || isBypassed(heads, number)) debris.push(name);
     else damaged += 1;
   }
-  return { segments, debris, damaged };
+  const { current, replaced } = withoutReplaced(segments);
+  return { segments: current, debris: [...debris, ...replaced], damaged };
 }
 
 /** Changes nothing. @throws TidegateError TG_STORE_FOREIGN; errno errors of the folder itself */
@@ -173,9 +171,9 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
       .flatMap((name) => pattern.exec(name)?.[1] ?? [])
       .map(Number)
       .sort((a, b) => a - b);
-  const segmentNumbers = numbersOf(segmentNamePattern);
+  const segmentIds = segmentIdsOf(names);
   const checkpointNumbers = numbersOf(checkpointNamePattern);
-  const heads = await readHeads(place, segmentNumbers);
+  const heads = await readHeads(place, segmentIds);
   const checkpoints = await Promise.all(checkpointNumbers.map((number) => readCheckpointHeader(files, dir, number)));
   for (const { number, header } of checkpoints) if (header === "newer") throw foreign(checkpointName(number));
   const headers = heads.flatMap(({ header }) => header ?? []);
@@ -184,7 +182,7 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
     const [header] = headersOf([one]);
     return header === undefined || storeId?.equals(header.storeId) === true;
   });
-  const { segments, debris, damaged } = await sortSegments(place, heads, storeId, segmentNumbers.at(-1));
+  const { segments, debris, damaged } = await sortSegments(place, heads, storeId, segmentIds.at(-1)?.name);
   const found = await chooseCheckpoint(place, ours, isComplete(segments));
   return {
     storeId,
@@ -195,7 +193,11 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
     damagedCheckpoints: found.stale,
     damaged: damaged + found.damaged,
     debris,
-    segmentNumberMax: Math.max(0, ...segmentNumbers),
+    segmentNumberMax: Math.max(
+      0,
+      ...segmentIds.map(({ number }) => number),
+      ...segments.map(({ header }) => header.merged?.lastNumber ?? 0),
+    ),
     checkpointNumberMax: Math.max(0, ...checkpointNumbers),
   };
 }
@@ -207,8 +209,10 @@ const headersOf = (found: readonly CheckpointFile[]): Header[] =>
 const isComplete = (segments: readonly SegmentFile[]): boolean =>
   segments.every(({ number, header }, index) => number === index + 1 && (index > 0 || header.base <= 1));
 
-/** Removes what a crash left half made. */
+/** Removes what a crash left half made, or made superfluous. */
 export async function sweepDebris(files: Files, dir: string, debris: readonly string[]): Promise<void> {
+  // After kill -9 the name of a merged segment may not be on the disk yet: what it replaces must not go before it is.
+  if (debris.length > 0) await files.syncDir(dir);
   for (const name of debris) await files.unlink(join(dir, name)).catch(() => undefined);
   for (const name of await files.readdir(dir)) {
     if (stagedNamePattern.test(name)) await files.unlink(join(dir, name)).catch(() => undefined);
@@ -238,24 +242,4 @@ function chooseStore(headers: Header[], checkpoints: Header[]): Buffer | undefin
     counts.set(storeId.toString("hex"), (counts.get(storeId.toString("hex")) ?? 0) + 1);
   const [most] = [...counts].sort((a, b) => b[1] - a[1]);
   return most === undefined ? undefined : Buffer.from(most[0], "hex");
-}
-
-/** Both copies of a header are gone: the file's name gives the checksum's seed, a message its base. */
-async function salvage(files: Files, dir: string, number: number, storeId: Buffer): Promise<Header | undefined> {
-  const seed = seedOf(segmentMagic, storeId, number);
-  const message = new MessageReader();
-  const walk = new FileWalk();
-  let base: number | undefined;
-  try {
-    const file = await files.open(join(dir, segmentName(number)), "read");
-    const visit = (walker: RecordWalker): void => {
-      if (base !== undefined || walker.type !== recordType.message) return;
-      message.start(walker.buffer, walker.at + recordHeaderBytes, walker.next, walker.flags);
-      base = message.position - (walk.bufferAt + walker.at) + headerBytes;
-    };
-    await walk.run(file, headerBytes, await file.size(), seed, visit).finally(() => file.close());
-  } catch {
-    return undefined;
-  }
-  return base === undefined ? undefined : { storeId, epoch: 0, number, base, firstGroup: 0, prevEnd: base, wallMs: 0 };
 }

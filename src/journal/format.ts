@@ -9,13 +9,14 @@
  */
 import { crc32 } from "node:zlib";
 
-export const formatVersion = 1;
+/** Written into every header; older ones are read. 2: merged segments. */
+export const formatVersion = 2;
 export const headerBytes = 1024;
 export const recordHeaderBytes = 10;
 const headerCopyBytes = 128;
 const headerCopyAt = [0, 512];
 
-/** Numbers are for ever: never reused, never renumbered. 19 is reserved for what later versions of format 1 may add. */
+/** Numbers are for ever: never reused, never renumbered. */
 export const recordType = {
   message: 1,
   groupEnd: 2,
@@ -38,13 +39,13 @@ export const recordType = {
   segmentIndex: 17,
   /** Everything that a fuzzy checkpoint may have seen was written before it: the checkpoint counts once this is durable. */
   checkpointMark: 18,
-  /** Reserved: which segments a merged one replaces. Skipped by this version. */
+  /** The last record of a merged segment: what its header says, and where its positions lie. */
   merged: 19,
   /** Checkpoints only: references of one queue, many to a record. */
   references: 20,
 } as const;
 export const recordTypeMax = 20;
-/** Highest flags byte that format 1 uses (MESSAGE: qos, retain, properties). Keeps resynchronising after rot cheap. */
+/** Highest flags byte in use (MESSAGE: qos, retain, properties). Keeps resynchronising after rot cheap. */
 export const recordFlagsMax = 15;
 
 export const segmentMagic = "TGSEGMT1";
@@ -62,31 +63,52 @@ export interface Header {
   /** Nothing at or beyond this position in segments of a lower number is ever read. */
   readonly prevEnd: number;
   readonly wallMs: number;
+  /** Undefined: as it was written. */
+  readonly merged?: MergedHeader | undefined;
 }
 
-export const segmentName = (number: number): string => `seg-${String(number).padStart(12, "0")}.log`;
-export const checkpointName = (number: number): string => `ckpt-${String(number).padStart(12, "0")}.bin`;
-export const segmentNamePattern = /^seg-(\d{12,16})\.log$/;
-export const checkpointNamePattern = /^ckpt-(\d{12,16})\.bin$/;
-/** A checkpoint that was being written; of no use to anybody. */
-export const stagedNamePattern = /^ckpt-\d{12,16}\.tmp$/;
+/** What a segment needs besides when merging made it. Its number is the first that it replaces. */
+export interface MergedHeader {
+  /** One above the highest generation that it replaces; a segment as written has 0. */
+  readonly generation: number;
+  /** Highest number that it replaces. */
+  readonly lastNumber: number;
+  /** Position after the last one that it stands for. */
+  readonly end: number;
+  /** Offset of the MERGED record, where the others end. */
+  readonly tableAt: number;
+}
 
-/** What every record checksum of one file starts from, so that bytes of another file or store never validate. */
-export function seedOf(magic: string, storeId: Uint8Array, number: number): number {
-  const seed = Buffer.alloc(24);
+export const segmentName = (number: number, generation = 0): string =>
+  `seg-${String(number).padStart(12, "0")}${generation === 0 ? "" : `-${generation}`}.log`;
+export const checkpointName = (number: number): string => `ckpt-${String(number).padStart(12, "0")}.bin`;
+/** Number, and the generation of a merged one. */
+export const segmentNamePattern = /^seg-(\d{12,16})(?:-([1-9]\d{0,8}))?\.log$/;
+export const checkpointNamePattern = /^ckpt-(\d{12,16})\.bin$/;
+/** A checkpoint or merged segment that was being written; of no use to anybody. */
+export const stagedNamePattern = /^(?:ckpt-\d{12,16}|seg-\d{12,16}-\d+)\.tmp$/;
+export const stagedName = (name: string): string => name.replace(/\.\w+$/, ".tmp");
+
+/** What every record checksum of one file starts from, so that bytes of another file, of what a merge replaced, or of another store never validate. */
+export function seedOf(magic: string, storeId: Uint8Array, number: number, generation = 0): number {
+  const seed = Buffer.alloc(32);
   seed.write(magic, 0, "latin1");
   seed.set(storeId.subarray(0, 8), 8);
   seed.writeBigUInt64LE(BigInt(number), 16);
-  return crc32(seed);
+  seed.writeBigUInt64LE(BigInt(generation), 24);
+  return crc32(generation === 0 ? seed.subarray(0, 24) : seed);
 }
 
 /**
  *   0 magic 8 | 8 u16 version | 10 u16 zero | 12 u32 crc (of the 128 bytes, this field zero) | 16 store id 8 | 24 u64 epoch
- *   32 u64 number | 40 u64 base | 48 u64 first group | 56 u64 prevEnd | 64 u64 wall ms | zeros to 128
+ *   32 u64 number | 40 u64 base | 48 u64 first group | 56 u64 prevEnd | 64 u64 wall ms
+ *   72 u64 generation, 0 and nothing after it unless merged | 80 u64 last number | 88 u64 end | 96 u64 offset of the MERGED record | zeros to 128
  */
 export function encodeHeader(magic: string, header: Header): Buffer {
   const buffer = Buffer.alloc(headerBytes);
   const numbers = [header.epoch, header.number, header.base, header.firstGroup, header.prevEnd, header.wallMs];
+  const { merged } = header;
+  if (merged !== undefined) numbers.push(merged.generation, merged.lastNumber, merged.end, merged.tableAt);
   for (const at of headerCopyAt) {
     buffer.write(magic, at, "latin1");
     buffer.writeUInt16LE(formatVersion, at + 8);
@@ -110,6 +132,10 @@ export function decodeHeader(magic: string, buffer: Buffer): Header | "newer" | 
     if (crc32(copy) !== crc) continue;
     if (copy.readUInt16LE(8) > formatVersion) return "newer";
     const number = (index: number): number => Number(copy.readBigUInt64LE(24 + 8 * index));
+    const merged =
+      number(6) === 0
+        ? undefined
+        : { generation: number(6), lastNumber: number(7), end: number(8), tableAt: number(9) };
     return {
       storeId: copy.subarray(16, 24),
       epoch: number(0),
@@ -118,6 +144,7 @@ export function decodeHeader(magic: string, buffer: Buffer): Header | "newer" | 
       firstGroup: number(3),
       prevEnd: number(4),
       wallMs: number(5),
+      merged,
     };
   }
   return undefined;

@@ -7,7 +7,6 @@ import { join } from "node:path";
 import { messageOf } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
-import { segmentName } from "./format.ts";
 import type { Holds } from "./holds.ts";
 import type { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
@@ -39,6 +38,10 @@ export class Freeing {
     this.#env = env;
   }
 
+  get isBusy(): boolean {
+    return this.#done !== undefined;
+  }
+
   /** Segments that nothing but the want of newer checkpoints keeps, and their bytes. */
   waiting(olderMark: number): { segments: number; bytes: number } {
     const open = this.#env.writer.openSegment;
@@ -62,7 +65,13 @@ export class Freeing {
         idle.delete(segment); // it comes back when it is emptied
         continue;
       }
-      if (segment === writer.openSegment || segment.end > olderMark || segment.end > writer.durablePosition) continue;
+      if (
+        segment.held ||
+        segment === writer.openSegment ||
+        segment.end > olderMark ||
+        segment.end > writer.durablePosition
+      )
+        continue;
       if (segment.freeAfterGroup === 0) {
         // What emptied it must be on the disk first, or a crash would look for what is gone.
         this.#env.writeLaneStates();
@@ -97,9 +106,9 @@ export class Freeing {
     const { files, dir, state, reader, log } = this.#env;
     for (const segment of segments) {
       state.segments.remove(segment);
-      reader.forget(segment.number);
+      reader.forget(segment.name);
       if (await this.#env.freed(segment)) continue;
-      await files.unlink(join(dir, segmentName(segment.number))).catch((error: unknown) => {
+      await files.unlink(join(dir, segment.name)).catch((error: unknown) => {
         log.warn({ segment: segment.number, error: messageOf(error) }, "journal: segment could not be removed");
       });
     }

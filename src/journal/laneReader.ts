@@ -36,6 +36,8 @@ export class LaneReader {
   readonly #message = new MessageReader();
   readonly #slab = new PayloadSlab();
   readonly #walker = new RecordWalker();
+  /** Position of the last message that a walk came by. */
+  #visited = 0;
   /** Buffers of gulps that nobody reads into now. */
   readonly #spare: Buffer[] = [];
 
@@ -130,7 +132,8 @@ export class LaneReader {
     const { generation } = lane;
     const { reader, tail } = this.#source;
     // Up to the tail only, which begins with a record whatever rotted before it.
-    const to = segment.offsetOf(Math.min(segment.end, this.#source.durablePosition(), tail.start));
+    const to =
+      segment.merged?.tableAt ?? segment.offsetOf(Math.min(segment.end, this.#source.durablePosition(), tail.start));
     let gulp = own;
     for (let wanted = gulp.length; ; ) {
       if (wanted > gulp.length) gulp = Buffer.allocUnsafeSlow(wanted);
@@ -142,7 +145,7 @@ export class LaneReader {
       const cutShort = count < piece.length;
       if (cutShort && !this.#isCurrent(lane, segment)) return true;
       wanted = this.#walk(lane, place, piece, count, cutShort ? 0 : to - place.offset - count);
-      if (wanted === 0) goOn(lane, place, to);
+      if (wanted === 0) this.#advance(lane, place, to);
       if (wanted <= gulpBytes) return true;
     }
   }
@@ -151,12 +154,13 @@ export class LaneReader {
   #walk(lane: Lane, place: ReadingPlace, piece: Buffer, count: number, beyond: number): number {
     const walker = this.#walker;
     walker.restart();
+    this.#visited = 0;
     walker.start(piece, 0, count, beyond, place.segment.seed);
     let step = walker.step();
     for (; step === "record" && lane.aheadBytes < aheadBytes; step = walker.step())
       this.#visit(lane, piece, walker.at, walker.length, walker.type, walker.flags);
     if (step === "end") return 0;
-    goOn(lane, place, place.offset + (step === "record" ? walker.at : walker.next));
+    this.#advance(lane, place, place.offset + (step === "record" ? walker.at : walker.next));
     return step === "more" ? walker.wanted : gulpBytes;
   }
 
@@ -187,7 +191,7 @@ export class LaneReader {
           place.index = undefined; // rot: from the last good one on everything is walked
           return true;
         }
-        goOn(lane, place, end);
+        this.#advance(lane, place, end);
       }
     }
     return true;
@@ -209,8 +213,11 @@ export class LaneReader {
     const message = this.#message;
     try {
       message.start(buffer, at + recordHeaderBytes, at + length, flags);
-      if (message.position <= lane.cursor || !message.findTaker(lane.id)) return;
-      if (lane.skips.length > 0 && lane.isSkipped(message.position)) return;
+      const { position } = message;
+      this.#visited = position;
+      if (position < lane.readAt) return; // a merged segment is walked from a little before
+      if (position <= lane.cursor || !message.findTaker(lane.id)) return;
+      if (lane.skips.length > 0 && lane.isSkipped(position)) return;
       lane.pushAhead(new Entry(lane, message, length, this.#slab));
     } catch (error) {
       if (!(error instanceof FieldError)) throw error; // found missing when the segment is left
@@ -219,7 +226,7 @@ export class LaneReader {
 
   /** False: the table has another segment for this now, and reading begins again there. */
   #isCurrent(lane: Lane, segment: Segment): boolean {
-    if (this.#source.state.segments.list.includes(segment)) return true;
+    if (segment.isCurrent) return true;
     lane.place = undefined;
     return false;
   }
@@ -228,6 +235,8 @@ export class LaneReader {
   #settleUp(lane: Lane): void {
     const segment = lane.place?.segment;
     if (segment === undefined) return;
+    if (!segment.isCurrent) lane.place = undefined; // what it counted, another counts now
+    if (!segment.isCurrent) return;
     const part = segment.parts.get(lane.id);
     if (part !== undefined && (lane.readAt <= part.last || part.last >= this.#source.durablePosition())) return;
     lane.place = undefined;
@@ -246,10 +255,12 @@ export class LaneReader {
     this.#source.state.untake(segment, lane, lost, part.bytes - bytes);
     this.#source.onLost(lane, lost);
   }
-}
 
-/** Where reading goes on: nowhere else is an offset turned into a position. */
-function goOn(lane: Lane, place: ReadingPlace, offset: number): void {
-  place.offset = offset;
-  lane.readAt = place.segment.positionOf(offset);
+  /** Where reading goes on: nowhere else is an offset turned into a position. */
+  #advance(lane: Lane, place: ReadingPlace, offset: number): void {
+    const { segment } = place;
+    place.offset = offset;
+    if (segment.merged === undefined) lane.readAt = segment.positionOf(offset);
+    else lane.readAt = offset >= segment.recordsTo ? segment.end : Math.max(lane.readAt, this.#visited + 1);
+  }
 }

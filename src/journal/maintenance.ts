@@ -1,10 +1,13 @@
-/** When checkpoints are taken, and segments freed. */
+/** When checkpoints are taken, and segments freed and merged. */
 import { type CheckpointEnvironment, Checkpointer, type FoundCheckpoints } from "./checkpointer.ts";
 import { Freeing, type FreeingEnvironment } from "./freeing.ts";
 import { Holds } from "./holds.ts";
+import { sparseBeyond } from "./mergeChoice.ts";
+import { Merger, type MergerEnvironment } from "./merger.ts";
 
 export type MaintenanceEnvironment = Omit<CheckpointEnvironment, "onKept" | "holds"> &
-  Omit<FreeingEnvironment, "holds">;
+  Omit<FreeingEnvironment, "holds"> &
+  Omit<MergerEnvironment, "holds" | "olderMark">;
 
 const journalBytesMax = 64 * 1024 * 1024;
 const waitingSegmentsMin = 2;
@@ -12,7 +15,7 @@ const waitingSegmentsMin = 2;
 /**
  * A checkpoint is due
  *  - after clamp(4 x the last one, checkpointBytes, 64 MiB) of journal: a start then replays little, and checkpoints write a quarter of the journal at most;
- *  - when two segments wait for nothing else, at most each checkpointEveryMs;
+ *  - when two segments wait for nothing else to be freed, or merged, at most each checkpointEveryMs;
  *  - when so much waits for nothing else that giving it back is worth the same: as many bytes as the first rule asks for. Freeing takes two
  *    checkpoints, and after a drain no journal grows that would bring them; without this rule the disk came back after twenty seconds. A byte
  *    waits once and for two, so this writes half of what is given back at most, and where the state is small, next to nothing.
@@ -21,6 +24,7 @@ export class Maintenance {
   readonly #env: MaintenanceEnvironment;
   readonly #checkpoints: Checkpointer;
   readonly #freeing: Freeing;
+  readonly #merger: Merger;
   readonly #holds = new Holds();
   #lastMs = Number.NEGATIVE_INFINITY;
   /** Room is wanted: as long as an empty segment waits for nothing but newer checkpoints, they are made one after the other. */
@@ -30,6 +34,7 @@ export class Maintenance {
     this.#env = env;
     this.#freeing = new Freeing({ ...env, holds: this.#holds });
     this.#checkpoints = new Checkpointer({ ...env, holds: this.#holds, onKept: () => this.#onKept() }, found);
+    this.#merger = new Merger({ ...env, holds: this.#holds, olderMark: () => this.olderMark });
   }
 
   /** Of the last checkpoint. */
@@ -40,6 +45,11 @@ export class Maintenance {
   /** Of both kept checkpoints. */
   get bytes(): number {
     return this.#checkpoints.bytes;
+  }
+
+  /** Of what is being merged. It is no reason to drop anything: soon it gives back more. */
+  get stagedBytes(): number {
+    return this.#merger.bytes;
   }
 
   /** No checkpoint needs what lies wholly below this position: such segments may be freed or merged. */
@@ -55,7 +65,7 @@ export class Maintenance {
   /** Resolves once nothing is being removed; no segment or checkpoint goes until the release, which may be called twice. */
   async hold(): Promise<() => void> {
     const release = this.#holds.take();
-    await Promise.all([this.#freeing.settled(), this.#checkpoints.settled()]);
+    await Promise.all([this.#freeing.settled(), this.#checkpoints.settled(), this.#merger.settled()]);
     return () => {
       release();
       this.#free();
@@ -65,11 +75,20 @@ export class Maintenance {
   /** To be called once a second; does what is due. */
   tick(): void {
     this.#free();
+    this.#checkpointIfDue();
+    this.#merger.tick(!this.#checkpoints.isBusy && !this.#freeing.isBusy);
+  }
+
+  #checkpointIfDue(): void {
     if (this.#checkpoints.isBusy) return;
     const { clock, tuning } = this.#env;
     const worth = this.#worth;
     const nowMs = clock.monotonicMs();
     const waiting = this.#freeing.waiting(this.olderMark);
+    const { state, writer } = this.#env;
+    const sparse = sparseBeyond(state.segments.list, this.olderMark, writer.openSegment);
+    waiting.segments += sparse.segments;
+    waiting.bytes += sparse.bytes;
     if (
       this.#journalBytes >= worth ||
       this.#checkpoints.isUrgent ||
@@ -105,6 +124,7 @@ export class Maintenance {
   /** A group became durable: what was waiting for it goes on. */
   onDurable(): void {
     this.#checkpoints.onDurable();
+    this.#merger.onDurable();
     this.#free();
     this.#checkpointInHaste();
     // Not only each second: a fast disk writes a hundred megabytes in one, all of which a start would have to replay. After a failure, that pace is enough.
@@ -115,6 +135,7 @@ export class Maintenance {
 
   /** The last checkpoint, with nothing open any more. Never rejects. */
   async close(): Promise<void> {
+    await this.#merger.close();
     await this.#freeing.close();
     await this.#checkpoints.close();
   }

@@ -29,6 +29,9 @@ export class StoreMetrics {
   readonly refused: Counter;
   readonly written: Written;
   readonly #droppedReferences: Counter;
+  readonly segmentsMerged: Counter;
+  readonly bytesGivenBack: Counter;
+  readonly mergeFailures: Counter;
   readonly #meter: Meter;
   readonly #view: () => StoreView;
   readonly #state: State;
@@ -57,6 +60,9 @@ export class StoreMetrics {
     this.corruptRecords = count("corrupt_records_total", "Records lost to damage");
     this.refused = count("refused_total", "Publishes refused because the store is full");
     this.#droppedReferences = count("dropped_references_total", "Messages that sessions lost to damage");
+    this.segmentsMerged = count("merged_segments_total", "Segments that merging replaced");
+    this.bytesGivenBack = count("merged_bytes_total", "Bytes that merging gave back");
+    this.mergeFailures = count("merge_failures_total", "Merges that failed");
   }
 
   /** Stored messages of an uplink that will not be sent. */

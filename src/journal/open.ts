@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { RecoveryReport, Store } from "../base/contracts.ts";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
-import { checkpointMagic, checkpointName, segmentMagic, segmentName } from "./format.ts";
+import { checkpointMagic, checkpointName, segmentMagic } from "./format.ts";
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
 import { onlyOurs } from "./ownFiles.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
@@ -28,7 +28,7 @@ export async function openStore(given: StoreOptions): Promise<Store> {
     const restore = await findRestore(options, folder);
     const found = await new Recovery(files, dir, log, folder).run();
     await settleTail(options, folder);
-    const debris = await onlyOurs(options, folder.debris.map(segmentName), segmentMagic);
+    const debris = await onlyOurs(options, folder.debris, segmentMagic);
     const damaged = await onlyOurs(options, folder.damagedCheckpoints.map(checkpointName), checkpointMagic);
     await sweepDebris(files, dir, debris).catch(() => undefined);
     const storeClock = new StoreClock(clock);
@@ -112,8 +112,8 @@ async function survey({ dir, files, log }: ResolvedOptions): Promise<Folder> {
  */
 async function settleTail({ dir, files, log }: ResolvedOptions, folder: Folder): Promise<void> {
   try {
-    for (const { number } of folder.segments.slice(-2)) {
-      const file = await files.open(join(dir, segmentName(number)), "read");
+    for (const { name } of folder.segments.slice(-2)) {
+      const file = await files.open(join(dir, name), "read");
       await file.datasync().finally(() => file.close());
     }
     await files.syncDir(dir);

@@ -13,6 +13,7 @@ import { FileWalk } from "./fileWalk.ts";
 import type { Folder, SegmentFile } from "./folder.ts";
 import { headerBytes, recordHeaderBytes, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
 import { acceptedEnd, endBytesMax, groupEndAt } from "./lastGroup.ts";
+import { openMerged } from "./mergedFile.ts";
 import { MessageReader } from "./messageRecord.ts";
 import { applyRecord, type GroupEnd, readGroupEnd } from "./records.ts";
 import { Segment } from "./segments.ts";
@@ -86,12 +87,10 @@ export class Recovery {
   async run(): Promise<Recovered> {
     const { checkpoint } = this.#folder;
     const mark = this.#mark;
-    this.#tabulate();
+    await this.#tabulate();
     const { list } = this.#state.segments;
     let nextPosition = Math.max(1, mark);
-    for (const { header, size } of this.#folder.segments) {
-      nextPosition = Math.max(nextPosition, header.base + Math.max(0, size - headerBytes));
-    }
+    for (const file of this.#folder.segments) nextPosition = Math.max(nextPosition, wholeEnd(file));
     let end = mark;
     if (checkpoint?.whole === false) await this.#readBeforeMark();
     for (const [index, segment] of list.entries()) {
@@ -116,20 +115,27 @@ export class Recovery {
   }
 
   /** The segment table: what headers say, cut by later headers, with the checkpoint's counts. */
-  #tabulate(): void {
+  async #tabulate(): Promise<void> {
     const { segments, checkpoint } = this.#folder;
     let limit = Number.POSITIVE_INFINITY;
     let nextNumber = 0;
     const ends = new Map<SegmentFile, number>();
     for (const file of [...segments].reverse()) {
-      const whole = file.header.base + Math.max(0, file.size - headerBytes);
+      const whole = wholeEnd(file);
       ends.set(file, Math.max(file.header.base, Math.min(whole, limit)));
       // With a number missing in between, that one may have been freed: nothing can be said.
-      if (whole < limit && nextNumber === file.number + 1) this.#count(`${segmentName(file.number)} is cut short`);
+      if (whole < limit && nextNumber === file.number + 1 && file.header.merged === undefined)
+        this.#count(`${file.name} is cut short`);
       nextNumber = file.number;
       limit = Math.min(limit, file.header.prevEnd);
     }
     for (const file of segments) {
+      if (file.header.merged !== undefined) {
+        const { segment, damage } = await openMerged(this.#files, this.#dir, file, checkpoint);
+        if (damage !== undefined) this.#count(`${file.name}: ${damage}`);
+        this.#state.segments.add(segment);
+        continue;
+      }
       const { number, base, firstGroup, prevEnd, storeId } = file.header;
       const seed = seedOf(segmentMagic, storeId, number);
       const known = checkpoint?.segments.get(number);
@@ -146,6 +152,7 @@ export class Recovery {
 
   async #readBeforeMark(): Promise<void> {
     for (const segment of this.#state.segments.list) {
+      if (segment.merged !== undefined && segment.end > this.#mark) continue; // replayed as a whole
       await this.#visit(
         segment,
         headerBytes,
@@ -158,8 +165,8 @@ export class Recovery {
   }
 
   async #replay(segment: Segment, last: boolean): Promise<void> {
-    const from = segment.offsetOf(Math.max(segment.base, this.#mark));
-    if (last) {
+    const from = segment.merged ? headerBytes : segment.offsetOf(Math.max(segment.base, this.#mark));
+    if (last && segment.merged === undefined) {
       const to = segment.offsetOf(segment.end);
       const end = await this.#acceptedEnd(segment, from, to);
       this.#torn += Math.max(0, Math.min(to, this.#walk.writtenEnd) - end);
@@ -169,7 +176,7 @@ export class Recovery {
     const walker = await this.#visit(segment, from, (at) => this.#apply(segment, at));
     if (walker === undefined || walker.gaps === 0) return;
     this.#lostBytes += walker.gapBytes;
-    for (let gap = 0; gap < walker.gaps; gap += 1) this.#count(`${segmentName(segment.number)} has a damaged record`);
+    for (let gap = 0; gap < walker.gaps; gap += 1) this.#count(`${segment.name} has a damaged record`);
   }
 
   /**
@@ -218,7 +225,7 @@ export class Recovery {
       } else applyRecord(this.#state, walker.type, from);
     } catch (error) {
       if (!(error instanceof FieldError)) throw error;
-      this.#count(`${segmentName(segment.number)}: ${error.message}`);
+      this.#count(`${segment.name}: ${error.message}`);
     }
   }
 
@@ -241,9 +248,9 @@ export class Recovery {
 
   /** Segments that the checkpoint knew, that are gone, and in which something should still wait. */
   #reportMissing(): void {
-    const found = new Set(this.#folder.segments.map(({ number }) => number));
+    const { list } = this.#state.segments;
     for (const [number, known] of this.#folder.checkpoint?.segments ?? []) {
-      if (found.has(number)) continue;
+      if (list.some((segment) => number >= segment.number && number <= segment.lastNumber)) continue;
       const waits = known.parts.some(
         ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, last),
       );
@@ -264,12 +271,12 @@ export class Recovery {
     visit: (walker: RecordWalker) => void,
     before = Number.POSITIVE_INFINITY,
   ): Promise<RecordWalker | undefined> {
-    const to = segment.offsetOf(Math.min(segment.end, before));
+    const to = segment.merged?.tableAt ?? segment.offsetOf(Math.min(segment.end, before));
     return await this.#open(segment, (file) => this.#walk.run(file, Math.min(from, to), to, segment.seed, visit));
   }
 
   async #open<T>(segment: Segment, use: (file: OpenFile) => Promise<T>): Promise<T | undefined> {
-    const path = join(this.#dir, segmentName(segment.number));
+    const path = join(this.#dir, segment.name);
     try {
       const file = await this.#files.open(path, "read");
       return await use(file).finally(() => file.close());
@@ -285,3 +292,7 @@ export class Recovery {
     if (this.#corrupt <= 100) this.#log.error({ what }, "journal: damage found, going on without it");
   }
 }
+
+/** Position after all that the file holds, counted or not. */
+const wholeEnd = ({ header, size }: SegmentFile): number =>
+  header.merged?.end ?? header.base + Math.max(0, size - headerBytes);

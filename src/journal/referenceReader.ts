@@ -4,11 +4,13 @@ import { TidegateError } from "../base/errors.ts";
 import { FieldError } from "./bytes.ts";
 import { plausibleLength, recordHeaderBytes, recordIsValid, recordType } from "./format.ts";
 import { MessageReader } from "./messageRecord.ts";
+import { tableStepBytes } from "./positionTable.ts";
 import type { References } from "./references.ts";
 import type { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
 import type { State } from "./state.ts";
 import type { Tail } from "./tail.ts";
+import { RecordWalker } from "./walk.ts";
 
 export interface ReferenceSource {
   readonly state: State;
@@ -18,7 +20,7 @@ export interface ReferenceSource {
   readonly onRotten: (queue: string, ordinal: number) => void;
 }
 
-/** A piece of a segment that was read, kept for the next message of the same batch. */
+/** A piece of a segment that was read, from the offset `start` on, kept for the next message of the same batch. */
 interface Window {
   segment: Segment;
   start: number;
@@ -31,6 +33,8 @@ const loneBytes = 4096;
 export class ReferenceReader {
   readonly #source: ReferenceSource;
   readonly #message = new MessageReader();
+  readonly #walker = new RecordWalker();
+  #wanted = 0;
 
   constructor(source: ReferenceSource) {
     this.#source = source;
@@ -102,27 +106,55 @@ export class ReferenceReader {
     if (recent !== undefined) return this.#decode(recent.buffer, recent.from, position, undefined);
     const segment = state.segments.find(position);
     if (segment === undefined) return undefined;
+    const offset = segment.offsetOf(position);
     const { window } = cache;
-    if (window?.segment === segment && position >= window.start) {
-      const found = this.#decode(window.bytes, position - window.start, position, segment);
+    if (window?.segment === segment && offset >= window.start) {
+      const found = this.#search(window, offset - window.start, position);
       if (found !== undefined) return found; // else it may only reach beyond the window
     }
-    let wanted = Math.min(bytes, segment.end - position);
-    for (let tries = 0; tries < 2; tries += 1) {
-      const target = Buffer.allocUnsafe(wanted);
-      const count = await reader.read(segment, position, target);
+    const left = segment.recordsTo - offset;
+    let wanted = Math.min(left, segment.merged === undefined ? bytes : bytes + tableStepBytes);
+    for (;;) {
+      const target = Buffer.allocUnsafe(Math.max(0, wanted));
+      const count = await reader.readFrom(segment, offset, target);
       if (count < 0) return "later";
-      const read = target.subarray(0, count);
-      cache.window = { segment, start: position, bytes: read };
-      if (count < recordHeaderBytes) return undefined;
-      const length = plausibleLength(read, 0, segment.end - position);
-      if (length <= count) return this.#decode(read, 0, position, segment);
-      wanted = length;
+      cache.window = { segment, start: offset, bytes: target.subarray(0, count) };
+      const found = this.#search(cache.window, 0, position);
+      const more = Math.min(left, this.#wanted);
+      if (found !== undefined || count < wanted || more <= count) return found;
+      wanted = more;
+    }
+  }
+
+  /** The message, if the window has it from `from` on. Sets `#wanted` when it may reach beyond: to how large a window is needed. */
+  #search({ bytes, start, segment }: Window, from: number, position: number): StoredMessage | undefined {
+    this.#wanted = 0;
+    if (segment.merged === undefined) {
+      if (from + recordHeaderBytes > bytes.length) return undefined;
+      this.#wanted = from + plausibleLength(bytes, from, segment.end - position);
+      return this.#wanted > bytes.length ? undefined : this.#decode(bytes, from, position, segment);
+    }
+    const walker = this.#walker;
+    walker.start(
+      bytes,
+      Math.min(from, bytes.length),
+      bytes.length,
+      segment.recordsTo - start - bytes.length,
+      segment.seed,
+    );
+    for (let step = walker.step(); step !== "end"; step = walker.step()) {
+      if (step === "more") {
+        this.#wanted = walker.next + walker.wanted;
+        return undefined;
+      }
+      if (walker.type !== recordType.message) continue;
+      const found = this.#decode(bytes, walker.at, position, undefined);
+      if (found !== undefined || this.#message.position > position) return found;
     }
     return undefined;
   }
 
-  /** @param segment undefined: bytes of the tail, whose checksums may not be set yet */
+  /** @param segment undefined: its checksum was looked at, or is not set yet, as in the tail */
   #decode(buffer: Buffer, at: number, position: number, segment: Segment | undefined): StoredMessage | undefined {
     if (at + recordHeaderBytes > buffer.length) return undefined;
     const length = plausibleLength(buffer, at, buffer.length - at);

@@ -14,7 +14,6 @@ import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { type Manifest, manifestName, readManifest, stagedManifestName, verifyBackup } from "./backupManifest.ts";
 import type { Folder } from "./folder.ts";
-import { segmentName } from "./format.ts";
 
 /** Two restores of one backup on machines without a clock must not get the same epoch. */
 const epochStepMax = 1_000_000;
@@ -45,7 +44,7 @@ export async function findRestore(place: Place, folder: Folder): Promise<Restore
   const manifest = await readManifest(files, dir);
   if (manifest === undefined) return undefined;
   log.info({ from: manifest.gateway, takenAt: manifest.takenAt, version: manifest.version }, "journal: restoring");
-  await verifyBackup(files, dir, manifest, folder.debris.map(segmentName));
+  await verifyBackup(files, dir, manifest, folder.debris);
   const epoch = Math.max(Math.floor(clock.wallMs()), folder.epoch + randomInt(1, epochStepMax));
   return {
     epoch,

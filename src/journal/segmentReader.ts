@@ -2,11 +2,10 @@
 import { join } from "node:path";
 import { errnoOf } from "../base/errors.ts";
 import type { Files, OpenFile } from "../base/files.ts";
-import { segmentName } from "./format.ts";
 import type { Segment } from "./segments.ts";
 
 interface Slot {
-  readonly number: number;
+  readonly name: string;
   readonly file: Promise<OpenFile>;
   users: number;
   stale: boolean;
@@ -17,7 +16,7 @@ const slotsMax = 8;
 export class SegmentReader {
   readonly #files: Files;
   readonly #dir: string;
-  readonly #slots = new Map<number, Slot>();
+  readonly #slots = new Map<string, Slot>();
 
   constructor(files: Files, dir: string) {
     this.#files = files;
@@ -25,17 +24,13 @@ export class SegmentReader {
   }
 
   /**
-   * Fills as much of `target` as the file has from `position` on. 0: the file ends there or is gone. -1: it could not be opened or read now.
+   * Fills as much of `target` as the file has from `offset` on. 0: the file ends there or is gone. -1: it could not be opened or read now.
    * A sector that the disk cannot read becomes zeros, which no record validates with. Never rejects.
    */
-  read(segment: Segment, position: number, target: Buffer): Promise<number> {
-    return this.readFrom(segment, segment.offsetOf(position), target);
-  }
-
-  /** The same by the file's own offset. */
   async readFrom(segment: Segment, offset: number, target: Buffer): Promise<number> {
-    const slot = this.#slot(segment.number);
+    const slot = this.#slot(segment.name);
     slot.users += 1;
+    segment.readers += 1;
     try {
       const file = await slot.file;
       let filled = 0;
@@ -46,36 +41,37 @@ export class SegmentReader {
       }
       return filled;
     } catch (error) {
-      this.forget(segment.number);
+      this.forget(segment.name);
       return errnoOf(error) === "ENOENT" ? 0 : -1;
     } finally {
+      segment.readers -= 1;
       slot.users -= 1;
       this.#closeUnused(slot);
     }
   }
 
   /** The file is gone, or failed: its handle is closed once nobody reads. */
-  forget(number: number): void {
-    const slot = this.#slots.get(number);
+  forget(name: string): void {
+    const slot = this.#slots.get(name);
     if (slot === undefined) return;
-    this.#slots.delete(number);
+    this.#slots.delete(name);
     slot.stale = true;
     this.#closeUnused(slot);
   }
 
   close(): void {
-    for (const number of [...this.#slots.keys()]) this.forget(number);
+    for (const name of [...this.#slots.keys()]) this.forget(name);
   }
 
-  #slot(number: number): Slot {
-    let slot = this.#slots.get(number);
+  #slot(name: string): Slot {
+    let slot = this.#slots.get(name);
     if (slot === undefined) {
-      slot = { number, file: this.#files.open(join(this.#dir, segmentName(number)), "read"), users: 0, stale: false };
+      slot = { name, file: this.#files.open(join(this.#dir, name), "read"), users: 0, stale: false };
       slot.file.catch(() => undefined);
       const oldest = this.#slots.keys().next();
       if (this.#slots.size >= slotsMax && !oldest.done) this.forget(oldest.value);
-    } else this.#slots.delete(number);
-    this.#slots.set(number, slot); // last used, last to go
+    } else this.#slots.delete(name);
+    this.#slots.set(name, slot); // last used, last to go
     return slot;
   }
 

@@ -1,5 +1,6 @@
 /** The segment table: which positions lie in which file, and what still waits in each. Nothing here is per message. */
-import { headerBytes } from "./format.ts";
+import { headerBytes, segmentName } from "./format.ts";
+import type { PositionTable } from "./positionTable.ts";
 
 /** What one lane has waiting in one segment. */
 export interface LanePart {
@@ -15,6 +16,25 @@ export interface LanePart {
   lastExpiresAtMs: number;
 }
 
+/** Of a segment that merging made: its positions have holes, so a table finds them. */
+export interface MergedPlace {
+  readonly generation: number;
+  readonly lastNumber: number;
+  readonly tableAt: number;
+  readonly table: PositionTable;
+  readonly kept: KeptBytes;
+}
+
+/** What the table cannot tell of a segment's live bytes; seen when it was merged, or tried. */
+export interface KeptBytes {
+  /** Bytes that are neither messages nor definitions and were still needed. */
+  readonly statements: number;
+  /** Mean size of a message that a reference or retained value points at. */
+  readonly pinnedMean: number;
+}
+
+export const unknownKept: KeptBytes = { statements: 0, pinnedMean: 512 };
+
 /** What a segment tells the table it is in. */
 interface SegmentWatcher {
   grew(bytes: number): void;
@@ -22,11 +42,13 @@ interface SegmentWatcher {
 }
 
 export class Segment {
+  /** Of a merged one: the first that it replaces. */
   readonly number: number;
   readonly base: number;
   readonly firstGroup: number;
   readonly prevEnd: number;
   readonly seed: number;
+  readonly merged: MergedPlace | undefined;
   /** Position after its last byte; for the newest it grows. */
   end: number;
   #fileBytes = 0;
@@ -40,6 +62,11 @@ export class Segment {
   cut = false;
   /** Once nothing pins it: the group that must be durable before the file may go. 0: not asked for yet. */
   freeAfterGroup = 0;
+  /** It is being merged, or was just made by a merge whose old files are not gone yet: it must not be freed. */
+  held = false;
+  /** Reads of its file that are going on. */
+  readers = 0;
+  kept = unknownKept;
   /** Offset of its index; 0: not known, -1: it has none that is of use. */
   indexAt = 0;
 
@@ -50,13 +77,44 @@ export class Segment {
   /** Holds a record that got a segment of its own: of no use to others. */
   large = false;
 
-  constructor(of: { number: number; base: number; firstGroup: number; prevEnd: number; seed: number; end?: number }) {
+  constructor(of: {
+    number: number;
+    base: number;
+    firstGroup: number;
+    prevEnd: number;
+    seed: number;
+    end?: number;
+    merged?: MergedPlace | undefined;
+  }) {
     this.number = of.number;
     this.base = of.base;
     this.firstGroup = of.firstGroup;
     this.prevEnd = of.prevEnd;
     this.seed = of.seed;
     this.end = of.end ?? of.base;
+    this.merged = of.merged;
+    if (of.merged === undefined) return;
+    this.kept = of.merged.kept;
+    this.indexAt = -1;
+  }
+
+  /** Of its file. */
+  get name(): string {
+    return segmentName(this.number, this.generation);
+  }
+
+  get generation(): number {
+    return this.merged?.generation ?? 0;
+  }
+
+  /** Highest number that it stands for. */
+  get lastNumber(): number {
+    return this.merged?.lastNumber ?? this.number;
+  }
+
+  /** Where its records end in the file. */
+  get recordsTo(): number {
+    return this.merged?.tableAt ?? this.offsetOf(this.end);
   }
 
   /** Bytes of the file on disk; 0 until it is created. */
@@ -69,16 +127,21 @@ export class Segment {
     this.#fileBytes = bytes;
   }
 
+  /** Whether it is in the table still, neither freed nor merged. */
+  get isCurrent(): boolean {
+    return this.watcher !== undefined;
+  }
+
   get pinned(): boolean {
     return this.waiting > 0 || this.references > 0;
   }
 
-  /** Where in the file the first record at or after `position` begins. */
+  /** Where in the file the first record at or after `position` begins; in a merged one, a record less than 8 KiB before it. */
   offsetOf(position: number): number {
-    return position - this.base + headerBytes;
+    return this.merged?.table.offsetOf(position) ?? position - this.base + headerBytes;
   }
 
-  /** A position that `offsetOf` takes back to `offset`. */
+  /** A position that `offsetOf` takes back to `offset`. Not of a merged one. */
   positionOf(offset: number): number {
     return offset - headerBytes + this.base;
   }
@@ -111,6 +174,22 @@ export class Segment {
     part.lastAcceptedAtMs = Math.max(part.lastAcceptedAtMs, acceptedAtMs);
     part.lastExpiresAtMs = Math.max(part.lastExpiresAtMs, expiresAtMs);
     this.waiting += 1;
+  }
+
+  /** What waits in another waits here instead. */
+  takeOver(from: { parts: Iterable<LanePart>; references: number }): void {
+    for (const part of from.parts) {
+      const known = this.part(part.lane, part.first);
+      known.waiting += part.waiting;
+      this.waiting += part.waiting;
+      known.bytes += part.bytes;
+      known.first = Math.min(known.first, part.first);
+      known.last = Math.max(known.last, part.last);
+      known.firstAcceptedAtMs = Math.min(known.firstAcceptedAtMs, part.firstAcceptedAtMs);
+      known.lastAcceptedAtMs = Math.max(known.lastAcceptedAtMs, part.lastAcceptedAtMs);
+      known.lastExpiresAtMs = Math.max(known.lastExpiresAtMs, part.lastExpiresAtMs);
+    }
+    this.references += from.references;
   }
 
   /** `count` messages of the lane, of so many bytes together, no longer wait here. */
@@ -150,9 +229,7 @@ export class SegmentTable implements SegmentWatcher {
 
   add(segment: Segment): void {
     this.#list.push(segment);
-    this.idle.add(segment);
-    this.#fileBytes += segment.fileBytes;
-    segment.watcher = this;
+    this.#know(segment);
   }
 
   grew(bytes: number): void {
@@ -207,6 +284,23 @@ export class SegmentTable implements SegmentWatcher {
     const at = this.#list.indexOf(segment);
     if (at < 0) return;
     this.#list.splice(at, 1);
+    this.#forget(segment);
+  }
+
+  /** `merged` takes the place of these neighbours. */
+  replace(run: readonly Segment[], merged: Segment): void {
+    this.#list.splice(this.#list.indexOf(run[0]!), run.length, merged);
+    for (const segment of run) this.#forget(segment);
+    this.#know(merged);
+  }
+
+  #know(segment: Segment): void {
+    this.idle.add(segment);
+    this.#fileBytes += segment.fileBytes;
+    segment.watcher = this;
+  }
+
+  #forget(segment: Segment): void {
     this.idle.delete(segment);
     this.#fileBytes -= segment.fileBytes;
     segment.watcher = undefined;

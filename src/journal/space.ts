@@ -67,4 +67,12 @@ export class Space {
     const disk = Math.min(ours, this.#heldBytes ?? this.#diskBytes - minFreeBytes);
     return { capacity: Math.min(maxBytes, disk), limit: Math.min(maxBytes - reserve, disk) };
   }
+
+  /** Bytes that may be taken for a while: of what is kept back only acknowledgements and the next two checkpoints go before it. */
+  spare(usedBytes: number, checkpointBytes: number): number {
+    const { maxBytes } = this.#limits;
+    const kept = usedBytes + 2 * checkpointBytes;
+    const ours = maxBytes - kept - Math.min(reserveMinBytes, maxBytes / 16);
+    return Math.min(ours, this.#diskBytes - kept - reserveFreeBytes);
+  }
 }

@@ -11,7 +11,6 @@ import type { Clock, Timer } from "../base/clock.ts";
 import { errnoOf, messageOf } from "../base/errors.ts";
 import type { Files, OpenFile } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
-import { segmentName } from "./format.ts";
 import { writeAll } from "./groupBytes.ts";
 import type { Segment } from "./segments.ts";
 
@@ -114,12 +113,13 @@ export class Spares {
     const { max, dir, files, segmentBytes, mayTake } = this.#options;
     const bytes = segment.fileBytes;
     if (this.#closed || this.#filling !== undefined || this.#ready.length >= max || segment.busy) return false;
-    if (bytes < segmentBytes || bytes > segmentBytes * 1.25 || !mayTake(0)) return false;
+    if (segment.merged !== undefined || bytes < segmentBytes || bytes > segmentBytes * 1.25 || !mayTake(0))
+      return false;
     const spare = { number: this.#next++, bytes: segmentBytes };
     const staged = join(dir, nameOf(spare.number, "tmp"));
     this.#filling = spare;
     try {
-      await files.rename(join(dir, segmentName(segment.number)), staged);
+      await files.rename(join(dir, segment.name), staged);
     } catch {
       this.#filling = undefined;
       return false;

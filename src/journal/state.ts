@@ -26,6 +26,13 @@ export class UplinkAccount {
   }
 }
 
+/** Records what is pinned between two positions while it is set: a merge must not leave it behind. */
+export interface PinWatch {
+  readonly from: number;
+  readonly to: number;
+  readonly pinned: Set<number>;
+}
+
 export class State {
   readonly segments = new SegmentTable();
   /** Of the segment that is written to. */
@@ -44,6 +51,7 @@ export class State {
   nextLane = 1;
   nextRule = 1;
   referenceCount = 0;
+  pinWatch: PinWatch | undefined;
 
   uplink(name: string): UplinkAccount {
     let account = this.uplinks.get(name);
@@ -198,6 +206,8 @@ export class State {
   }
 
   pin(position: number, by: 1 | -1): void {
+    const watch = this.pinWatch;
+    if (by > 0 && watch !== undefined && position < watch.to && position >= watch.from) watch.pinned.add(position);
     if (this.counting) this.segments.find(position)?.pin(by);
   }
 

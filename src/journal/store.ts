@@ -120,8 +120,10 @@ export class JournalStore implements Store {
     const writeLaneStates = (): void => void this.#changed.write();
     const onFreed = (): void => this.#onFreed();
     const { freed } = this.#room;
-    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates, freed, onFreed };
-    return new Maintenance({ ...options, state, storeMs, storeId, epoch, ...made }, this.#parts);
+    const room = (): number => this.#admission.spareBytes;
+    const made = { writer: this.#writer, reader: this.#reader, metrics: this.#metrics };
+    const hooks = { writeLaneStates, freed, onFreed, room };
+    return new Maintenance({ ...options, state, storeMs, storeId, epoch, ...made, ...hooks }, this.#parts);
   }
 
   #makeAdmission(): AdmissionControl {
@@ -131,6 +133,7 @@ export class JournalStore implements Store {
       ...{ writer: this.#writer, metrics: this.#metrics },
       fileBytes: () => this.#room.usedBytes,
       checkpointBytes: () => this.#maintenance.checkpointBytes,
+      stagedBytes: () => this.#maintenance.stagedBytes,
       hurry: () => this.#maintenance.hurry(),
       onDirty: () => this.#changed.arm(),
     });

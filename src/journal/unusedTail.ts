@@ -6,7 +6,6 @@ import { join } from "node:path";
 import type { Files, OpenFile } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { isZero } from "./bytes.ts";
-import { segmentName } from "./format.ts";
 import type { Segment } from "./segments.ts";
 
 const gulpBytes = 256 * 1024;
@@ -35,7 +34,7 @@ export class UnusedTails {
     const segment = list.find((one) => !one.trimmed && one !== open && one.end <= durable && one.fileBytes > 0);
     if (segment === undefined) return;
     segment.trimmed = true;
-    if (segment.fileBytes - segment.offsetOf(segment.end) < worthBytes) return;
+    if (segment.merged !== undefined || segment.fileBytes - segment.offsetOf(segment.end) < worthBytes) return;
     segment.busy = true;
     this.#running = this.#giveBack(segment).finally(() => {
       segment.busy = false;
@@ -50,7 +49,7 @@ export class UnusedTails {
 
   async #giveBack(segment: Segment): Promise<void> {
     const { dir, files, log } = this.#place;
-    const path = join(dir, segmentName(segment.number));
+    const path = join(dir, segment.name);
     try {
       if ((await files.stat(path)).links !== 1) return; // a backup counts on it
       const file = await files.open(path, "write");

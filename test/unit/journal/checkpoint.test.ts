@@ -209,7 +209,7 @@ describe("journal: checkpoints beside commits", () => {
   it("a segment whose header keeps the one before it cut outlives it: without checkpoints nothing that was moved comes back", async () => {
     const files = new FaultyFiles();
     const clock = new TestClock();
-    const more = { tuning: { checkpointBytes: 600 }, segmentBytes: 4000 };
+    const more = { tuning: { checkpointBytes: 600, mergeBytes: 0 }, segmentBytes: 4000 };
     let store = await open(files.mount(), clock, more);
     const pin = store.commit((txn) => txn.retain("keeps", txn.message(message("keeps the first segment"), [])));
     await durable(store, pin.group);

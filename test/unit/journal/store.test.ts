@@ -265,7 +265,7 @@ describe("journal: store", () => {
     const before = newer.paths().filter((path) => path.includes("seg-"));
     const changed = Buffer.from(newer.content(before[0]!));
     for (const at of [0, 512]) {
-      changed.writeUInt16LE(2, at + 8);
+      changed.writeUInt16LE(3, at + 8);
       changed.writeUInt32LE(0, at + 12);
       const { crc32 } = await import("node:zlib");
       changed.writeUInt32LE(crc32(changed.subarray(at, at + 128)), at + 12);
