@@ -146,7 +146,8 @@ export class Lane {
     if (before !== undefined && this.cursor > before.position) {
       intervals.push({ from: before.position + 1, to: this.cursor });
     }
-    for (const skip of this.skips) if (skip.to > this.cursor) intervals.push(skip);
+    for (const { from, to } of this.skips)
+      if (to > this.cursor) intervals.push({ from: Math.max(from, this.cursor + 1), to }); // the cursor may stand in one
     return intervals;
   }
 

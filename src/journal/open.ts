@@ -24,8 +24,8 @@ export async function openStore(given: StoreOptions): Promise<Store> {
   try {
     const folder = await survey(options);
     const found = await new Recovery(files, dir, log, folder).run();
-    await settleTail(options, folder);
     await sweepDebris(files, dir, folder.debris).catch(() => undefined);
+    await settleTail(options, folder); // syncs the folder too: debris that came back behind a newer segment would count as damage
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
     const { clean, records, corruptRecords, tornBytes } = found;

@@ -80,7 +80,7 @@ export class Recovery {
     this.#reportMissing();
     this.#dropLost();
     this.#state.recountPins();
-    if (this.#corrupt > 0) this.#leaveSeqGap();
+    if (this.#corrupt > 0 || this.#torn > 0) this.#leaveSeqGap();
     const clean = checkpoint?.clean === true && end === mark && this.#torn === 0;
     return {
       state: this.#state,
@@ -245,7 +245,7 @@ export class Recovery {
     for (const [number, known] of this.#folder.checkpoint?.segments ?? []) {
       if (found.has(number)) continue;
       const waits = known.parts.some(
-        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, last),
+        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, Math.min(last, known.end - 1)), // a roll moved what came after
       );
       if (waits) this.#count(`${segmentName(number)} is missing`);
     }
@@ -295,7 +295,8 @@ export class Recovery {
 
   /** Lost records may have held higher numbers than what is left: an uplink's numbers must never be used twice. */
   #leaveSeqGap(): void {
-    const gap = this.#corrupt + Math.ceil(this.#lostBytes / recordHeaderBytes);
+    // A torn group was never sent, but one that rotted looks the same.
+    const gap = this.#corrupt + Math.ceil((this.#lostBytes + this.#torn) / recordHeaderBytes);
     for (const account of this.#state.uplinks.values()) account.nextSeq += gap;
   }
 
