@@ -94,9 +94,10 @@ async function drainAll(model: CrashModel): Promise<void> {
     left = model.files.paths().filter((path) => /\/seg-/.test(path)).length;
     if (left <= 3) break;
   }
+  for (let turns = 0; turns < giveBackTurns; turns += 1) await turn(); // a checkpoint may be under way
   const paths = model.files.paths();
   expect(left, `given back: ${paths.join(" ")}`).to.be.at.most(3);
-  expect(paths.filter((path) => path.endsWith(".bin")).length, "checkpoints kept").to.be.at.most(2);
+  expect(paths.filter((path) => path.endsWith(".bin")).length, "checkpoints kept").to.be.at.most(3); // one was found at the start
   expect(paths.filter((path) => path.endsWith(".tmp"))).to.deep.equal([]);
   // The newest may not have a file yet.
   expect(store.stats().segments - left, `every file is known: ${paths.join(" ")}`).to.be.within(0, 1);
