@@ -193,8 +193,8 @@ export interface StoredMessage {
 export interface Txn {
   /** Writes a message; returns its position. Takers get their seq here. The payload is copied at once. */
   message(message: Message, takers: readonly Taker[]): number;
-  /** A queue (session, shared group) waits for the message at `position`. `meta` is the queue's own small number (0-255: qos, retain...). Returns its ordinal, rising by 1 from 1. */
-  reference(queue: string, position: number, meta: number): number;
+  /** A queue (session, shared group) waits for the message at `position`. `meta` is the queue's own small number (0-255: qos, retain...). Returns its ordinal, rising by 1 from 1. @param bytes its size, should the record not be in memory any more */
+  reference(queue: string, position: number, meta: number, bytes?: number): number;
   /** The reference no longer waits. Unknown ordinals are ignored. */
   release(queue: string, ordinal: number): void;
   /** The queue and all its references go. */
@@ -217,7 +217,7 @@ export interface ReferenceQueue {
   oldest(): { readonly ordinal: number; readonly meta: number } | undefined;
   /**
    * Messages with ordinal > `after`, at most so many and so many bytes (at least one when any is waiting). A rotten record is skipped,
-   * released and counted. Payloads may come from RAM or disk; the order is by ordinal. Not yet durable references are included.
+   * released and counted; when nothing can be read now it rejects with TG_STORE_READ. Payloads may come from RAM or disk; the order is by ordinal. Not yet durable references are included.
    */
   read(after: number, limits: { messages: number; bytes: number }): Promise<ReferencedMessage[]>;
 }
@@ -257,6 +257,11 @@ export interface Store {
   retained(): Iterable<readonly [topic: string, position: number]>;
   /** The message at a position that is pinned (reference, retained); undefined when it is gone or rotten. */
   read(position: number): Promise<StoredMessage | undefined>;
+  /**
+   * The same for several positions, best in rising order, since neighbours come with one read. Answers for the first of them, at least one and
+   * about so many bytes; undefined where `read` would say so, "later" where the disk could not be asked now.
+   */
+  readMany(positions: readonly number[], bytes: number): Promise<Array<StoredMessage | "later" | undefined>>;
   get(map: string, key: string): Uint8Array | undefined;
   entries(map: string): Iterable<readonly [key: string, value: Uint8Array]>;
   stats(): StoreStats;

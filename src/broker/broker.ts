@@ -105,7 +105,7 @@ class MqttBroker implements Broker {
     });
     if (store.failed !== undefined) ledger.lose();
     this.ready = retained.load();
-    this.ready.catch((error: unknown) => log.error({ error }, "retained messages could not be read"));
+    this.ready.then(() => retained.weigh()).catch((error: unknown) => log.error({ error }, "retained messages"));
     this.#scheduleTick();
   }
 
@@ -210,7 +210,7 @@ class MqttBroker implements Broker {
     // No wills: a restart of ours is not the clients' fault, and they come back.
     for (const connection of [...this.#connections]) connection.close(serverShuttingDown, false);
     this.#references.flush();
-    this.#context.retained.flush();
+    this.#context.retained.close();
     await Promise.all(listeners);
   }
 

@@ -250,6 +250,7 @@ export class Connection implements Link {
     this.#state = { phase: "closed" };
     if (polite) this.outbox.flush();
     this.outbox.close();
+    this.feed?.close();
     this.feed = undefined;
     if (polite) {
       this.#socket.end();

@@ -113,9 +113,9 @@ export class DurableOutgoing implements Outgoing {
     return true;
   }
 
-  /** Makes the session wait for a stored message; returns the ordinal. */
-  reference(txn: Txn, position: number, qos: Qos, retain: boolean): number {
-    return this.#deps.references.add(txn, this.#queue, position, metaOf(qos, retain));
+  /** Makes the session wait for a stored message; returns the ordinal. @param bytes of the message, as limits count them */
+  reference(txn: Txn, position: number, qos: Qos, retain: boolean, bytes: number): number {
+    return this.#deps.references.add(txn, this.#queue, position, metaOf(qos, retain), bytes);
   }
 
   deliver(

@@ -12,6 +12,7 @@ export type DropReason =
   | "store-full"
   | "uplink-full"
   | "retained-full"
+  | "read-failed"
   | "refused"
   | "route-loop"
   | "route-limit"

@@ -6,12 +6,12 @@ import { type Derived, expandRoutes } from "./expandRoutes.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
-import { lowerQos, messageBytes, ownedMessage } from "./publishFrames.ts";
+import { lowerQos, messageBytes } from "./publishFrames.ts";
 import { mapNames, type References } from "./references.ts";
 import type { Retained } from "./retained.ts";
 import type { Session } from "./session.ts";
 import type { TopicCache } from "./topicCache.ts";
-import type { Delivery, TopicEntry } from "./topicEntry.ts";
+import type { Delivery, StoredForward, TopicEntry } from "./topicEntry.ts";
 
 export interface PipelineDeps {
   readonly store: Store;
@@ -38,7 +38,7 @@ interface Item {
   position: number;
 }
 
-const accepted0: PublishResult = { accepted: true, group: 0 };
+const accepted0: { readonly accepted: true; readonly group: number } = { accepted: true, group: 0 };
 
 /**
  * One publish from start to end: derive (routes), decide (admission for all of it together), write (one commit), then deliver. Before
@@ -49,6 +49,16 @@ export class Pipeline {
   #items: readonly Item[] = [];
   #heldKey: string | undefined;
   readonly #write = (txn: Txn): void => this.#writeAll(txn);
+  /** Of the one message that is being stored. */
+  readonly #admission: { bytes: number; rejectNewest: readonly string[] } = { bytes: 0, rejectNewest: [] };
+  #message: Message | undefined;
+  #takers: readonly StoredForward[] = [];
+  readonly #writeMessage = (txn: Txn): void => {
+    if (this.#message !== undefined) txn.message(this.#message, this.#takers);
+    this.#deps.references.flushInto(txn);
+  };
+  /** The last answer: a group holds many messages. */
+  #accepted: { readonly accepted: true; readonly group: number } = accepted0;
 
   constructor(deps: PipelineDeps) {
     this.#deps = deps;
@@ -70,6 +80,10 @@ export class Pipeline {
       deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, 0); // nothing to store: the usual case
       return accepted0;
     }
+    if (simple && !message.retain && !entry.durable && entry.shares.length === 0) {
+      const result = this.#store(message, entry, publisher);
+      if (result !== undefined) return result;
+    }
     const items = this.#plan(message, entry, publisher);
     const refused = this.#admit(message, items, heldKey);
     if (refused !== undefined) return { accepted: false, reason: refused };
@@ -84,6 +98,33 @@ export class Pipeline {
     }
     for (const item of items) this.#finish(item, publisher, group);
     return group === 0 ? accepted0 : { accepted: true, group };
+  }
+
+  /**
+   * A reading that uplinks take and no durable session: the other usual case, so the same as the long way with nothing made on it. Undefined: it
+   * is not so simple.
+   */
+  #store(message: Message, entry: TopicEntry, publisher: Session | undefined): PublishResult | undefined {
+    const { store, pending, deliverer } = this.#deps;
+    const bytes = messageBytes(message);
+    if (message.source === "sys" || message.source.startsWith("uplink:")) return undefined;
+    this.#admission.bytes = bytes;
+    this.#admission.rejectNewest = entry.rejectNewest;
+    if (store.admit(this.#admission) !== "ok") return undefined;
+    this.#message = message;
+    this.#takers = entry.stored;
+    let group: number;
+    try {
+      group = store.commit(this.#writeMessage).group;
+    } catch {
+      this.#deps.metrics.dropped("refused").value += 1;
+      return { accepted: false, reason: "failed" };
+    }
+    pending.add(group, bytes);
+    if (entry.deliveries.length + entry.handlers.length + entry.live.length > 0)
+      deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, group);
+    if (this.#accepted.group !== group) this.#accepted = { accepted: true, group };
+    return this.#accepted;
   }
 
   #plan(message: Message, entry: TopicEntry, publisher: Session | undefined): Item[] {
@@ -219,7 +260,7 @@ export class Pipeline {
         if (ordinals[at] !== -1 || !(target?.session.outgoing instanceof DurableOutgoing)) continue;
         const qos = lowerQos(message.qos, target.qos);
         const retain = target.retainAsPublished && message.retain;
-        ordinals[at] = target.session.outgoing.reference(txn, item.position, qos, retain);
+        ordinals[at] = target.session.outgoing.reference(txn, item.position, qos, retain, messageBytes(message));
       }
     }
     if (this.#heldKey !== undefined) txn.put(mapNames.qos2In, this.#heldKey, new Uint8Array(0));
@@ -230,7 +271,7 @@ export class Pipeline {
     const { message, entry } = item;
     if (item.retain !== "no") {
       const place = item.retain === "now" ? item.position || -1 : 0;
-      this.#deps.retained.apply(ownedMessage(message), place);
+      this.#deps.retained.apply(message, place);
     }
     this.#deps.deliverer.deliver(message, entry, item.targets, publisher, item.ordinals, group);
   }

@@ -45,9 +45,9 @@ export class References {
     return this.#total;
   }
 
-  add(txn: Txn, queue: string, position: number, meta: number): number {
+  add(txn: Txn, queue: string, position: number, meta: number, bytes: number): number {
     this.#total += 1;
-    return txn.reference(queue, position, meta);
+    return txn.reference(queue, position, meta, bytes);
   }
 
   /** Releases in a commit of its own; false when nothing waited there or the store fails. */

@@ -2,23 +2,35 @@ import type { BrokerContext } from "./context.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
 import { Fifo } from "./fifo.ts";
 import { lowerQos, messageBytes, unexpired } from "./publishFrames.ts";
+import type { Held, RetainedValue } from "./retained.ts";
 import type { Session } from "./session.ts";
 import type { Delivery } from "./topicEntry.ts";
+import type { TopicCursor } from "./topicTree.ts";
 
-const sliceMax = 256;
+/** Messages handed over in one turn. */
+const sendMax = 256;
+/** Values found in one turn, read in the order in which they lie in the store. */
+const findMax = 1024;
+const stepsMax = 4096;
 
 /**
  * The retained messages for new subscriptions of one connection, sent as fast as the client takes them: a subscription to # may match a
- * hundred thousand. Each is looked up when its turn comes, so what a live message has replaced meanwhile goes out as it is now.
+ * hundred thousand, whose payloads are in the store. A value that another has replaced by the time it was read goes out as it is then.
  */
 export class RetainedFeed {
   readonly #context: BrokerContext;
   readonly #session: Session;
   readonly #subscriptions = new Fifo<{ filter: string; delivery: Delivery }>();
-  #topics: string[] = [];
-  #at = 0;
+  #cursor: TopicCursor<RetainedValue> | undefined;
   #delivery: Delivery | undefined;
+  /** Found, not read. */
+  #found: RetainedValue[] = [];
+  /** Read, not sent; of #found from #at on. */
+  #ready: Array<Held | "changed" | undefined> = [];
+  #at = 0;
+  #reading = false;
   #scheduled = false;
+  #closed = false;
 
   constructor(context: BrokerContext, session: Session) {
     this.#context = context;
@@ -34,16 +46,30 @@ export class RetainedFeed {
     this.#subscriptions.push({ filter, delivery });
   }
 
+  /** The connection is gone: nothing of this goes to the one that takes its place. */
+  close(): void {
+    this.#closed = true;
+  }
+
+  /** To be called when there is room, or an acknowledgement came. */
   pump(): void {
-    for (let sent = 0; sent < sliceMax; sent += 1) {
-      const link = this.#session.link;
-      if (link === undefined || !this.#hasNext()) return;
-      const { outgoing } = this.#session;
-      if (link.outbox.full || outgoing.waiting + outgoing.inflight >= link.window) return; // room or an acknowledgement calls again
-      const topic = this.#topics[this.#at];
-      this.#at += 1;
-      if (topic !== undefined && this.#delivery !== undefined) this.#send(topic, this.#delivery);
+    for (let sent = 0; sent < sendMax && this.#hasRoom(); sent += 1) {
+      if (this.#at === this.#ready.length) {
+        if (!this.#reading && this.#findMore()) void this.#read();
+        return;
+      }
+      this.#sendNext();
     }
+    if (this.#hasRoom()) this.#continue();
+  }
+
+  #hasRoom(): boolean {
+    const { link, outgoing } = this.#session;
+    if (this.#closed || link === undefined) return false;
+    return !link.outbox.full && outgoing.waiting + outgoing.inflight < link.window;
+  }
+
+  #continue(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
     setImmediate(() => {
@@ -52,26 +78,44 @@ export class RetainedFeed {
     });
   }
 
-  #hasNext(): boolean {
-    while (this.#at >= this.#topics.length) {
+  /** Whether there is something to read now. When not, and there may be later, the next turn goes on. */
+  #findMore(): boolean {
+    this.#found.splice(0, this.#at);
+    this.#at = 0;
+    this.#ready = [];
+    if (this.#found.length > 0) return true;
+    if (this.#cursor === undefined || this.#cursor.done) {
       const next = this.#subscriptions.shift();
-      if (next === undefined) {
-        this.#topics = [];
-        this.#at = 0;
-        return false;
-      }
-      this.#topics = this.#context.retained.topics(next.filter);
-      this.#at = 0;
-      this.#delivery = next.delivery;
+      this.#cursor = next === undefined ? undefined : this.#context.retained.cursor(next.filter);
+      this.#delivery = next?.delivery;
     }
-    return true;
+    if (this.#cursor === undefined) return false;
+    this.#found = this.#cursor.next(findMax, stepsMax).sort((a, b) => a.position - b.position);
+    if (this.#found.length > 0) return true;
+    this.#continue();
+    return false;
   }
 
-  #send(topic: string, delivery: Delivery): void {
-    const { retained, store, deliverer, metrics } = this.#context;
-    const value = retained.get(topic);
-    if (value === undefined) return;
-    const message = unexpired(value.message, value.acceptedAtMs, store.nowMs());
+  async #read(): Promise<void> {
+    this.#reading = true;
+    this.#ready = await this.#context.retained.read(this.#found);
+    this.#reading = false;
+    this.pump();
+  }
+
+  #sendNext(): void {
+    const value = this.#found[this.#at];
+    const held = this.#ready[this.#at];
+    this.#at += 1;
+    if (value === undefined || held === undefined || this.#delivery === undefined) return;
+    // Replaced while it was read; the new one is fresh enough to be read from memory.
+    if (held === "changed") this.#found.push(value);
+    else if (value.position >= 0) this.#send(held, value, this.#delivery);
+  }
+
+  #send(held: Held, value: RetainedValue, delivery: Delivery): void {
+    const { store, deliverer, metrics } = this.#context;
+    const message = unexpired(held.message, held.acceptedAtMs, store.nowMs());
     if (message === undefined) return;
     const { outgoing } = this.#session;
     const qos = lowerQos(message.qos, delivery.qos);
@@ -82,8 +126,8 @@ export class RetainedFeed {
     if (!outgoing.makeRoom(messageBytes(message))) return;
     try {
       const { value: ordinal, group } = store.commit((txn) => {
-        const position = value.position > 0 ? value.position : txn.message(value.message, []);
-        return outgoing.reference(txn, position, qos, true);
+        const position = value.position > 0 ? value.position : txn.message(held.message, []);
+        return outgoing.reference(txn, position, qos, true, value.bytes);
       });
       deliverer.single(message, delivery, true, ordinal, group);
     } catch {

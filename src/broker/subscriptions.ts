@@ -128,6 +128,7 @@ export class Subscriptions {
       routes,
       stored,
       live,
+      rejectNewest: stored.filter(({ whenFull }) => whenFull === "reject-newest").map(({ uplink }) => uplink),
       durable: deliveries.some((delivery) => delivery.session.durable && (delivery.qos > 0 || this.#queueQos0)),
       plain:
         !queued &&

@@ -31,6 +31,8 @@ export interface TopicEntry {
   readonly routes: readonly Route[];
   readonly stored: readonly StoredForward[];
   readonly live: readonly LiveForward[];
+  /** Names of the uplinks in `stored` that refuse when they are full. */
+  readonly rejectNewest: readonly string[];
   /** Some delivery goes to a durable session at QoS 1 or 2. */
   readonly durable: boolean;
   /** A QoS 0 message needs nothing but its bytes passed on. */

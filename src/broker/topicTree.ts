@@ -52,38 +52,73 @@ export class TopicTree<V> {
     }
   }
 
-  /** Values whose topic `filter` matches. */
+  /** Values whose topic `filter` matches, a piece at a time, while the tree may change: what is added behind the cursor is not found. */
+  cursor(filter: string): TopicCursor<V> {
+    return new TopicCursor(this.#root, filter.split("/"));
+  }
+
+  /** All at once; for small trees and tests. */
   match(filter: string): V[] {
-    const found: V[] = [];
-    walk(this.#root, filter.split("/"), found);
+    return this.cursor(filter).next(Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY);
+  }
+}
+
+/** A node that is being walked; `children` are those not yet visited. */
+interface Visit<V> {
+  readonly node: Node<V>;
+  readonly at: number;
+  children: Iterator<readonly [string, Node<V>]> | undefined;
+}
+
+/**
+ * Depth first, in the order of insertion, on a stack of its own: a topic may have more levels than the call stack takes, and a hundred
+ * thousand values must not be walked in one turn of the event loop.
+ */
+export class TopicCursor<V> {
+  readonly #root: Node<V>;
+  readonly #filter: readonly string[];
+  readonly #open: Visit<V>[] = [];
+  #found: V[] = [];
+
+  constructor(root: Node<V>, filter: readonly string[]) {
+    this.#root = root;
+    this.#filter = filter;
+    this.#enter(root, 0);
+  }
+
+  get done(): boolean {
+    return this.#open.length === 0 && this.#found.length === 0;
+  }
+
+  /** The next values, at most so many, looking at no more than so many nodes: may be empty before `done`. */
+  next(valuesMax: number, stepsMax: number): V[] {
+    for (let steps = 0; steps < stepsMax && this.#found.length < valuesMax; steps += 1) {
+      const visit = this.#open.at(-1);
+      if (visit === undefined) break;
+      const child = visit.children?.next();
+      if (child === undefined || child.done) {
+        this.#open.pop();
+        continue;
+      }
+      const [level, node] = child.value;
+      if (visit.node === this.#root && level.startsWith("$") && this.#filter[0] !== level) continue; // [MQTT-4.7.2-1]
+      this.#enter(node, this.#filter[visit.at] === "#" ? visit.at : visit.at + 1);
+    }
+    const found = this.#found;
+    this.#found = [];
     return found;
   }
-}
 
-/** Depth first in the order of insertion, on a list of its own: a topic may have more levels than the call stack takes. */
-function walk<V>(root: Node<V>, filter: readonly string[], found: V[]): void {
-  const open: Array<{ node: Node<V>; at: number }> = [{ node: root, at: 0 }];
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    const { node, at } = next;
-    const wanted = filter[at];
+  #enter(node: Node<V>, at: number): void {
+    const wanted = this.#filter[at];
     const deep = wanted === "#"; // and from there on everything
-    if ((wanted === undefined || deep) && node.value !== undefined) found.push(node.value);
-    if (wanted === undefined || node.children === undefined) continue;
-    if (!deep && wanted !== "+") {
-      const child = node.children.get(wanted);
-      if (child !== undefined) open.push({ node: child, at: at + 1 });
-      continue;
+    if ((wanted === undefined || deep) && node.value !== undefined) this.#found.push(node.value);
+    if (wanted === undefined || node.children === undefined) return;
+    if (deep || wanted === "+") {
+      this.#open.push({ node, at, children: node.children.entries() });
+      return;
     }
-    const from = open.length;
-    for (const [level, child] of node.children) {
-      if (node !== root || !level.startsWith("$")) open.push({ node: child, at: deep ? at : at + 1 }); // [MQTT-4.7.2-1]
-    }
-    reverse(open, from);
-  }
-}
-
-function reverse<T>(list: T[], from: number): void {
-  for (let low = from, high = list.length - 1; low < high; low += 1, high -= 1) {
-    [list[low], list[high]] = [list[high] as T, list[low] as T];
+    const child = node.children.get(wanted);
+    if (child !== undefined) this.#open.push({ node, at, children: [[wanted, child] as const].values() });
   }
 }

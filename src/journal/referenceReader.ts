@@ -1,5 +1,6 @@
 /** Reads the messages that references and retained values point at: from the tail in RAM, else from disk, neighbours with one read. */
 import type { ReferencedMessage, ReferenceQueue, StoredMessage } from "../base/contracts.ts";
+import { TidegateError } from "../base/errors.ts";
 import { FieldError } from "./bytes.ts";
 import { plausibleLength, recordHeaderBytes, recordIsValid, recordType } from "./format.ts";
 import { MessageReader } from "./messageRecord.ts";
@@ -41,6 +42,22 @@ export class ReferenceReader {
     return found === "later" ? undefined : found;
   }
 
+  /** The first of these, at least one and about so many bytes. */
+  async messages(positions: readonly number[], bytesMax: number): Promise<Array<StoredMessage | "later" | undefined>> {
+    const messages: Array<StoredMessage | "later" | undefined> = [];
+    const cache: { window: Window | undefined } = { window: undefined };
+    let bytes = 0;
+    for (const [index, position] of positions.entries()) {
+      if (index > 0 && bytes >= bytesMax) break;
+      const next = positions[index + 1] ?? 0;
+      const near = next > position && next - position < windowBytes;
+      const found = await this.#find(position, near ? windowBytes : loneBytes, cache);
+      messages.push(found);
+      bytes += found === "later" || found === undefined ? loneBytes : found.message.payload.length;
+    }
+    return messages;
+  }
+
   async batch(
     queue: References,
     after: number,
@@ -58,7 +75,10 @@ export class ReferenceReader {
       const nextPosition = next === 0 ? 0 : queue.positionOf(next);
       const near = nextPosition > position && nextPosition - position < windowBytes && limits.messages > 1;
       const found = await this.#find(position, near ? Math.max(size, windowBytes) : size, cache);
-      if (found === "later") break;
+      if (found === "later") {
+        if (batch.length > 0) break;
+        throw new TidegateError("TG_STORE_READ", `queue ${queue.name}: nothing can be read now`, { retriable: true });
+      }
       // Released, or its queue dropped, while it was read.
       if (queue.positionOf(ordinal) === position) {
         if (found === undefined) this.#source.onRotten(queue.name, ordinal);

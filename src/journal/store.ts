@@ -255,6 +255,10 @@ export class JournalStore implements Store {
     return this.#references.message(position, 0);
   }
 
+  readMany(positions: readonly number[], bytes: number): Promise<Array<StoredMessage | "later" | undefined>> {
+    return this.#references.messages(positions, bytes);
+  }
+
   get(map: string, key: string): Uint8Array | undefined {
     return this.#state.maps.get(map)?.get(key);
   }

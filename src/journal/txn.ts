@@ -78,9 +78,9 @@ export class JournalTxn implements Txn {
     return position;
   }
 
-  reference(queue: string, position: number, meta: number): number {
+  reference(queue: string, position: number, meta: number, known = 0): number {
     const { state, writer } = this.#env;
-    const bytes = this.#bytesOf(position);
+    const bytes = this.#bytesOf(position) || known;
     const ordinal = state.reference(queue, position, meta, bytes, writer.openGroup);
     this.#changes.push({ kind: "reference", queue: state.queue(queue), position });
     writeReference(writer, queue, { ordinal, position, meta, bytes });

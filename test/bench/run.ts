@@ -1,5 +1,4 @@
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
+import { spawnSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,11 +6,15 @@ import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { type PeerProcess, peerPath, startPeer } from "../helpers/peers.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { until } from "../helpers/wait.ts";
-import type { LoadOptions, LoadResult } from "./load.ts";
+import type { LoadOptions } from "./load.ts";
+import { runLoad } from "./loadProcess.ts";
+import { median, say, thousands } from "./report.ts";
+import { lonely, longestTurn, million, syncsUnderLogins } from "./storage.ts";
 
 /**
  * `npm run bench`: QoS 0 fan-in and durable QoS 1, side by side with mosquitto when it is on the PATH. The brokers take turns, round by round, so
  * that a machine whose speed drifts is the same for both; medians and their ratio are printed, and one JSON line for comparing by hand.
+ * `npm run bench -- NAME...` runs some: speed, million, lonely, turn, logins.
  */
 const rounds = Number(process.env["TIDEGATE_BENCH_ROUNDS"] ?? 5);
 const seconds = Number(process.env["TIDEGATE_BENCH_SECONDS"] ?? 3);
@@ -97,28 +100,11 @@ async function measure(broker: Broker, load: Case["load"]): Promise<number> {
   const [port = 0] = await freePorts(1);
   await broker.start(port);
   try {
-    const options: LoadOptions = { ...load, port, seconds };
-    const child = spawn(
-      process.execPath,
-      ["--import", "tsx", join(import.meta.dirname, "load.ts"), JSON.stringify(options)],
-      {
-        stdio: ["ignore", "pipe", "inherit"],
-      },
-    );
-    let output = "";
-    child.stdout.on("data", (chunk) => (output += chunk));
-    await once(child, "close");
-    return (JSON.parse(output) as LoadResult).perSecond;
+    return (await runLoad({ ...load, port, seconds })).perSecond;
   } finally {
     await broker.stop();
   }
 }
-
-const median = (values: readonly number[]): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
-const thousands = (value: number): string => `${(value / 1000).toFixed(1)}k/s`;
-
-const say = (line: string): unknown => process.stdout.write(`${line}\n`);
 
 const hasMosquitto = spawnSync("which", ["mosquitto"], { env: { PATH: peerPath } }).status === 0;
 if (!hasMosquitto) say("mosquitto is not on the PATH: tidegate alone (apt-get install mosquitto)");
@@ -126,19 +112,30 @@ if (!hasMosquitto) say("mosquitto is not on the PATH: tidegate alone (apt-get in
 say(
   `${cpus().length} x ${cpus()[0]?.model}, Node ${process.version}, ${rounds} rounds of ${seconds} s, brokers in turn; medians [min - max]`,
 );
-const report: Array<Record<string, unknown>> = [];
-for (const { name, load, note } of cases) {
-  const brokers = [tidegate(load.mode === "qos1"), ...(hasMosquitto ? [mosquitto()] : [])];
-  const rates = new Map<string, number[]>(brokers.map((broker) => [broker.name, []]));
-  for (let round = 0; round < rounds; round += 1)
-    for (const broker of brokers) rates.get(broker.name)?.push(await measure(broker, load));
-  say(`\n${name}\n  (${note})`);
-  for (const [broker, values] of rates)
-    say(
-      `  ${broker.padEnd(10)} ${thousands(median(values))} [${thousands(Math.min(...values))} - ${thousands(Math.max(...values))}]`,
-    );
-  const [ours = 0, theirs] = [...rates.values()].map(median);
-  if (theirs !== undefined) say(`  ratio      ${(ours / theirs).toFixed(2)} x mosquitto`);
-  report.push({ name, ...Object.fromEntries([...rates].map(([broker, values]) => [broker, values.map(Math.round)])) });
+
+async function speed(): Promise<Array<Record<string, unknown>>> {
+  const report: Array<Record<string, unknown>> = [];
+  for (const { name, load, note } of cases) {
+    const brokers = [tidegate(load.mode === "qos1"), ...(hasMosquitto ? [mosquitto()] : [])];
+    const rates = new Map<string, number[]>(brokers.map((broker) => [broker.name, []]));
+    for (let round = 0; round < rounds; round += 1)
+      for (const broker of brokers) rates.get(broker.name)?.push(await measure(broker, load));
+    say(`\n${name}\n  (${note})`);
+    for (const [broker, values] of rates) {
+      const [low, high] = [Math.min(...values), Math.max(...values)];
+      say(`  ${broker.padEnd(10)} ${thousands(median(values))} [${thousands(low)} - ${thousands(high)}]`);
+    }
+    const [ours = 0, theirs] = [...rates.values()].map(median);
+    if (theirs !== undefined) say(`  ratio      ${(ours / theirs).toFixed(2)} x mosquitto`);
+    const figures = [...rates].map(([broker, values]) => [broker, values.map(Math.round)]);
+    report.push({ name, ...Object.fromEntries(figures) });
+  }
+  return report;
 }
+
+const all = { speed, million, lonely, turn: longestTurn, logins: syncsUnderLogins };
+const chosen = process.argv.slice(2);
+const report: unknown[] = [];
+for (const [name, run] of Object.entries(all))
+  if (chosen.length === 0 || chosen.includes(name)) report.push(await run());
 say(`\n${JSON.stringify({ node: process.version, cores: cpus().length, rounds, seconds, report })}`);

@@ -196,6 +196,18 @@ export class MemoryStore implements Store {
     return this.#state.messages.get(position);
   }
 
+  async readMany(positions: readonly number[], bytes: number): Promise<Array<StoredMessage | "later" | undefined>> {
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    const many: Array<StoredMessage | undefined> = [];
+    let sum = 0;
+    for (const position of positions) {
+      if (many.length > 0 && sum >= bytes) break;
+      many.push(this.#state.messages.get(position));
+      sum += many.at(-1)?.message.payload.length ?? 0;
+    }
+    return many;
+  }
+
   get(map: string, key: string): Uint8Array | undefined {
     return this.#state.maps.get(map)?.get(key);
   }

@@ -37,7 +37,7 @@ describe("clients that mean harm", () => {
   it("the topic cache is bounded in bytes: 64 KiB topics are not kept by the thousand", () => {
     const cache = new TopicCache((topic, generation) => ({
       ...{ topic, bytes: Buffer.from(topic), generation, deliveries: [], shares: [], handlers: [], routes: [] },
-      ...{ stored: [], live: [], durable: false, plain: true },
+      ...{ stored: [], live: [], rejectNewest: [], durable: false, plain: true },
     }));
     for (let at = 0; at < 1000; at += 1) cache.get(`${at}${"x".repeat(60_000)}`);
     expect(cache.size).to.be.lessThan(200);
@@ -77,7 +77,12 @@ describe("clients that mean harm", () => {
     store.timeMs += 20_000;
     clock.advance(20_000);
     expect(retained.hasRoom("d", message("d"))).to.equal(true);
-    expect(retained.topics("#")).to.deep.equal(["c"]);
+    expect(
+      retained
+        .cursor("#")
+        .next(9, 99)
+        .map(({ topic }) => topic),
+    ).to.deep.equal(["c"]);
     retained.flush();
   });
 });

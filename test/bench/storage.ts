@@ -1,0 +1,210 @@
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { GatewayProcess } from "../helpers/gatewayProcess.ts";
+import { freePorts } from "../helpers/ports.ts";
+import { until } from "../helpers/wait.ts";
+import { runLoad } from "./loadProcess.ts";
+import { mebibytes, median, say, thousands } from "./report.ts";
+import { Sink } from "./sink.ts";
+
+/** The journal under the real binary: a backlog's memory, start and disk; bytes written; turns of the event loop; syncs while clients log in. */
+
+const scale = Number(process.env["TIDEGATE_BENCH_MESSAGES"] ?? 1_000_000);
+
+interface Stand {
+  readonly gateway: GatewayProcess;
+  readonly port: number;
+  readonly httpPort: number;
+  readonly cloudPort: number;
+}
+
+async function stand(env: NodeJS.ProcessEnv = {}): Promise<Stand> {
+  const [port = 0, httpPort = 0, cloudPort = 0] = await freePorts(3);
+  const gateway = await GatewayProcess.create(`
+mqtt:
+  listeners: [ { url: "mqtt://127.0.0.1:${port}" } ]
+  limits: { maxConnectionsPerAddress: 10000, maxSessions: 20000 }
+http: { listen: "http://127.0.0.1:${httpPort}" }
+storage: { maxBytes: 8 GiB, minFreeBytes: 64 MiB }
+uplinks:
+  - name: cloud
+    url: mqtt://127.0.0.1:${cloudPort}
+    queue: { maxBytes: 6 GiB }
+    backoff: { min: 200ms, max: 500ms }
+    forward: [ { topic: "bench/sensor/#", to: "{topic}", qos: 1 } ]
+`);
+  await gateway.start(env);
+  return { gateway, port, httpPort, cloudPort };
+}
+
+/** Resident memory now and at its highest, in bytes. */
+function memory(pid: number): { now: number; highest: number } {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  const of = (name: string): number => Number(new RegExp(`${name}:\\s+(\\d+) kB`).exec(status)?.[1] ?? 0) * 1024;
+  return { now: of("VmRSS"), highest: of("VmHWM") };
+}
+
+function folderBytes(gateway: GatewayProcess): number {
+  const folder = join(gateway.dir, "tidegate-data");
+  let bytes = 0;
+  for (const name of readdirSync(folder)) {
+    try {
+      const { blocks } = statSync(join(folder, name));
+      bytes += blocks * 512;
+    } catch {
+      // removed meanwhile
+    }
+  }
+  return bytes;
+}
+
+async function metrics(httpPort: number): Promise<string> {
+  return await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
+}
+
+export async function million(): Promise<Record<string, unknown>> {
+  say(`\n${scale.toLocaleString("en")} messages of 200 B waiting for a cloud that is away`);
+  const { gateway, port, cloudPort } = await stand();
+  const sink = new Sink();
+  try {
+    const load = await runLoad({ mode: "qos1", port, publishers: 100, window: 20, messages: scale });
+    const filled = memory(gateway.pid);
+    say(
+      `  in         ${thousands(load.perSecond)}, RSS ${mebibytes(filled.now)}, highest ${mebibytes(filled.highest)}`,
+    );
+    const disk = folderBytes(gateway);
+    await gateway.end("SIGKILL");
+    const startMs = performance.now();
+    await gateway.start();
+    const readyMs = Math.round(performance.now() - startMs);
+    say(`  ready      ${readyMs} ms after kill -9, RSS ${mebibytes(memory(gateway.pid).now)}, disk ${mebibytes(disk)}`);
+    await sink.listen(cloudPort);
+    await until("the link is up", () => sink.received > 0, 20_000);
+    const drainMs = performance.now();
+    await until("all of it is in the cloud", () => sink.received >= scale, 120_000);
+    const seconds = (performance.now() - drainMs) / 1000;
+    const drained = memory(gateway.pid);
+    say(
+      `  drain      ${thousands(scale / seconds)}, RSS ${mebibytes(drained.now)}, highest ${mebibytes(drained.highest)}`,
+    );
+    const endMs = performance.now();
+    let leftMs = Number.POSITIVE_INFINITY;
+    while (performance.now() - endMs < 10_000) {
+      if (folderBytes(gateway) <= 40 * 1024 * 1024) leftMs = Math.min(leftMs, performance.now() - endMs);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    const left = folderBytes(gateway);
+    const when = Number.isFinite(leftMs) ? `under 40 MiB after ${(leftMs / 1000).toFixed(1)} s` : "not under 40 MiB";
+    say(`  disk back  ${when}, ${mebibytes(left)} after 10 s`);
+    const inPerSecond = Math.round(load.perSecond);
+    const rss = { filled, drained };
+    return { name: "million", inPerSecond, readyMs, drainPerSecond: Math.round(scale / seconds), rss, leftMs, left };
+  } finally {
+    await sink.close();
+    await gateway.remove();
+  }
+}
+
+/** Bytes that the process caused to be written to the disk. */
+const written = (pid: number): number =>
+  Number(/^write_bytes: (\d+)/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1] ?? 0);
+
+export async function lonely(): Promise<Record<string, unknown>> {
+  const { gateway, port } = await stand();
+  try {
+    await runLoad({ mode: "trickle", port, seconds: 15 }); // until a segment is prepared
+    const before = written(gateway.pid);
+    const { messages } = await runLoad({ mode: "trickle", port, seconds: 20 });
+    const each = (written(gateway.pid) - before) / messages;
+    say(`\nOne QoS 1 message of 200 B each 100 ms\n  written    ${Math.round(each)} B each (${messages} messages)`);
+    return { name: "lonely", bytesEach: Math.round(each), messages };
+  } finally {
+    await gateway.remove();
+  }
+}
+
+export async function longestTurn(): Promise<Record<string, unknown>> {
+  const meter = pathToFileURL(join(import.meta.dirname, "turnMeter.mjs")).href;
+  const { gateway, port } = await stand({ NODE_OPTIONS: `--import ${meter}` });
+  const turns: Record<string, number> = {};
+  const took = async (what: string): Promise<void> => {
+    const before = gateway.stderr.length;
+    process.kill(gateway.pid, "SIGUSR2");
+    await until("the meter answers", () => gateway.stderr.slice(before).includes("longest turn"));
+    turns[what] = Number(/longest turn ([\d.]+) ms/.exec(gateway.stderr.slice(before))?.[1]);
+  };
+  try {
+    await took("start");
+    await runLoad({ mode: "retained", port, messages: 100_000, payloadBytes: 100 });
+    await took("100,000 retained come in");
+    await runLoad({ mode: "sessions", port, messages: 10_000 });
+    await took("10,000 sessions come and go");
+    for (let round = 0; round < 3; round += 1) {
+      await runLoad({ mode: "qos1", port, publishers: 100, window: 10, seconds: 5 });
+      await took(`durable QoS 1 with checkpoints, ${round + 1}`);
+    }
+    say("\nLongest turn of the event loop, CPU time of the main thread (upper bound)");
+    for (const [what, ms] of Object.entries(turns)) say(`  ${ms.toFixed(1).padStart(6)} ms  ${what}`);
+    return { name: "turn", turns };
+  } finally {
+    await gateway.remove();
+  }
+}
+
+/** Buckets of the sync histogram, cumulative. */
+function syncs(text: string): Array<{ le: number; count: number }> {
+  const lines = text.matchAll(/^tidegate_storage_sync_seconds_bucket\{le="([^"]+)"\} (\d+)/gm);
+  return [...lines].map(([, le, count]) => ({
+    le: le === "+Inf" ? Number.POSITIVE_INFINITY : Number(le),
+    count: Number(count),
+  }));
+}
+
+/** The 99th percentile between two readings, by linear interpolation in its bucket; ms. */
+function p99(before: string, after: string): number {
+  const old = syncs(before);
+  const grown = syncs(after).map(({ le, count }, at) => ({ le, count: count - (old[at]?.count ?? 0) }));
+  const wanted = (grown.at(-1)?.count ?? 0) * 0.99;
+  let below = { le: 0, count: 0 };
+  for (const bucket of grown) {
+    if (bucket.count >= wanted) {
+      const share = (wanted - below.count) / Math.max(1, bucket.count - below.count);
+      return 1000 * (below.le + share * (Math.min(bucket.le, 60) - below.le));
+    }
+    below = bucket;
+  }
+  return Number.NaN;
+}
+
+export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
+  const { gateway, port, httpPort } = await stand();
+  const quiet: number[] = [];
+  const flooded: number[] = [];
+  let logins = 0;
+  try {
+    await runLoad({ mode: "trickle", port, seconds: 2 });
+    for (let round = 0; round < 5; round += 1) {
+      for (const [list, flood] of [
+        [quiet, false],
+        [flooded, true],
+      ] as const) {
+        const before = await metrics(httpPort);
+        const [, flooding] = await Promise.all([
+          runLoad({ mode: "trickle", port, seconds: 6 }),
+          flood ? runLoad({ mode: "logins", port, window: 50, seconds: 6 }) : undefined,
+        ]);
+        logins = flooding?.perSecond ?? logins;
+        list.push(p99(before, await metrics(httpPort)));
+      }
+    }
+    const ratio = median(flooded) / median(quiet);
+    say(`\nWriting and syncing a group, p99, while clients log in (${thousands(logins)})`);
+    say(
+      `  quiet      ${median(quiet).toFixed(2)} ms\n  flood      ${median(flooded).toFixed(2)} ms, ${ratio.toFixed(2)} x`,
+    );
+    return { name: "syncs under log-ins", quiet, flooded, ratio };
+  } finally {
+    await gateway.remove();
+  }
+}
