@@ -36,12 +36,14 @@ export const recordType = {
   footer: 16,
   /** Reserved: per lane { count, bytes, offsets delta-coded } at a segment's end. Skipped by this version. */
   segmentIndex: 17,
-  /** Reserved: end of a fuzzy checkpoint in the journal. Skipped by this version. */
+  /** Everything that a fuzzy checkpoint may have seen was written before it: the checkpoint counts once this is durable. */
   checkpointMark: 18,
   /** Reserved: which segments a merged one replaces. Skipped by this version. */
   merged: 19,
+  /** Checkpoints only: references of one queue, many to a record. */
+  references: 20,
 } as const;
-export const recordTypeMax = 19;
+export const recordTypeMax = 20;
 /** Highest flags byte that format 1 uses (MESSAGE: qos, retain, properties). Keeps resynchronising after rot cheap. */
 export const recordFlagsMax = 15;
 

@@ -1,209 +1,105 @@
-/**
- * Checkpoints and the freeing of segments. A segment's file goes only when nothing in it waits, that is durably known, and both kept checkpoints
- * are newer than it: either of them must be able to start the store without it.
- */
-import { join } from "node:path";
-import type { Clock } from "../base/clock.ts";
-import { messageOf } from "../base/errors.ts";
-import type { Files } from "../base/files.ts";
-import type { Log } from "../base/log.ts";
-import { encodeCheckpoint, type KeptCheckpoint, writeCheckpoint } from "./checkpoint.ts";
-import { checkpointName, segmentName } from "./format.ts";
-import type { Tuning } from "./options.ts";
-import type { SegmentReader } from "./segmentReader.ts";
-import type { Segment } from "./segments.ts";
-import type { State } from "./state.ts";
-import type { GroupWriter } from "./writer.ts";
+/** When checkpoints are taken, and segments freed. */
+import { type CheckpointEnvironment, Checkpointer, type FoundCheckpoints } from "./checkpointer.ts";
+import { Freeing, type FreeingEnvironment } from "./freeing.ts";
 
-export interface MaintenanceEnvironment {
-  readonly dir: string;
-  readonly files: Files;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly state: State;
-  readonly writer: GroupWriter;
-  readonly reader: SegmentReader;
-  readonly storeId: Buffer;
-  readonly epoch: number;
-  readonly tuning: Tuning;
-  readonly storeMs: () => number;
-  /** Puts every changed lane state into the open group. */
-  readonly writeLaneStates: () => void;
-}
+export type MaintenanceEnvironment = Omit<CheckpointEnvironment, "onKept"> & FreeingEnvironment;
 
 const journalBytesMax = 64 * 1024 * 1024;
 const waitingSegmentsMin = 2;
 
-interface Encoded {
-  readonly number: number;
-  readonly mark: number;
-  readonly group: number;
-  readonly buffers: Buffer[];
-}
-
+/**
+ * A checkpoint is due
+ *  - after clamp(4 x the last one, checkpointBytes, 64 MiB) of journal: a start then replays little, and checkpoints write a quarter of the journal at most;
+ *  - when two segments wait for nothing else, at most each checkpointEveryMs;
+ *  - when so much waits for nothing else that giving it back is worth the same: as many bytes as the first rule asks for. Freeing takes two
+ *    checkpoints, and after a drain no journal grows that would bring them; without this rule the disk came back after twenty seconds. A byte
+ *    waits once and for two, so this writes half of what is given back at most, and where the state is small, next to nothing.
+ */
 export class Maintenance {
   readonly #env: MaintenanceEnvironment;
-  /** Newest last; at most two. */
-  #kept: KeptCheckpoint[];
-  /** Numbers of files that are of no use any more. */
-  #stale: number[];
-  #nextNumber: number;
-  #wanted = false;
-  #encoded: Encoded | undefined;
-  #writing = false;
-  #freeing = false;
-  #closed = false;
+  readonly #checkpoints: Checkpointer;
+  readonly #freeing: Freeing;
   #lastMs = Number.NEGATIVE_INFINITY;
-  #lastMark: number;
 
-  constructor(
-    env: MaintenanceEnvironment,
-    found: { checkpoints: readonly KeptCheckpoint[]; damagedCheckpoints: readonly number[]; nextCheckpoint: number },
-  ) {
+  constructor(env: MaintenanceEnvironment, found: FoundCheckpoints) {
     this.#env = env;
-    this.#kept = [...found.checkpoints];
-    this.#stale = [...found.damagedCheckpoints];
-    this.#nextNumber = found.nextCheckpoint;
-    this.#lastMark = this.#kept.at(-1)?.mark ?? 0;
+    this.#freeing = new Freeing(env);
+    this.#checkpoints = new Checkpointer({ ...env, onKept: () => this.#onKept() }, found);
   }
 
+  /** Of the last checkpoint. */
   get checkpointBytes(): number {
-    return this.#kept.at(-1)?.bytes ?? 0;
+    return this.#checkpoints.lastBytes;
   }
 
+  /** Of both kept checkpoints. */
   get bytes(): number {
-    return this.#kept.reduce((sum, { bytes }) => sum + bytes, 0);
+    return this.#checkpoints.bytes;
   }
 
-  /** Below it no segment is needed to start. */
-  get #olderMark(): number {
-    return this.#kept.length < 2 ? 0 : this.#kept[0]!.mark;
+  /** No checkpoint needs what lies wholly below this position: such segments may be freed or merged. */
+  get olderMark(): number {
+    return this.#checkpoints.olderMark;
   }
 
-  /** To be called now and then; does what is due. */
+  /** To be called once a second; does what is due. */
   tick(): void {
     this.#free();
-    if (this.#wanted || this.#writing || this.#encoded !== undefined || this.#env.writer.failed !== undefined) return;
-    const { writer, clock, tuning } = this.#env;
-    const due = Math.min(journalBytesMax, Math.max(tuning.checkpointBytes, 4 * this.checkpointBytes));
+    if (this.#checkpoints.isBusy) return;
+    const { clock, tuning } = this.#env;
+    const worth = this.#worth;
     const nowMs = clock.monotonicMs();
+    const waiting = this.#freeing.waiting(this.olderMark);
     if (
-      writer.tail.end - this.#lastMark >= due ||
-      (nowMs - this.#lastMs >= tuning.checkpointEveryMs && this.#segmentsWait())
+      this.#journalBytes >= worth ||
+      this.#checkpoints.isUrgent ||
+      (waiting.segments >= waitingSegmentsMin &&
+        (waiting.bytes >= worth || nowMs - this.#lastMs >= tuning.checkpointEveryMs))
     ) {
       this.#lastMs = nowMs;
-      this.#wanted = true;
-      if (writer.isEmpty) this.onBoundary();
+      this.#checkpoints.want();
     }
   }
 
-  /** The open group is empty: the state is that of all groups before it. */
   onBoundary(): void {
-    if (!this.#wanted) return;
-    this.#wanted = false;
-    this.#encoded = this.#encode(false);
-    this.onDurable();
+    this.#checkpoints.onBoundary();
   }
 
-  /** Bytes moved to another segment: what was encoded names the wrong one, and is taken anew. */
   onMoved(): void {
-    if (this.#encoded === undefined) return;
-    this.#encoded = undefined;
-    this.#wanted = true;
+    this.#checkpoints.onMoved();
   }
 
   /** A group became durable: what was waiting for it goes on. */
   onDurable(): void {
-    const encoded = this.#encoded;
-    if (encoded !== undefined && !this.#writing && this.#env.writer.durableGroup >= encoded.group) {
-      this.#encoded = undefined;
-      void this.#write(encoded);
-    }
+    this.#checkpoints.onDurable();
     this.#free();
+    // Not only each second: a fast disk writes a hundred megabytes in one, all of which a start would have to replay. After a failure, that pace is enough.
+    if (this.#checkpoints.isBusy || this.#checkpoints.failedLast || this.#journalBytes < this.#worth) return;
+    this.#lastMs = this.#env.clock.monotonicMs();
+    this.#checkpoints.want();
   }
 
-  /** The last one, with nothing open any more. Never rejects. */
+  /** The last checkpoint, with nothing open any more. Never rejects. */
   async close(): Promise<void> {
-    const { writer } = this.#env;
-    this.#encoded = undefined;
-    this.#closed = true;
-    while (this.#writing || this.#freeing) await new Promise<void>((resolve) => setImmediate(resolve));
-    if (writer.failed !== undefined || !writer.isEmpty) return;
-    await this.#write(this.#encode(true));
+    await this.#freeing.close();
+    await this.#checkpoints.close();
   }
 
-  #encode(clean: boolean): Encoded {
-    const { state, writer, storeId, epoch, clock, storeMs } = this.#env;
-    writer.refresh(); // or what is replayed after the mark would say older things than the checkpoint
-    const [number, mark, group] = [this.#nextNumber++, writer.openStart, writer.closedGroup];
-    const place = {
-      storeId,
-      epoch,
-      number,
-      mark,
-      group,
-      storeMs: storeMs(),
-      wallMs: Math.floor(clock.wallMs()),
-      clean,
-    };
-    return { number, mark, group, buffers: encodeCheckpoint(state, { ...place, nextSegment: writer.nextSegment }) };
+  /** Since the last checkpoint. */
+  get #journalBytes(): number {
+    return this.#env.writer.tail.end - this.#checkpoints.lastMark;
   }
 
-  async #write({ number, mark, buffers }: Encoded): Promise<void> {
-    const { files, dir, log } = this.#env;
-    this.#writing = true;
-    try {
-      const bytes = await writeCheckpoint(files, dir, number, buffers);
-      this.#kept.push({ number, mark, bytes });
-      this.#lastMark = mark;
-      this.#stale.push(...this.#kept.splice(0, Math.max(0, this.#kept.length - 2)).map((old) => old.number));
-      for (const old of this.#stale) await files.unlink(join(dir, checkpointName(old))).catch(() => undefined);
-      this.#stale = [];
-    } catch (error) {
-      log.error({ error: messageOf(error) }, "journal: checkpoint failed, the last one stays");
-    } finally {
-      this.#writing = false;
-    }
+  /** Bytes of journal, or of segments to be given back, that another checkpoint is worth. */
+  get #worth(): number {
+    return Math.min(journalBytesMax, Math.max(this.#env.tuning.checkpointBytes, 4 * this.checkpointBytes));
+  }
+
+  #onKept(): void {
     this.#free();
-  }
-
-  /** Whether segments are kept for nothing but the want of newer checkpoints. */
-  #segmentsWait(): boolean {
-    const { list } = this.#env.state.segments;
-    const open = this.#env.writer.openSegment;
-    const waiting = list.filter((segment) => !segment.pinned && segment !== open && segment.end > this.#olderMark);
-    return waiting.length >= waitingSegmentsMin;
   }
 
   #free(): void {
-    const { state, writer } = this.#env;
-    if (this.#freeing || this.#closed || writer.failed !== undefined) return;
-    const mark = this.#olderMark;
-    const ready: Segment[] = [];
-    for (const [index, segment] of state.segments.list.entries()) {
-      if (state.segments.list[index - 1]?.cut === true) continue; // its header is what keeps the one before cut
-      if (segment.pinned || segment === writer.openSegment || segment.end > mark) continue;
-      if (segment.end > writer.durablePosition) continue;
-      if (segment.freeAfterGroup === 0) {
-        // What emptied it must be on the disk first, or a crash would look for what is gone.
-        this.#env.writeLaneStates();
-        segment.freeAfterGroup = writer.openGroup;
-        writer.schedule(true);
-      } else if (segment.freeAfterGroup <= writer.durableGroup) ready.push(segment);
-    }
-    if (ready.length > 0) void this.#unlink(ready);
-  }
-
-  async #unlink(segments: Segment[]): Promise<void> {
-    const { files, dir, state, reader, log } = this.#env;
-    this.#freeing = true;
-    for (const segment of segments) {
-      state.segments.remove(segment);
-      reader.forget(segment.number);
-      await files.unlink(join(dir, segmentName(segment.number))).catch((error: unknown) => {
-        log.warn({ segment: segment.number, error: messageOf(error) }, "journal: segment could not be removed");
-      });
-    }
-    this.#freeing = false;
+    this.#freeing.free(this.olderMark);
   }
 }

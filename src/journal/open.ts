@@ -22,8 +22,7 @@ export async function openStore(given: StoreOptions): Promise<Store> {
   const startedMs = clock.monotonicMs();
   const unlock = await claim(options);
   try {
-    const folder = await survey(options);
-    const found = await new Recovery(files, dir, log, folder).run();
+    const { folder, found } = await recover(options);
     await sweepDebris(files, dir, folder.debris).catch(() => undefined);
     await settleTail(options, folder); // syncs the folder too: debris that came back behind a newer segment would count as damage
     const storeClock = new StoreClock(clock);
@@ -76,9 +75,10 @@ async function claim({ dir, files, lock }: ResolvedOptions): Promise<() => Promi
   return await lock(dir, folder);
 }
 
-async function survey({ dir, files, log }: ResolvedOptions): Promise<Folder> {
+async function recover({ dir, files, log }: ResolvedOptions): Promise<{ folder: Folder; found: Recovered }> {
   try {
-    return await surveyFolder(files, dir, log);
+    const folder = await surveyFolder(files, dir, log);
+    return { folder, found: await new Recovery(files, dir, log, folder).run() };
   } catch (error) {
     if (error instanceof TidegateError || errnoOf(error) === "") throw error;
     throw dataDirError(dir, error);

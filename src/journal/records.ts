@@ -10,11 +10,13 @@
  *   RELEASE     queue | ordinal          DROP_QUEUE  queue             QUEUE  queue | next ordinal
  *   RETAIN      topic | position         UNRETAIN    topic
  *   PUT         map | key | value        DELETE      map | key
+ *   REFERENCES  queue | n | n x { ordinal - before | position - before, zigzag | meta | bytes }      CHECKPOINT_MARK  number | mark
  *   SEGMENT     number | base | end | n | n x { lane | waiting | bytes | first | last - first | first accepted | last accepted | last expiry + 1, 0: never }
  */
 import { type ByteReader, type ByteWriter, textBound } from "./bytes.ts";
 import { recordType } from "./format.ts";
 import { type Interval, intervalsMax, type Lane } from "./lane.ts";
+import type { ReferenceBatch } from "./references.ts";
 import type { LanePart, Segment } from "./segments.ts";
 import type { State, UplinkAccount } from "./state.ts";
 
@@ -45,8 +47,9 @@ export function writeLane(sink: RecordSink, lane: Lane): void {
   sink.finish();
 }
 
-export function writeLaneState(sink: RecordSink, lane: Lane): void {
-  const intervals = lane.intervals().slice(0, intervalsMax);
+/** @param max a checkpoint, whose counts rely on them, holds all intervals */
+export function writeLaneState(sink: RecordSink, lane: Lane, max = intervalsMax): void {
+  const intervals = lane.intervals().slice(0, max);
   const to = sink.begin(recordType.laneState, 0, 30 + intervals.length * 20);
   to.uvarint(lane.id);
   let before = lane.mark;
@@ -79,6 +82,30 @@ export function writeReference(
   to.uvarint(of.position);
   to.uvarint(of.meta);
   to.uvarint(of.bytes);
+  sink.finish();
+}
+
+export function writeReferences(sink: RecordSink, queue: string, batch: ReferenceBatch): void {
+  const to = sink.begin(recordType.references, 0, textBound(queue) + 10 + batch.length * 32);
+  to.text(queue);
+  to.uvarint(batch.length);
+  let [ordinal, position] = [0, 0];
+  for (const one of batch) {
+    to.uvarint(one.ordinal - ordinal);
+    const step = one.position - position;
+    to.uvarint(step < 0 ? -2 * step - 1 : 2 * step);
+    to.uvarint(one.meta);
+    to.uvarint(one.bytes);
+    ordinal = one.ordinal;
+    position = one.position;
+  }
+  sink.finish();
+}
+
+export function writeCheckpointMark(sink: RecordSink, number: number, mark: number): void {
+  const to = sink.begin(recordType.checkpointMark, 0, 20);
+  to.uvarint(number);
+  to.uvarint(mark);
   sink.finish();
 }
 
@@ -199,6 +226,9 @@ export function applyRecord(state: State, type: number, from: ByteReader): boole
     case recordType.reference:
       applyReference(state, from);
       return true;
+    case recordType.references:
+      applyReferences(state, from);
+      return true;
     case recordType.release:
       state.release(from.text(), from.uvarint());
       return true;
@@ -228,7 +258,10 @@ export function applyRecord(state: State, type: number, from: ByteReader): boole
 function applyUplink(state: State, from: ByteReader): void {
   const account = state.uplink(from.text());
   account.nextSeq = Math.max(account.nextSeq, from.uvarint());
-  for (let left = from.uvarint(); left > 0; left -= 1) account.dropped[from.text()] = from.uvarint();
+  for (let left = from.uvarint(); left > 0; left -= 1) {
+    const reason = from.text();
+    account.dropped[reason] = Math.max(account.dropped[reason] ?? 0, from.uvarint()); // a stale statement must not take back
+  }
 }
 
 function applyLaneState(state: State, from: ByteReader): void {
@@ -246,12 +279,22 @@ function applyLaneState(state: State, from: ByteReader): void {
 
 function applyReference(state: State, from: ByteReader): void {
   const name = from.text();
-  const [ordinal, position, meta, bytes] = [from.uvarint(), from.uvarint(), from.uvarint(), from.uvarint()];
-  const queue = state.queue(name);
-  // Already known (a statement said twice), or lost to rot in between: ordinals only rise.
-  if (ordinal < queue.nextOrdinal) return;
-  queue.skipTo(ordinal);
-  state.reference(name, position, meta, bytes, 0);
+  const ordinal = from.uvarint();
+  const position = from.uvarint();
+  const meta = from.uvarint();
+  state.restoreReference(state.queue(name), ordinal, position, meta, from.uvarint());
+}
+
+function applyReferences(state: State, from: ByteReader): void {
+  const queue = state.queue(from.text());
+  let [ordinal, position] = [0, 0];
+  for (let left = from.uvarint(); left > 0; left -= 1) {
+    ordinal += from.uvarint();
+    const step = from.uvarint();
+    position += step % 2 === 1 ? -(step + 1) / 2 : step / 2;
+    const meta = from.uvarint();
+    state.restoreReference(queue, ordinal, position, meta, from.uvarint());
+  }
 }
 
 function applyQueue(state: State, from: ByteReader): void {

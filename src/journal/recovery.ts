@@ -1,20 +1,24 @@
 /**
  * From what lies in the folder to the state: the newest checkpoint, then the journal after its mark. Damage is skipped, counted and logged; it
  * never keeps the store from opening. DESIGN.md has the table of what a crash after each step leads to.
+ *
+ * Files are read in gulps, and between two the event loop has its turn: a start with a long tail must not look dead to a watchdog.
  */
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import { messageOf } from "../base/errors.ts";
-import type { Files } from "../base/files.ts";
+import { errnoOf, messageOf } from "../base/errors.ts";
+import type { Files, OpenFile } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { ByteReader, FieldError } from "./bytes.ts";
-import { type Folder, readWhole, type SegmentFile } from "./folder.ts";
+import { FileWalk } from "./fileWalk.ts";
+import type { Folder, SegmentFile } from "./folder.ts";
 import { headerBytes, recordHeaderBytes, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
 import { MessageReader } from "./messageRecord.ts";
 import { applyRecord, type GroupEnd, readGroupEnd } from "./records.ts";
 import { Segment } from "./segments.ts";
+import { type Counted, countedBy, settleMarks } from "./settle.ts";
 import { State } from "./state.ts";
-import { RecordWalker } from "./walk.ts";
+import type { RecordWalker } from "./walk.ts";
 
 export interface Recovered {
   readonly state: State;
@@ -31,14 +35,27 @@ export interface Recovered {
   readonly tornBytes: number;
 }
 
+/** What a lost checkpoint leaves to be taken from segments before its mark: statements that hold whenever they are said. */
+const lastingTypes: ReadonlySet<number> = new Set([
+  recordType.message,
+  recordType.uplink,
+  recordType.lane,
+  recordType.laneState,
+  recordType.rule,
+]);
+
 export class Recovery {
   readonly #files: Files;
   readonly #dir: string;
   readonly #log: Log;
   readonly #folder: Folder;
   readonly #state: State;
+  readonly #mark: number;
+  /** What the lanes' states were when the checkpoint counted what waits. */
+  readonly #counted: Counted;
   readonly #message = new MessageReader();
   readonly #from = new ByteReader(Buffer.alloc(0));
+  readonly #walk = new FileWalk();
   #records = 0;
   #corrupt = 0;
   #torn = 0;
@@ -54,8 +71,11 @@ export class Recovery {
     this.#folder = folder;
     const { checkpoint } = folder;
     this.#state = checkpoint?.state ?? new State();
+    this.#state.counting = false;
+    this.#mark = checkpoint?.header.base ?? 0;
+    this.#counted = countedBy(checkpoint?.whole === true ? this.#state : new State());
     this.#records = checkpoint?.records ?? 0;
-    this.#group = checkpoint?.header.firstGroup ?? 0;
+    this.#group = checkpoint?.provenGroup ?? 0;
     this.#storeMs = checkpoint?.storeMs ?? 0;
     this.#wallMs = checkpoint?.wallMs ?? 0;
     this.#corrupt = folder.damaged;
@@ -63,7 +83,7 @@ export class Recovery {
 
   async run(): Promise<Recovered> {
     const { checkpoint } = this.#folder;
-    const mark = checkpoint?.header.base ?? 0;
+    const mark = this.#mark;
     this.#tabulate();
     const { list } = this.#state.segments;
     let nextPosition = Math.max(1, mark);
@@ -71,35 +91,31 @@ export class Recovery {
       nextPosition = Math.max(nextPosition, header.base + Math.max(0, size - headerBytes));
     }
     let end = mark;
+    if (checkpoint?.whole === false) await this.#readBeforeMark();
     for (const [index, segment] of list.entries()) {
       this.#group = Math.max(this.#group, segment.firstGroup - 1);
-      if (segment.end > mark) await this.#replay(segment, mark, index === list.length - 1);
+      if (segment.end > mark) await this.#replay(segment, index === list.length - 1);
       end = Math.max(end, Math.min(segment.end, nextPosition));
     }
-    await this.#settleMarks();
+    await settleMarks(this.#state, this.#counted, (segment, visit) => this.#visit(segment, headerBytes, visit));
     this.#reportMissing();
-    this.#dropLost();
-    this.#state.recountPins();
+    for (const queue of this.#state.queues.values()) queue.settleLate();
+    this.#state.patching = false;
+    this.#state.recountPins((name, position, ordinal) =>
+      this.#count(`${name}: message ${ordinal} @${position} is lost`),
+    );
     if (this.#corrupt > 0 || this.#torn > 0) this.#leaveSeqGap();
     const clean = checkpoint?.clean === true && end === mark && this.#torn === 0;
     return {
-      state: this.#state,
-      clean,
-      end,
-      nextPosition,
-      nextGroup: this.#group + 2,
-      storeMs: this.#storeMs,
-      wallMs: this.#wallMs,
-      records: this.#records,
-      corruptRecords: this.#corrupt,
-      tornBytes: this.#torn,
+      ...{ state: this.#state, clean, end, nextPosition, nextGroup: this.#group + 2 },
+      ...{ storeMs: this.#storeMs, wallMs: this.#wallMs },
+      ...{ records: this.#records, corruptRecords: this.#corrupt, tornBytes: this.#torn },
     };
   }
 
   /** The segment table: what headers say, cut by later headers, with the checkpoint's counts. */
   #tabulate(): void {
     const { segments, checkpoint } = this.#folder;
-    const { list } = this.#state.segments;
     let limit = Number.POSITIVE_INFINITY;
     let nextNumber = 0;
     const ends = new Map<SegmentFile, number>();
@@ -111,79 +127,102 @@ export class Recovery {
       nextNumber = file.number;
       limit = Math.min(limit, file.header.prevEnd);
     }
-    const lastKnown = Math.max(0, ...(checkpoint?.segments.keys() ?? []));
     for (const file of segments) {
       const { number, base, firstGroup, prevEnd, storeId } = file.header;
       const seed = seedOf(segmentMagic, storeId, number);
       const known = checkpoint?.segments.get(number);
-      const sealed = known?.base === base && number < lastKnown ? known.end : Number.POSITIVE_INFINITY;
+      const sealed = known?.base === base && known.sealed ? known.end : Number.POSITIVE_INFINITY;
       const segment = new Segment({ number, base, firstGroup, prevEnd, seed, end: Math.min(ends.get(file)!, sealed) });
       segment.fileBytes = file.size;
       segment.cut = segment.offsetOf(segment.end) < file.size;
-      if (known?.base === base) for (const part of known.parts) segment.parts.set(part.lane, part);
-      list.push(segment);
+      // The counts of a damaged checkpoint go with states of lanes that may be the lost ones.
+      if (known?.base === base && checkpoint?.whole) for (const part of known.parts) segment.parts.set(part.lane, part);
+      this.#state.segments.add(segment);
     }
   }
 
-  async #replay(segment: Segment, mark: number, last: boolean): Promise<void> {
-    const buffer = await this.#read(segment);
-    const from = segment.offsetOf(Math.max(segment.base, mark));
-    let to = Math.min(buffer.length, segment.offsetOf(segment.end));
+  async #readBeforeMark(): Promise<void> {
+    for (const segment of this.#state.segments.list) {
+      await this.#visit(
+        segment,
+        headerBytes,
+        (walker) => {
+          if (lastingTypes.has(walker.type)) this.#apply(segment, walker);
+        },
+        this.#mark,
+      );
+    }
+  }
+
+  async #replay(segment: Segment, last: boolean): Promise<void> {
+    const from = segment.offsetOf(Math.max(segment.base, this.#mark));
     if (last) {
-      const end = this.#acceptedEnd(buffer, from, to, segment);
-      let written = to;
-      while (written > end && buffer[written - 1] === 0) written -= 1; // space that was never written
-      this.#torn += written - end;
+      const to = segment.offsetOf(segment.end);
+      const end = await this.#acceptedEnd(segment, from, to);
+      this.#torn += Math.max(0, Math.min(to, this.#walk.writtenEnd) - end);
       segment.end -= to - end;
       if (to > end) segment.cut = true;
-      to = end;
     }
-    const walker = new RecordWalker();
-    walker.start(buffer, Math.min(from, to), to, 0, segment.seed);
-    while (walker.step() === "record") this.#apply(segment, buffer, walker);
-    if (walker.gaps === 0) return;
+    const walker = await this.#visit(segment, from, (at) => this.#apply(segment, at));
+    if (walker === undefined || walker.gaps === 0) return;
     this.#lostBytes += walker.gapBytes;
     for (let gap = 0; gap < walker.gaps; gap += 1) this.#count(`${segmentName(segment.number)} has a damaged record`);
   }
 
   /**
    * Where the last segment ends: after its last group that is proven, or whole. A group was begun only when the one before was durable, so
-   * everything before such a group counts, save records that rotted.
+   * everything before such a group counts, save records that rotted; so does what the checkpoint says was durable.
    */
-  #acceptedEnd(buffer: Buffer, from: number, to: number, segment: Segment): number {
-    const walker = new RecordWalker();
-    walker.start(buffer, Math.min(from, to), to, 0, segment.seed);
-    const ends: Array<{ at: number; next: number; end: GroupEnd }> = [];
+  async #acceptedEnd(segment: Segment, from: number, to: number): Promise<number> {
     let proven = this.#group;
-    while (walker.step() === "record") {
-      if (walker.type !== recordType.groupEnd) continue;
-      const end = this.#groupEnd(buffer, walker);
-      if (end === undefined) continue;
+    const { provenEnd = 0 } = this.#folder.checkpoint ?? {};
+    let accepted = Math.max(Math.min(from, to), Math.min(to, segment.offsetOf(provenEnd)));
+    let ends: Array<{ at: number; next: number; end: GroupEnd }> = [];
+    await this.#visit(segment, from, (walker) => {
+      if (walker.type !== recordType.groupEnd) return;
+      const end = this.#groupEnd(walker);
+      if (end === undefined) return;
+      ends.push({ at: this.#walk.bufferAt + walker.at, next: this.#walk.bufferAt + walker.next, end });
       proven = Math.max(proven, end.durable);
-      ends.push({ at: walker.at, next: walker.next, end });
-    }
+      const known = ends.findLast((one) => one.end.group <= proven);
+      if (known === undefined) return;
+      accepted = Math.max(accepted, known.next);
+      ends = ends.filter(({ at }) => at > known.at);
+    });
+    const { writtenEnd } = this.#walk;
     for (const { at, next, end } of ends.reverse()) {
-      const whole = (): boolean => crc32(buffer.subarray(at - end.bytes, at), segment.seed) === end.crc;
-      if (end.group <= proven || (at - end.bytes >= from && whole())) return next;
+      if (next <= accepted) break;
+      if (at - end.bytes >= from && (await this.#isWhole(segment, at, end))) accepted = next;
     }
-    return Math.min(from, to);
+    this.#walk.writtenEnd = writtenEnd;
+    return accepted;
   }
 
-  #groupEnd(buffer: Buffer, walker: RecordWalker): GroupEnd | undefined {
+  async #isWhole(segment: Segment, at: number, end: GroupEnd): Promise<boolean> {
+    let crc = segment.seed;
+    await this.#open(segment, (file) =>
+      this.#walk.pieces(file, at - end.bytes, at, (piece) => {
+        crc = crc32(piece, crc);
+      }),
+    );
+    return crc === end.crc;
+  }
+
+  #groupEnd(walker: RecordWalker): GroupEnd | undefined {
     try {
-      this.#from.reset(buffer, walker.at + recordHeaderBytes, walker.next);
+      this.#from.reset(walker.buffer, walker.at + recordHeaderBytes, walker.next);
       return readGroupEnd(this.#from);
     } catch {
       return undefined; // counted when it is applied
     }
   }
 
-  #apply(segment: Segment, buffer: Buffer, walker: RecordWalker): void {
+  #apply(segment: Segment, walker: RecordWalker): void {
     const from = this.#from;
-    from.reset(buffer, walker.at + recordHeaderBytes, walker.next);
+    from.reset(walker.buffer, walker.at + recordHeaderBytes, walker.next);
     this.#records += 1;
     try {
-      if (walker.type === recordType.message) this.#take(segment, buffer, walker);
+      if (walker.type === recordType.message) this.#take(segment, walker);
       else if (walker.type === recordType.groupEnd) {
         const end = readGroupEnd(from);
         this.#group = Math.max(this.#group, end.group);
@@ -196,9 +235,9 @@ export class Recovery {
     }
   }
 
-  #take(segment: Segment, buffer: Buffer, walker: RecordWalker): void {
+  #take(segment: Segment, walker: RecordWalker): void {
     const message = this.#message;
-    message.start(buffer, walker.at + recordHeaderBytes, walker.next, walker.flags);
+    message.start(walker.buffer, walker.at + recordHeaderBytes, walker.next, walker.flags);
     this.#storeMs = Math.max(this.#storeMs, message.acceptedAtMs);
     while (message.nextTaker()) {
       const { lane: id, seq, expiresAtMs } = message.taker;
@@ -213,84 +252,17 @@ export class Recovery {
     }
   }
 
-  /** Takes out of the parts what the lanes' final states say is done; where a state ends inside a part, that segment is counted anew. */
-  async #settleMarks(): Promise<void> {
-    const { lanes, segments } = this.#state;
-    for (const segment of segments.list) {
-      const recount = new Set<number>();
-      for (const part of [...segment.parts.values()]) {
-        const lane = lanes.get(part.lane);
-        if (lane === undefined || part.last <= lane.cursor) segment.parts.delete(part.lane);
-        else if (part.first <= lane.cursor) recount.add(part.lane);
-        else if (lane.skips.some((skip) => skip.from <= part.last && skip.to >= part.first)) recount.add(part.lane);
-      }
-      if (recount.size > 0) await this.#recount(segment, recount);
-      segment.waiting = 0;
-      for (const part of segment.parts.values()) {
-        segment.waiting += part.waiting;
-        const lane = lanes.get(part.lane)!;
-        const account = this.#state.uplink(lane.uplink);
-        lane.waiting += part.waiting;
-        lane.bytes += part.bytes;
-        lane.newest = Math.max(lane.newest, part.last);
-        account.messages += part.waiting;
-        account.bytes += part.bytes;
-      }
-    }
-  }
-
   /** Segments that the checkpoint knew, that are gone, and in which something should still wait. */
   #reportMissing(): void {
     const found = new Set(this.#folder.segments.map(({ number }) => number));
     for (const [number, known] of this.#folder.checkpoint?.segments ?? []) {
       if (found.has(number)) continue;
+      // A roll moves what comes after its end, but leaves `last` where it was.
       const waits = known.parts.some(
-        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, Math.min(last, known.end - 1)), // a roll moved what came after
+        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, Math.min(last, known.end - 1)),
       );
       if (waits) this.#count(`${segmentName(number)} is missing`);
     }
-  }
-
-  async #recount(segment: Segment, lanes: Set<number>): Promise<void> {
-    for (const lane of lanes) segment.parts.delete(lane);
-    const buffer = await this.#read(segment);
-    const to = Math.min(buffer.length, segment.offsetOf(segment.end));
-    const walker = new RecordWalker();
-    walker.start(buffer, Math.min(headerBytes, to), to, 0, segment.seed);
-    const message = this.#message;
-    while (walker.step() === "record") {
-      if (walker.type !== recordType.message) continue;
-      try {
-        message.start(buffer, walker.at + recordHeaderBytes, walker.next, walker.flags);
-        while (message.nextTaker()) {
-          const { lane: id, expiresAtMs } = message.taker;
-          if (!lanes.has(id) || this.#state.lanes.get(id)!.isDone(message.position)) continue;
-          segment.add(id, message.position, walker.length, message.acceptedAtMs, expiresAtMs);
-        }
-      } catch (error) {
-        if (!(error instanceof FieldError)) throw error;
-      }
-    }
-  }
-
-  /** References and retained values whose segment is gone. */
-  #dropLost(): void {
-    const { queues, retained, segments } = this.#state;
-    for (const queue of queues.values()) {
-      for (let ordinal = queue.nextAfter(0); ordinal > 0; ordinal = queue.nextAfter(ordinal)) {
-        if (segments.find(queue.positionOf(ordinal)) !== undefined) continue;
-        this.#count(`queue ${queue.name}: message ${ordinal} @${queue.positionOf(ordinal)} is lost`);
-        queue.release(ordinal);
-      }
-      queue.compact();
-    }
-    for (const [topic, position] of retained) {
-      if (segments.find(position) !== undefined) continue;
-      retained.delete(topic);
-      this.#count(`retained value of ${topic} is lost`);
-    }
-    this.#state.referenceCount = 0;
-    for (const queue of queues.values()) this.#state.referenceCount += queue.size;
   }
 
   /** Lost records may have held higher numbers than what is left: an uplink's numbers must never be used twice. */
@@ -300,12 +272,27 @@ export class Recovery {
     for (const account of this.#state.uplinks.values()) account.nextSeq += gap;
   }
 
-  async #read(segment: Segment): Promise<Buffer> {
+  /** Calls for each valid record of a segment from an offset up to its end, and below `before`. Undefined: it cannot be read. */
+  async #visit(
+    segment: Segment,
+    from: number,
+    visit: (walker: RecordWalker) => void,
+    before = Number.POSITIVE_INFINITY,
+  ): Promise<RecordWalker | undefined> {
+    const to = segment.offsetOf(Math.min(segment.end, before));
+    return await this.#open(segment, (file) => this.#walk.run(file, Math.min(from, to), to, segment.seed, visit));
+  }
+
+  async #open<T>(segment: Segment, use: (file: OpenFile) => Promise<T>): Promise<T | undefined> {
     const path = join(this.#dir, segmentName(segment.number));
-    return await readWhole(this.#files, path).catch((error: unknown) => {
+    try {
+      const file = await this.#files.open(path, "read");
+      return await use(file).finally(() => file.close());
+    } catch (error) {
+      if (errnoOf(error) !== "EIO" && errnoOf(error) !== "ENOENT") throw error; // it may be there in a minute: not damage
       this.#count(`${path}: ${messageOf(error)}`);
-      return Buffer.alloc(0);
-    });
+      return undefined;
+    }
   }
 
   #count(what: string): void {

@@ -2,6 +2,15 @@
  * A queue of references: ordinal, position, meta and size of each, in RAM, 24 bytes apiece, by rising ordinal. A released one leaves a hole
  * (position 0) until `compact`, so a queue whose oldest never goes does not grow with what passes it.
  */
+export interface Reference {
+  ordinal: number;
+  position: number;
+  meta: number;
+  bytes: number;
+}
+
+export type ReferenceBatch = readonly Reference[];
+
 export class References {
   readonly name: string;
   #ordinals: number[] = [];
@@ -16,6 +25,7 @@ export class References {
   /** The newest two groups that added something, and the ordinal each began with: the older ones are durable. */
   #newest = { group: 0, from: 0 };
   #before = { group: 0, from: 0 };
+  #late = new Map<number, Reference>();
 
   constructor(name: string) {
     this.name = name;
@@ -71,6 +81,12 @@ export class References {
 
   /** @returns the position it held, 0 when it did not wait */
   release(ordinal: number): number {
+    const late = this.#late.size > 0 ? this.#late.get(ordinal) : undefined;
+    if (late !== undefined) {
+      this.#late.delete(ordinal);
+      this.#count(-1, late.meta + 256 * late.bytes);
+      return late.position;
+    }
     const index = this.#indexOf(ordinal);
     const position = this.#positions[index] ?? 0;
     if (position === 0) return 0;
@@ -107,6 +123,52 @@ export class References {
 
   *positions(): Generator<number> {
     for (const position of this.#positions) if (position !== 0) yield position;
+  }
+
+  /** Calls for each that waits, by rising ordinal. `visit` may release what it is given. */
+  forEach(visit: (position: number, ordinal: number) => void): void {
+    for (let index = this.#head; index < this.#positions.length; index += 1) {
+      const position = this.#positions[index]!;
+      if (position !== 0) visit(position, this.#ordinals[index]!);
+    }
+  }
+
+  /** At most `count` that wait, with ordinals above `after` and below `before`. */
+  batch(after: number, before: number, count: number): Reference[] {
+    const batch: Reference[] = [];
+    let index = after < (this.#ordinals[this.#head] ?? 0) ? this.#head : this.#lowerBound(after + 1);
+    for (; index < this.#positions.length && batch.length < count; index += 1) {
+      const ordinal = this.#ordinals[index]!;
+      if (ordinal >= before) break;
+      const position = this.#positions[index]!;
+      const size = this.#sizes[index]!;
+      if (position !== 0) batch.push({ ordinal, position, meta: size % 256, bytes: Math.floor(size / 256) });
+    }
+    return batch;
+  }
+
+  /**
+   * For recovery from damaged checkpoints: one that is said after others with higher ordinals. Until `settleLate` it can only be released.
+   * @returns false when it waits already
+   */
+  addLate(ordinal: number, position: number, meta: number, bytes: number): boolean {
+    if (this.positionOf(ordinal) > 0 || this.#late.has(ordinal)) return false;
+    this.#late.set(ordinal, { ordinal, position, meta, bytes });
+    this.size += 1;
+    this.bytes += bytes;
+    return true;
+  }
+
+  /** Puts what came late where it belongs. */
+  settleLate(): void {
+    if (this.#late.size === 0) return;
+    const all = [...this.#late.values(), ...this.batch(0, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY)];
+    this.#late = new Map();
+    all.sort((a, b) => a.ordinal - b.ordinal);
+    this.#ordinals = all.map(({ ordinal }) => ordinal);
+    this.#positions = all.map(({ position }) => position);
+    this.#sizes = all.map(({ meta, bytes }) => meta + 256 * bytes);
+    this.#head = 0;
   }
 
   #indexOf(ordinal: number): number {

@@ -15,6 +15,12 @@ export interface LanePart {
   lastExpiresAtMs: number;
 }
 
+/** What a segment tells the table it is in. */
+interface SegmentWatcher {
+  grew(bytes: number): void;
+  emptied(segment: Segment): void;
+}
+
 export class Segment {
   readonly number: number;
   readonly base: number;
@@ -23,8 +29,8 @@ export class Segment {
   readonly seed: number;
   /** Position after its last byte; for the newest it grows. */
   end: number;
-  /** Bytes of the file on disk; 0 until it is created. */
-  fileBytes = 0;
+  #fileBytes = 0;
+  watcher: SegmentWatcher | undefined;
   readonly parts = new Map<number, LanePart>();
   /** Sum of `waiting` over the parts. */
   waiting = 0;
@@ -42,6 +48,16 @@ export class Segment {
     this.prevEnd = of.prevEnd;
     this.seed = of.seed;
     this.end = of.end ?? of.base;
+  }
+
+  /** Bytes of the file on disk; 0 until it is created. */
+  get fileBytes(): number {
+    return this.#fileBytes;
+  }
+
+  set fileBytes(bytes: number) {
+    this.watcher?.grew(bytes - this.#fileBytes);
+    this.#fileBytes = bytes;
   }
 
   get pinned(): boolean {
@@ -90,12 +106,47 @@ export class Segment {
     part.bytes -= bytes;
     this.waiting -= count;
     if (part.waiting === 0) this.parts.delete(lane);
+    if (!this.pinned) this.watcher?.emptied(this);
+  }
+
+  /** A reference or retained value more, or one less. */
+  pin(by: 1 | -1): void {
+    this.references += by;
+    this.freeAfterGroup = 0;
+    if (!this.pinned) this.watcher?.emptied(this);
+  }
+
+  unpinAll(): void {
+    this.references = 0;
+    if (!this.pinned) this.watcher?.emptied(this);
   }
 }
 
-export class SegmentTable {
+export class SegmentTable implements SegmentWatcher {
+  readonly #list: Segment[] = [];
+  /** Segments that were without a pin when last looked at: the only ones that freeing has to look at. */
+  readonly idle = new Set<Segment>();
+  #fileBytes = 0;
+
   /** By rising base. The last one is written to. */
-  readonly list: Segment[] = [];
+  get list(): readonly Segment[] {
+    return this.#list;
+  }
+
+  add(segment: Segment): void {
+    this.#list.push(segment);
+    this.idle.add(segment);
+    this.#fileBytes += segment.fileBytes;
+    segment.watcher = this;
+  }
+
+  grew(bytes: number): void {
+    this.#fileBytes += bytes;
+  }
+
+  emptied(segment: Segment): void {
+    this.idle.add(segment);
+  }
 
   get last(): Segment | undefined {
     return this.list.at(-1);
@@ -122,22 +173,32 @@ export class SegmentTable {
 
   /** The oldest segment with something of the lane waiting at or after `position`. */
   nextWith(lane: number, position: number): Segment | undefined {
-    for (const segment of this.list) {
-      if (segment.end <= position) continue;
-      const part = segment.parts.get(lane);
-      if (part !== undefined && part.waiting > 0 && part.last >= position) return segment;
+    const list = this.#list;
+    let low = 0;
+    let high = list.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1; // an index, not a position
+      if (list[middle]!.end <= position) low = middle + 1;
+      else high = middle;
+    }
+    for (let index = low; index < list.length; index += 1) {
+      const part = list[index]!.parts.get(lane);
+      if (part !== undefined && part.waiting > 0 && part.last >= position) return list[index];
     }
     return undefined;
   }
 
   remove(segment: Segment): void {
-    const at = this.list.indexOf(segment);
-    if (at >= 0) this.list.splice(at, 1);
+    const at = this.#list.indexOf(segment);
+    if (at < 0) return;
+    this.#list.splice(at, 1);
+    this.idle.delete(segment);
+    this.#fileBytes -= segment.fileBytes;
+    segment.watcher = undefined;
   }
 
+  /** Of all files together. */
   get fileBytes(): number {
-    let bytes = 0;
-    for (const segment of this.list) bytes += segment.fileBytes;
-    return bytes;
+    return this.#fileBytes;
   }
 }

@@ -32,6 +32,10 @@ export class State {
   readonly queues = new Map<string, References>();
   readonly retained = new Map<string, number>();
   readonly maps = new Map<string, Map<string, Uint8Array>>();
+  /** While recovery reads, pins are not counted: `recountPins` does it once for all. */
+  counting = true;
+  /** Recovery goes by damaged checkpoints: what is missing below a queue's next ordinal may still be said. */
+  patching = false;
   nextLane = 1;
   nextRule = 1;
   referenceCount = 0;
@@ -86,8 +90,33 @@ export class State {
     lane.dirty = true;
   }
 
-  laneState(id: number, mark: number, intervals: Interval[]): void {
-    this.lanes.get(id)?.restore(mark, intervals);
+  /**
+   * What a lane has done only grows, and each statement may have forgotten intervals or be older than what a checkpoint said (a new segment
+   * begins with the states of when it was made): so all of them hold, together.
+   */
+  laneState(id: number, mark: number, intervals: readonly Interval[]): void {
+    const lane = this.lanes.get(id);
+    if (lane === undefined) return;
+    const top = Math.max(mark, lane.cursor);
+    const all = [...lane.skips, ...intervals].filter(({ to }) => to > top).sort((a, b) => a.from - b.from);
+    const merged: Interval[] = [];
+    for (const { from, to } of all) {
+      const last = merged.at(-1);
+      if (last !== undefined && from <= last.to)
+        merged[merged.length - 1] = { from: last.from, to: Math.max(last.to, to) };
+      else merged.push({ from, to });
+    }
+    lane.restore(top, merged);
+  }
+
+  /** For recovery. What is known already (a statement said twice) is passed over: ordinals only rise. */
+  restoreReference(queue: References, ordinal: number, position: number, meta: number, bytes: number): void {
+    if (ordinal < queue.nextOrdinal) {
+      if (this.patching) queue.addLate(ordinal, position, meta, bytes);
+      return;
+    }
+    queue.skipTo(ordinal);
+    queue.add(position, meta, bytes, 0);
   }
 
   reference(name: string, position: number, meta: number, bytes: number, group: number): number {
@@ -164,17 +193,40 @@ export class State {
   }
 
   pin(position: number, by: 1 | -1): void {
-    const segment = this.segments.find(position);
-    if (segment === undefined) return;
-    segment.references += by;
-    segment.freeAfterGroup = 0;
+    if (this.counting) this.segments.find(position)?.pin(by);
   }
 
-  /** Counts the pins of references and retained values anew, after the table itself changed. */
-  recountPins(): void {
-    for (const segment of this.segments.list) segment.references = 0;
-    for (const queue of this.queues.values()) for (const position of queue.positions()) this.pin(position, 1);
-    for (const position of this.retained.values()) this.pin(position, 1);
+  /**
+   * Counts the pins of references and retained values anew, after the table itself changed.
+   * @param onLost called with what points into no segment at all; it is released
+   */
+  recountPins(onLost?: (name: string, position: number, ordinal: number) => void): void {
+    this.counting = false;
+    for (const segment of this.segments.list) segment.unpinAll();
+    let segment: Segment | undefined; // neighbours mostly lie in the same one
+    const pin = (position: number): boolean => {
+      if (segment === undefined || position < segment.base || position >= segment.end) {
+        segment = this.segments.find(position);
+      }
+      segment?.pin(1);
+      return segment !== undefined;
+    };
+    this.referenceCount = 0;
+    for (const queue of this.queues.values()) {
+      queue.forEach((position, ordinal) => {
+        if (pin(position) || onLost === undefined) return;
+        onLost(queue.name, position, ordinal);
+        queue.release(ordinal);
+      });
+      if (onLost !== undefined) queue.compact();
+      this.referenceCount += queue.size;
+    }
+    for (const [topic, position] of this.retained) {
+      if (pin(position) || onLost === undefined) continue;
+      this.retained.delete(topic);
+      onLost(topic, position, 0);
+    }
+    this.counting = true;
   }
 }
 

@@ -101,6 +101,8 @@ export class JournalTxn implements Txn {
     const dropped = state.dropQueue(queue);
     if (dropped === undefined) return;
     this.#changes.push({ kind: "drop", queue: dropped });
+    // Twice: without it, a queue made anew under that name would seem to repeat the old one's ordinals, and lose its messages.
+    writeNames(writer, recordType.dropQueue, [queue]);
     writeNames(writer, recordType.dropQueue, [queue]);
   }
 

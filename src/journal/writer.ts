@@ -79,7 +79,7 @@ export class GroupWriter implements RecordSink {
     this.durablePosition = from.position;
     this.#nextSegment = from.segment;
     const segment = this.#newSegment(from.position, from.prevEnd, from.group);
-    options.segments.list.push(segment);
+    options.segments.add(segment);
     this.#open = this.#newGroup(from.group, segment);
     this.#preamble();
   }
@@ -167,14 +167,6 @@ export class GroupWriter implements RecordSink {
     });
   }
 
-  /** What an untouched segment begins with is said anew, as it is now. */
-  refresh(): void {
-    if (this.#open.touched || this.#open.records === 0) return;
-    this.tail.cut(this.#open.start);
-    this.#open.records = 0;
-    this.#preamble();
-  }
-
   /** Writes and syncs what is there; resolves once that is durable, or failed. */
   async flush(): Promise<void> {
     if (!this.isEmpty || this.unsyncedSinceMs !== undefined) this.schedule(true);
@@ -243,7 +235,7 @@ export class GroupWriter implements RecordSink {
     const roll = segment.offsetOf(group.end) >= segmentBytes;
     if (roll) {
       segment = this.#newSegment(group.end, group.end, group.number + 1);
-      segments.list.push(segment);
+      segments.add(segment);
     }
     this.#open = this.#newGroup(group.number + 1, segment);
     if (roll) this.#preamble();
@@ -318,7 +310,7 @@ export class GroupWriter implements RecordSink {
       from.cut = true;
       if (from.fileBytes === 0) segments.remove(from); // never made
     }
-    segments.list.push(segment);
+    segments.add(segment);
     for (const group of [...this.#closed, this.#open]) group.segment = segment;
     for (const group of this.#closed) sealGroup(this.tail, group);
     onMoved(old, segment, position);

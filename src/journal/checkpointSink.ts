@@ -1,0 +1,77 @@
+/** Where a checkpoint's records go: sealed as they are made, written to the staged file piece by piece, so that it never lies in RAM whole. */
+import type { OpenFile } from "../base/files.ts";
+import { ByteWriter } from "./bytes.ts";
+import { recordHeaderBytes, sealRecord } from "./format.ts";
+import { writeAll } from "./groupBytes.ts";
+import type { RecordSink } from "./records.ts";
+
+export const pieceBytes = 256 * 1024;
+/** So much may be dirty in the page cache: a commit's sync may have to wait for it. */
+const unsyncedMaxBytes = 1024 * 1024;
+
+export class CheckpointSink implements RecordSink {
+  readonly #file: () => OpenFile;
+  readonly #seed: number;
+  readonly #writer = new ByteWriter(Buffer.alloc(0));
+  #buffer = Buffer.allocUnsafeSlow(pieceBytes);
+  #used = 0;
+  /** Filled, not written. */
+  #full: Buffer[] = [];
+  #unsynced = 0;
+  #waiting = 0;
+  /** Bytes written to the file. */
+  bytes = 0;
+  records = 0;
+
+  /** @param file asked for at each write: the first records are encoded before it is there */
+  constructor(file: () => OpenFile, seed: number) {
+    this.#file = file;
+    this.#seed = seed;
+  }
+
+  /** Whether there is enough for a write. */
+  get isFull(): boolean {
+    return this.#waiting + this.#used >= pieceBytes / 2;
+  }
+
+  begin(type: number, flags: number, bound: number): ByteWriter {
+    const wanted = bound + recordHeaderBytes;
+    if (this.#buffer.length - this.#used < wanted) {
+      this.#full.push(this.#buffer.subarray(0, this.#used));
+      this.#waiting += this.#used;
+      this.#buffer = Buffer.allocUnsafeSlow(Math.max(pieceBytes, wanted));
+      this.#used = 0;
+    }
+    const writer = this.#writer;
+    writer.buffer = this.#buffer;
+    writer.at = this.#used + 8;
+    writer.u8(type);
+    writer.u8(flags);
+    return writer;
+  }
+
+  finish(): number {
+    const length = this.#writer.at - this.#used;
+    this.#buffer.writeUInt32LE(length, this.#used);
+    sealRecord(this.#buffer, this.#used, length, this.#seed);
+    this.#used += length;
+    this.records += 1;
+    return length;
+  }
+
+  /** Writes what is there; nothing may be begun meanwhile. @throws errno errors */
+  async flush(first?: Buffer): Promise<void> {
+    const buffers = [...(first === undefined ? [] : [first]), ...this.#full, this.#buffer.subarray(0, this.#used)];
+    const wanted = buffers.filter(({ length }) => length > 0);
+    const written = await writeAll(this.#file(), wanted, this.bytes);
+    this.#full = [];
+    this.#waiting = 0;
+    this.#used = 0;
+    if (this.#buffer.length > pieceBytes) this.#buffer = Buffer.allocUnsafeSlow(pieceBytes);
+    this.bytes += written;
+    this.#unsynced += written;
+    if (this.#unsynced < unsyncedMaxBytes) return;
+    await this.#file().datasync();
+    this.#unsynced = 0;
+  }
+}

@@ -1,0 +1,230 @@
+/** Takes checkpoints: begins at a group's boundary, goes on in slices beside the commits, and counts only once all that it may have seen is durable. */
+import { join } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import { messageOf } from "../base/errors.ts";
+import type { Files, OpenFile } from "../base/files.ts";
+import type { Log } from "../base/log.ts";
+import type { KeptCheckpoint } from "./checkpoint.ts";
+import { CheckpointWriter } from "./checkpointWriter.ts";
+import { checkpointName } from "./format.ts";
+import type { Tuning } from "./options.ts";
+import { writeCheckpointMark } from "./records.ts";
+import type { State } from "./state.ts";
+import type { GroupWriter } from "./writer.ts";
+
+export interface CheckpointEnvironment {
+  readonly dir: string;
+  readonly files: Files;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly state: State;
+  readonly writer: GroupWriter;
+  readonly storeId: Buffer;
+  readonly epoch: number;
+  readonly tuning: Tuning;
+  readonly storeMs: () => number;
+  /** Another one counts, or an attempt ended. */
+  readonly onKept: () => void;
+}
+
+export interface FoundCheckpoints {
+  readonly checkpoints: readonly KeptCheckpoint[];
+  /** Numbers of files that are of no use once there are newer ones. */
+  readonly damagedCheckpoints: readonly number[];
+  readonly nextCheckpoint: number;
+}
+
+/** The clock is asked once for so many items. */
+const itemsPerLook = 64;
+
+interface Capture {
+  readonly number: number;
+  readonly mark: number;
+  readonly writer: CheckpointWriter;
+  readonly clean: boolean;
+  file: OpenFile | undefined;
+  aborted: boolean;
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Ends a capture that is of no use any more. */
+class Aborted extends Error {}
+
+export class Checkpointer {
+  readonly #env: CheckpointEnvironment;
+  /** Newest last; at most two. */
+  #kept: KeptCheckpoint[];
+  #stale: number[];
+  #nextNumber: number;
+  #wanted = false;
+  #capture: Capture | undefined;
+  #done: Promise<void> = Promise.resolve();
+  /** Resolves what waits for a group. */
+  #wake: (() => void) | undefined;
+  #closed = false;
+  lastMark: number;
+  /** The disk did not take the last one. */
+  failedLast = false;
+
+  constructor(env: CheckpointEnvironment, found: FoundCheckpoints) {
+    this.#env = env;
+    this.#kept = [...found.checkpoints];
+    this.#stale = [...found.damagedCheckpoints];
+    this.#nextNumber = found.nextCheckpoint;
+    this.lastMark = this.#kept.at(-1)?.mark ?? 0;
+  }
+
+  get lastBytes(): number {
+    return this.#kept.at(-1)?.bytes ?? 0;
+  }
+
+  /** Of both kept ones. */
+  get bytes(): number {
+    return this.#kept.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  /** What lies wholly below it is needed by neither kept checkpoint; 0 while there are not two. */
+  get olderMark(): number {
+    return this.#kept.length < 2 ? 0 : this.#kept[0]!.mark;
+  }
+
+  /** A damaged one was found: until there are two again, nothing protects from the next. */
+  get isUrgent(): boolean {
+    return this.#stale.length > 0 && this.#kept.length < 2;
+  }
+
+  get isBusy(): boolean {
+    return this.#wanted || this.#capture !== undefined;
+  }
+
+  /** One is to be taken at the next boundary. */
+  want(): void {
+    if (this.isBusy || this.#closed || this.#env.writer.failed !== undefined) return;
+    this.#wanted = true;
+    if (this.#env.writer.isEmpty) this.onBoundary();
+  }
+
+  /** The open group is empty: the state is that of all groups before it. */
+  onBoundary(): void {
+    if (!this.#wanted || this.#capture !== undefined) return;
+    this.#wanted = false;
+    this.#begin(false);
+  }
+
+  /** Bytes moved to another segment: what was taken names the wrong one, and is taken anew. */
+  onMoved(): void {
+    if (this.#capture === undefined) return;
+    this.#capture.aborted = true;
+    this.#wanted = !this.#closed;
+    this.#wake?.();
+  }
+
+  /** A group became durable. */
+  onDurable(): void {
+    this.#wake?.();
+  }
+
+  /** The last one, with nothing open any more. Never rejects. */
+  async close(): Promise<void> {
+    const { writer } = this.#env;
+    this.#closed = true;
+    this.#wanted = false;
+    if (this.#capture !== undefined) this.#capture.aborted = true;
+    this.#wake?.();
+    await this.#done;
+    if (writer.failed !== undefined || !writer.isEmpty) return;
+    this.#begin(true);
+    await this.#done;
+  }
+
+  #begin(clean: boolean): void {
+    const { state, writer, storeId, epoch, clock, storeMs } = this.#env;
+    const [number, mark, group] = [this.#nextNumber++, writer.openStart, writer.closedGroup];
+    const place = { storeId, epoch, number, mark, group, storeMs: storeMs(), wallMs: Math.floor(clock.wallMs()) };
+    const made = new CheckpointWriter(state, place, () => capture.file!);
+    const capture: Capture = { number, mark, clean, writer: made, file: undefined, aborted: false };
+    this.#capture = capture;
+    this.#done = this.#take(capture);
+  }
+
+  /** Never rejects. */
+  async #take(capture: Capture): Promise<void> {
+    const { files, dir, log } = this.#env;
+    const path = join(dir, checkpointName(capture.number));
+    const staged = path.replace(/\.bin$/, ".tmp");
+    let kept = false;
+    try {
+      await files.unlink(staged).catch(() => undefined);
+      capture.file = await files.open(staged, "create");
+      await this.#write(capture);
+      await capture.file.datasync();
+      await files.rename(staged, path);
+      await files.syncDir(dir); // or a power cut may undo the rename, but not the removal of what it replaces
+      kept = true;
+    } catch (error) {
+      if (!(error instanceof Aborted)) {
+        log.error({ error: messageOf(error) }, "journal: checkpoint failed, the last one stays");
+      }
+    }
+    await capture.file?.close().catch(() => undefined);
+    this.failedLast = !kept && !capture.aborted;
+    if (kept) await this.#keep(capture);
+    else await files.unlink(staged).catch(() => undefined);
+    this.#capture = undefined;
+    this.#env.onKept();
+    if (this.#wanted && this.#env.writer.isEmpty) this.onBoundary();
+  }
+
+  async #write(capture: Capture): Promise<void> {
+    const { writer, tuning, clock } = this.#env;
+    const made = capture.writer;
+    await made.flush();
+    const slices = made.slices(tuning.sliceMs > 0 ? itemsPerLook : 1);
+    for (let done = false; !done; ) {
+      this.#check(capture);
+      const startedMs = clock.monotonicMs();
+      do done = slices.next().done === true;
+      while (!done && !made.isFull && clock.monotonicMs() - startedMs < tuning.sliceMs);
+      if (made.isFull) await made.flush();
+      await turn();
+    }
+    this.#check(capture);
+    if (!capture.clean) {
+      writeCheckpointMark(writer, capture.number, capture.mark);
+      writer.schedule(true);
+      await this.#durable(capture, writer.openGroup);
+    }
+    const { nextSegment, durableGroup, durablePosition } = writer;
+    await made.finish({
+      ...{ clean: capture.clean, nextSegment },
+      ...{ provenGroup: durableGroup, provenEnd: durablePosition },
+    });
+    this.#check(capture);
+  }
+
+  /** @throws Aborted */
+  #check(capture: Capture): void {
+    if (capture.aborted || this.#env.writer.failed !== undefined) throw new Aborted();
+  }
+
+  async #durable(capture: Capture, group: number): Promise<void> {
+    while (this.#env.writer.durableGroup < group) {
+      this.#check(capture);
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    this.#wake = undefined;
+  }
+
+  async #keep({ number, mark, writer }: Capture): Promise<void> {
+    const { files, dir } = this.#env;
+    this.#kept.push({ number, mark, bytes: writer.bytes });
+    this.lastMark = mark;
+    this.#stale.push(...this.#kept.splice(0, Math.max(0, this.#kept.length - 2)).map((old) => old.number));
+    if (this.#kept.length < 2) return; // a damaged one may still hold what a second damage takes
+    for (const old of this.#stale) await files.unlink(join(dir, checkpointName(old))).catch(() => undefined);
+    this.#stale = [];
+  }
+}
