@@ -1,11 +1,11 @@
 /** What lies in the data folder: our segments and checkpoints, told apart from what is not ours, which is left alone. */
 import { join } from "node:path";
-import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
+import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { type CheckpointFile, CheckpointReader, type LoadedCheckpoint, readCheckpointHeader } from "./checkpoint.ts";
-import { FileWalk } from "./fileWalk.ts";
+import { FileWalk, throwUnlessDamage } from "./fileWalk.ts";
 import {
   checkpointName,
   checkpointNamePattern,
@@ -80,8 +80,7 @@ async function readHeads({ files, dir, log }: Place, numbers: readonly number[])
       const name = segmentName(number);
       const path = join(dir, name);
       const bytes = await readHead(files, path).catch(async (error: unknown) => {
-        // A bad sector is damage. What cannot be opened now may be in a minute, and must not be taken for lost.
-        if (errnoOf(error) !== "EIO") throw error;
+        throwUnlessDamage(error);
         log.error({ file: name, error: messageOf(error) }, "journal: segment cannot be read");
         return { head: undefined, size: (await files.stat(path)).size };
       });
@@ -251,7 +250,7 @@ async function salvage(files: Files, dir: string, number: number, storeId: Buffe
     };
     await walk.run(file, headerBytes, await file.size(), seed, visit).finally(() => file.close());
   } catch (error) {
-    if (errnoOf(error) !== "" && errnoOf(error) !== "EIO") throw error;
+    throwUnlessDamage(error);
     return undefined;
   }
   return base === undefined ? undefined : { storeId, epoch: 0, number, base, firstGroup: 0, prevEnd: base, wallMs: 0 };

@@ -6,11 +6,11 @@
  */
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import { errnoOf, messageOf } from "../base/errors.ts";
+import { messageOf } from "../base/errors.ts";
 import type { Files, OpenFile } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { ByteReader, FieldError } from "./bytes.ts";
-import { FileWalk } from "./fileWalk.ts";
+import { FileWalk, throwUnlessDamage } from "./fileWalk.ts";
 import type { Folder, SegmentFile } from "./folder.ts";
 import { headerBytes, recordHeaderBytes, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
 import { MessageReader } from "./messageRecord.ts";
@@ -289,7 +289,7 @@ export class Recovery {
       const file = await this.#files.open(path, "read");
       return await use(file).finally(() => file.close());
     } catch (error) {
-      if (errnoOf(error) !== "EIO" && errnoOf(error) !== "ENOENT") throw error; // it may be there in a minute: not damage
+      throwUnlessDamage(error);
       this.#count(`${path}: ${messageOf(error)}`);
       return undefined;
     }
