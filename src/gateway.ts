@@ -4,7 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import type { Clock, Timer } from "./base/clock.ts";
-import type { Forwarding, Intake, Source, Store } from "./base/contracts.ts";
+import type { BackupInfo, BackupRequest, Forwarding, Intake, Source, Store } from "./base/contracts.ts";
 import { messageOf, TidegateError } from "./base/errors.ts";
 import { nodeFiles } from "./base/files.ts";
 import type { Log } from "./base/log.ts";
@@ -14,7 +14,9 @@ import { createBroker } from "./broker/broker.ts";
 import type { Broker, BrokerLimits, ListenerOptions } from "./broker/options.ts";
 import { parseAddress } from "./config/address.ts";
 import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
-import { listenHttp } from "./http/server.ts";
+import { openControl } from "./http/control.ts";
+import { type HttpViews, listenHttp } from "./http/server.ts";
+import { backupStopped } from "./journal/offlineBackup.ts";
 import { openStore } from "./journal/open.ts";
 import { createCoapClientSource } from "./sources/coap/coapClientSource.ts";
 import { type CoapDeps, createCoapServerSource } from "./sources/coap/coapServerSource.ts";
@@ -91,8 +93,9 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const listeners = await openDoors(config, broker, sources, scope);
   for (const uplink of uplinks) uplink.start();
   announceSources(sources, broker, clock, scope);
-  const http = await openHttp(config, scope, deps, {
-    store,
+  const views = {
+    health: () => storageProblems(store),
+    metrics: () => meter.expose(),
     status: () => ({
       gateway: { id: config.gateway.id, version, uptimeSeconds: Math.round((clock.monotonicMs() - startedMs) / 1000) },
       listeners,
@@ -100,9 +103,14 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
       broker: broker.stats(),
       sources: sources.map((source) => source.state()),
       uplinks: uplinks.map((uplink) => uplink.state()),
-      storage: store.stats(),
+      storage: { ...store.stats(), nowMs: store.nowMs() },
     }),
-  });
+  };
+  const http = await openHttp(config, scope, deps, views);
+  const { dataDir, id } = config.gateway;
+  const backup = (dir: string, signal: AbortSignal) => store.backup({ dir, gateway: id, version, signal });
+  const control = await openControl(dataDir, { ...views, backup }, log.child({ stage: "control" }));
+  scope.defer(() => control?.close());
   return { addresses: () => ({ listeners, http }), stop: () => scope.close() };
 }
 
@@ -273,23 +281,28 @@ async function openDoors(config: Config, broker: Broker, sources: readonly Sourc
 async function openHttp(
   config: Config,
   scope: Scope,
-  { log, meter }: GatewayDeps,
-  views: { store: Store; status(): Record<string, unknown> },
+  { log }: GatewayDeps,
+  views: HttpViews,
 ): Promise<string | undefined> {
   if (config.http.listen === false) return undefined;
   const address = parseAddress(config.http.listen, ["http"]);
   if (typeof address === "string") throw new TidegateError("TG_CONFIG", `http.listen: ${address}`);
-  const handle = await listenHttp(
-    { host: address.host, port: address.port },
-    {
-      health: () => storageProblems(views.store),
-      metrics: () => meter.expose(),
-      status: views.status,
-    },
-    log.child({ stage: "http" }),
-  );
+  const handle = await listenHttp({ host: address.host, port: address.port }, views, log.child({ stage: "http" }));
   scope.defer(() => handle.close());
   return `http://${address.host}:${handle.port}`;
+}
+
+/** A backup of the data folder while no gateway runs. @throws TidegateError TG_DATA_DIR, TG_STORE_FOREIGN, TG_BACKUP */
+export function backupOffline(
+  config: Config,
+  request: BackupRequest,
+  { log, clock }: Pick<GatewayDeps, "log" | "clock">,
+): Promise<BackupInfo> {
+  const { gateway, storage } = config;
+  return backupStopped(
+    { dir: gateway.dataDir, files: nodeFiles, clock, log, minFreeBytes: storage.minFreeBytes },
+    request,
+  );
 }
 
 /** What keeps durable messages from being taken, for people. */

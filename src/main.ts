@@ -1,10 +1,17 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from "commander";
 import { messageOf } from "./base/errors.ts";
+import { backup, type Io } from "./cli/backup.ts";
 import { check } from "./cli/check.ts";
 import { run } from "./cli/run.ts";
 import { sim } from "./cli/sim.ts";
+import { status } from "./cli/status.ts";
 import { version } from "./cli/version.ts";
+
+const io: Io = {
+  out: (line) => void process.stdout.write(`${line}\n`),
+  err: (line) => void process.stderr.write(`${line}\n`),
+};
 
 /** Exit codes: 0 clean, 1 failure at run time, 2 wrong config or usage. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -26,10 +33,26 @@ async function main(argv: readonly string[]): Promise<number> {
     .description("validate the config: every error with line and column; exit 0 or 2")
     .option("-c, --config <file>", "config file (default: tidegate.yaml here)")
     .action(async (options: { config?: string }) => {
-      exitCode = await check(options, {
-        out: (line) => process.stdout.write(`${line}\n`),
-        err: (line) => process.stderr.write(`${line}\n`),
-      });
+      exitCode = await check(options, io);
+    });
+  program
+    .command("status")
+    .description("how the running gateway is, on one screen")
+    .option("-c, --config <file>", "config file (default: tidegate.yaml here)")
+    .option("--json", "as JSON, as /api/v1/status has it")
+    .action(async (options: { config?: string; json?: boolean }) => {
+      exitCode = await status(options, io);
+    });
+  program
+    .command("backup")
+    .description("consistent copy of the data into a new or empty folder, while the gateway runs or not")
+    .argument(
+      "<dir>",
+      "new or empty folder; a gateway whose gateway.dataDir is this folder, or a copy of it, goes on from there",
+    )
+    .option("-c, --config <file>", "config file (default: tidegate.yaml here)")
+    .action(async (dir: string, options: { config?: string }) => {
+      exitCode = await backup(dir, options, io);
     });
   program
     .command("sim")

@@ -10,6 +10,8 @@ export const errorCodes = {
   TG_STORE_FOREIGN: "the operator: the data folder holds files that this version must not touch",
   TG_STORE_FULL: "the operator: the store reached storage.maxBytes or the disk's reserve",
   TG_STORE_FAILED: "the operator: the disk refused a write or a sync twice; durable publishes are refused",
+  TG_BACKUP: "the operator: the backup could not be made: its folder, its disk, or another one is being made",
+  TG_BACKUP_BROKEN: "the operator: the data folder is a backup that is not whole; nothing was changed",
   TG_STORE_READ: "the operator: stored messages cannot be read now (no descriptors, no memory); it is tried again",
   TG_SOURCE: "the operator: a serial port or CoAP endpoint does not answer; the source retries",
   TG_UPLINK: "the operator: the cloud broker cannot be reached or refuses us; the uplink retries",

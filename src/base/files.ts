@@ -6,6 +6,7 @@ import {
   close,
   fdatasync,
   fsync,
+  link,
   mkdir,
   open,
   read,
@@ -17,7 +18,9 @@ import {
   write,
   writev,
 } from "node:fs";
+import { dirname } from "node:path";
 import { promisify } from "node:util";
+import { errnoOf } from "./errors.ts";
 
 export interface OpenFile {
   /** Writes the buffers one after the other from `position` on. Resolves to the bytes written, which may be fewer than given. */
@@ -34,6 +37,8 @@ export interface FileStat {
   readonly size: number;
   readonly device: number;
   readonly inode: number;
+  /** Names that this file has. With more than one, writing to it or truncating it would change what the others (a backup) show. */
+  readonly links: number;
   readonly isFile: boolean;
 }
 
@@ -42,6 +47,8 @@ export interface Files {
   open(path: string, mode: "read" | "create"): Promise<OpenFile>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
+  /** A second name for the same file; durable once its folder is synced. EXDEV on another file system, EEXIST when `to` is there. */
+  link(from: string, to: string): Promise<void>;
   /** Names, without the path. */
   readdir(path: string): Promise<string[]>;
   /** With its parents; no error when it is there. */
@@ -58,6 +65,7 @@ const fsClose = promisify(close);
 const fsSync = promisify(fsync);
 const fsDatasync = promisify(fdatasync);
 const fsStat = promisify(stat);
+const fsMkdir = promisify(mkdir);
 const fsStatfs = promisify(statfs);
 
 class NodeFile implements OpenFile {
@@ -97,6 +105,20 @@ class NodeFile implements OpenFile {
   }
 }
 
+/** Not node's own `recursive`: where a folder cannot have children (/proc) that tries for ever. */
+async function makeFolder(path: string, parents: boolean): Promise<void> {
+  try {
+    await fsMkdir(path, { mode: 0o700 });
+  } catch (error) {
+    const code = errnoOf(error);
+    if (code === "ENOENT" && parents) {
+      const parent = dirname(path);
+      await makeFolder(parent, dirname(parent) !== parent);
+      await makeFolder(path, false);
+    } else if (!(await fsStat(path).catch(() => undefined))?.isDirectory()) throw error;
+  }
+}
+
 /** The real disk. */
 export const nodeFiles: Files = {
   async open(path, mode) {
@@ -104,13 +126,14 @@ export const nodeFiles: Files = {
   },
   rename: promisify(rename),
   unlink: promisify(unlink),
+  link: promisify(link),
   readdir: promisify(readdir) as (path: string) => Promise<string[]>,
   async mkdir(path) {
-    await promisify(mkdir)(path, { recursive: true, mode: 0o700 });
+    await makeFolder(path, dirname(path) !== path);
   },
   async stat(path) {
     const found = await fsStat(path);
-    return { size: found.size, device: found.dev, inode: found.ino, isFile: found.isFile() };
+    return { size: found.size, device: found.dev, inode: found.ino, links: found.nlink, isFile: found.isFile() };
   },
   async syncDir(path) {
     const fd = await fsOpen(path, "r");

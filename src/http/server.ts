@@ -90,7 +90,13 @@ function answer(request: IncomingMessage, response: ServerResponse, views: HttpV
     response.setHeader("Allow", "GET, HEAD");
     return fail(response, 405, "method_not_allowed", "only GET and HEAD are answered");
   }
-  const path = (request.url ?? "/").split("?", 1)[0] ?? "/";
+  answerPath(pathOf(request), response, views);
+}
+
+export const pathOf = ({ url }: IncomingMessage): string => (url ?? "/").split("?", 1)[0] ?? "/";
+
+/** What GET and HEAD get, whoever asks. */
+export function answerPath(path: string, response: ServerResponse, views: HttpViews): void {
   if (path === "/health") return health(response, views);
   if (path === "/metrics") return send(response, 200, "text/plain; version=0.0.4; charset=utf-8", views.metrics());
   if (path === "/api/v1/status") return json(response, 200, views.status());
@@ -115,11 +121,11 @@ function isSameOrigin(origin: string, host: string | undefined): boolean {
   return origin.toLowerCase() === `http://${(host ?? "").toLowerCase()}`;
 }
 
-function json(response: ServerResponse, status: number, body: unknown): void {
+export function json(response: ServerResponse, status: number, body: unknown): void {
   send(response, status, "application/json; charset=utf-8", `${JSON.stringify(body)}\n`);
 }
 
-function fail(response: ServerResponse, status: number, code: string, message: string): void {
+export function fail(response: ServerResponse, status: number, code: string, message: string): void {
   json(response, status, { error: { code, message } });
 }
 

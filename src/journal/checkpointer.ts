@@ -7,6 +7,7 @@ import type { Log } from "../base/log.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { CheckpointWriter } from "./checkpointWriter.ts";
 import { checkpointName } from "./format.ts";
+import type { Holds } from "./holds.ts";
 import type { Tuning } from "./options.ts";
 import { writeCheckpointMark } from "./records.ts";
 import type { State } from "./state.ts";
@@ -23,6 +24,7 @@ export interface CheckpointEnvironment {
   readonly epoch: number;
   readonly tuning: Tuning;
   readonly storeMs: () => number;
+  readonly holds: Holds;
   /** Another one counts, or an attempt ended. */
   readonly onKept: () => void;
 }
@@ -60,6 +62,7 @@ export class Checkpointer {
   #wanted = false;
   #capture: Capture | undefined;
   #done: Promise<void> = Promise.resolve();
+  #removal: Promise<void> | undefined;
   /** Resolves what waits for a group. */
   #wake: (() => void) | undefined;
   #closed = false;
@@ -73,6 +76,11 @@ export class Checkpointer {
     this.#stale = [...found.damagedCheckpoints];
     this.#nextNumber = found.nextCheckpoint;
     this.lastMark = this.#kept.at(-1)?.mark ?? 0;
+  }
+
+  /** Numbers of those that are whole. */
+  get numbers(): readonly number[] {
+    return this.#kept.map(({ number }) => number);
   }
 
   get lastBytes(): number {
@@ -219,12 +227,25 @@ export class Checkpointer {
   }
 
   async #keep({ number, mark, writer }: Capture): Promise<void> {
-    const { files, dir } = this.#env;
     this.#kept.push({ number, mark, bytes: writer.bytes });
     this.lastMark = mark;
     this.#stale.push(...this.#kept.splice(0, Math.max(0, this.#kept.length - 2)).map((old) => old.number));
     if (this.#kept.length < 2) return; // a damaged one may still hold what a second damage takes
-    for (const old of this.#stale) await files.unlink(join(dir, checkpointName(old))).catch(() => undefined);
-    this.#stale = [];
+    this.#removal = this.#removeStale();
+    await this.#removal;
+  }
+
+  /** Resolves when no file is being removed. */
+  async settled(): Promise<void> {
+    await this.#removal;
+  }
+
+  /** What is held stays until the next checkpoint. */
+  async #removeStale(): Promise<void> {
+    const { files, dir, holds } = this.#env;
+    while (!holds.any && this.#stale.length > 0) {
+      await files.unlink(join(dir, checkpointName(this.#stale[0]!))).catch(() => undefined);
+      this.#stale.shift();
+    }
   }
 }

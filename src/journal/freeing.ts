@@ -8,6 +8,7 @@ import { messageOf } from "../base/errors.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { segmentName } from "./format.ts";
+import type { Holds } from "./holds.ts";
 import type { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
 import type { State } from "./state.ts";
@@ -20,6 +21,7 @@ export interface FreeingEnvironment {
   readonly state: State;
   readonly writer: GroupWriter;
   readonly reader: SegmentReader;
+  readonly holds: Holds;
   /** Puts every changed lane state into the open group. */
   readonly writeLaneStates: () => void;
 }
@@ -48,7 +50,7 @@ export class Freeing {
   /** Removes what may go. */
   free(olderMark: number): void {
     const { state, writer } = this.#env;
-    if (this.#done !== undefined || this.#closed || writer.failed !== undefined) return;
+    if (this.#done !== undefined || this.#closed || this.#env.holds.any || writer.failed !== undefined) return;
     const { idle } = state.segments;
     let ready: Segment[] | undefined;
     for (const segment of idle) {
@@ -68,6 +70,11 @@ export class Freeing {
       }
     }
     if (ready !== undefined) this.#done = this.#unlink(ready);
+  }
+
+  /** Resolves when nothing is being removed. */
+  async settled(): Promise<void> {
+    await this.#done;
   }
 
   async close(): Promise<void> {

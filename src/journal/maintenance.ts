@@ -1,8 +1,10 @@
 /** When checkpoints are taken, and segments freed. */
 import { type CheckpointEnvironment, Checkpointer, type FoundCheckpoints } from "./checkpointer.ts";
 import { Freeing, type FreeingEnvironment } from "./freeing.ts";
+import { Holds } from "./holds.ts";
 
-export type MaintenanceEnvironment = Omit<CheckpointEnvironment, "onKept"> & FreeingEnvironment;
+export type MaintenanceEnvironment = Omit<CheckpointEnvironment, "onKept" | "holds"> &
+  Omit<FreeingEnvironment, "holds">;
 
 const journalBytesMax = 64 * 1024 * 1024;
 const waitingSegmentsMin = 2;
@@ -19,12 +21,13 @@ export class Maintenance {
   readonly #env: MaintenanceEnvironment;
   readonly #checkpoints: Checkpointer;
   readonly #freeing: Freeing;
+  readonly #holds = new Holds();
   #lastMs = Number.NEGATIVE_INFINITY;
 
   constructor(env: MaintenanceEnvironment, found: FoundCheckpoints) {
     this.#env = env;
-    this.#freeing = new Freeing(env);
-    this.#checkpoints = new Checkpointer({ ...env, onKept: () => this.#onKept() }, found);
+    this.#freeing = new Freeing({ ...env, holds: this.#holds });
+    this.#checkpoints = new Checkpointer({ ...env, holds: this.#holds, onKept: () => this.#onKept() }, found);
   }
 
   /** Of the last checkpoint. */
@@ -40,6 +43,21 @@ export class Maintenance {
   /** No checkpoint needs what lies wholly below this position: such segments may be freed or merged. */
   get olderMark(): number {
     return this.#checkpoints.olderMark;
+  }
+
+  /** Numbers of the checkpoints that are whole. */
+  get checkpoints(): readonly number[] {
+    return this.#checkpoints.numbers;
+  }
+
+  /** Resolves once nothing is being removed; no segment or checkpoint goes until the release, which may be called twice. */
+  async hold(): Promise<() => void> {
+    const release = this.#holds.take();
+    await Promise.all([this.#freeing.settled(), this.#checkpoints.settled()]);
+    return () => {
+      release();
+      this.#free();
+    };
   }
 
   /** To be called once a second; does what is due. */

@@ -7,6 +7,7 @@ import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
 import { segmentName } from "./format.ts";
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
+import { findRestore, type Restore } from "./restore.ts";
 import { JournalStore } from "./store.ts";
 import { StoreClock } from "./storeClock.ts";
 
@@ -22,12 +23,13 @@ export async function openStore(given: StoreOptions): Promise<Store> {
   const startedMs = clock.monotonicMs();
   const unlock = await claim(options);
   try {
-    const { folder, found } = await recover(options);
+    const { folder, restore, found } = await recover(options);
     await sweepDebris(files, dir, folder.debris).catch(() => undefined);
     await settleTail(options, folder); // syncs the folder too: debris that came back behind a newer segment would count as damage
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
     const { clean, records, corruptRecords, tornBytes } = found;
+    const from = beginning(folder, found);
     const fresh = folder.storeId === undefined;
     const recovery: RecoveryReport = {
       clean: fresh || clean,
@@ -39,14 +41,18 @@ export async function openStore(given: StoreOptions): Promise<Store> {
     const store = new JournalStore({
       ...{ options, state: found.state, recovery, unlock },
       storeId: folder.storeId ?? randomBytes(8),
-      epoch: fresh ? Math.max(Math.floor(clock.wallMs()), folder.epoch + 1) : folder.epoch,
+      epoch: restore?.epoch ?? (fresh ? Math.max(Math.floor(clock.wallMs()), folder.epoch + 1) : folder.epoch),
       storeMs: storeClock.nowMs,
-      from: beginning(folder, found),
+      from,
       checkpoints: folder.kept,
       damagedCheckpoints: folder.damagedCheckpoints,
       nextCheckpoint: folder.checkpointNumberMax + 1,
     });
     await store.begin();
+    await restore?.finish(store, from.group).catch(async (error: unknown) => {
+      await store.close().catch(() => undefined);
+      throw error;
+    });
     const line = { ...recovery, segments: found.state.segments.list.length };
     if (corruptRecords > 0) log.error(line, "journal: opened with losses");
     else log.info(line, "journal: opened");
@@ -75,10 +81,14 @@ async function claim({ dir, files, lock }: ResolvedOptions): Promise<() => Promi
   return await lock(dir, folder);
 }
 
-async function recover({ dir, files, log }: ResolvedOptions): Promise<{ folder: Folder; found: Recovered }> {
+async function recover(
+  options: ResolvedOptions,
+): Promise<{ folder: Folder; restore: Restore | undefined; found: Recovered }> {
+  const { dir, files, log } = options;
   try {
     const folder = await surveyFolder(files, dir, log);
-    return { folder, found: await new Recovery(files, dir, log, folder).run() };
+    const restore = await findRestore(options, folder);
+    return { folder, restore, found: await new Recovery(files, dir, log, folder).run() };
   } catch (error) {
     if (error instanceof TidegateError || errnoOf(error) === "") throw error;
     throw dataDirError(dir, error);

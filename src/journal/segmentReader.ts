@@ -35,7 +35,7 @@ export class SegmentReader {
       const file = await slot.file;
       let filled = 0;
       while (filled < target.length) {
-        const count = await readPiece(file, target.subarray(filled), segment.offsetOf(position) + filled);
+        const { count } = await readPiece(file, target.subarray(filled), segment.offsetOf(position) + filled);
         if (count === 0) break;
         filled += count;
       }
@@ -83,14 +83,22 @@ export class SegmentReader {
 
 const badPieceBytes = 4096;
 
-async function readPiece(file: OpenFile, target: Uint8Array, offset: number): Promise<number> {
+/**
+ * Reads at least a byte, unless the file ends. What the disk cannot read any more becomes zeros, 4 KiB at most at a time, and is `bad`.
+ * @throws errno errors but EIO
+ */
+export async function readPiece(
+  file: OpenFile,
+  target: Uint8Array,
+  offset: number,
+): Promise<{ count: number; bad: boolean }> {
   try {
-    return await file.read(target, offset);
+    return { count: await file.read(target, offset), bad: false };
   } catch (error) {
     if (errnoOf(error) !== "EIO") throw error;
     const piece = target.subarray(0, badPieceBytes);
     if (target.length > badPieceBytes) return await readPiece(file, piece, offset);
     piece.fill(0);
-    return Math.max(0, Math.min(piece.length, (await file.size()) - offset));
+    return { count: Math.max(0, Math.min(piece.length, (await file.size()) - offset)), bad: true };
   }
 }

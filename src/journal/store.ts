@@ -3,6 +3,8 @@
 import type { Timer } from "../base/clock.ts";
 import type {
   Admission,
+  BackupInfo,
+  BackupRequest,
   RecoveryReport,
   ReferenceQueue,
   Store,
@@ -13,6 +15,7 @@ import type {
   UplinkQueue,
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
+import { Backups } from "./backups.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
@@ -62,6 +65,7 @@ export class JournalStore implements Store {
   readonly #lanes: LaneReader;
   readonly #references: ReferenceReader;
   readonly #maintenance: Maintenance;
+  readonly #backups: Backups;
   readonly #space: Space;
   readonly #metrics: StoreMetrics;
   readonly #txn: JournalTxn;
@@ -106,6 +110,10 @@ export class JournalStore implements Store {
     });
     this.#space = new Space(files, dir, options);
     this.#maintenance = this.#makeMaintenance();
+    const { storeId, epoch } = parts;
+    const { segments } = state;
+    const held = { writer: this.#writer, maintenance: this.#maintenance };
+    this.#backups = new Backups({ ...options, ...held, segments, storeId, epoch });
     this.#txn = new JournalTxn({
       ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
       wallMs: () => clock.wallMs(),
@@ -276,6 +284,10 @@ export class JournalStore implements Store {
     };
   }
 
+  backup(request: BackupRequest): Promise<BackupInfo> {
+    return this.#backups.make(request);
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
@@ -284,6 +296,7 @@ export class JournalStore implements Store {
   async #close(): Promise<void> {
     this.#tickTimer?.cancel();
     this.#laneTimer?.cancel();
+    await this.#backups.close();
     this.#writeLaneStates();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
     await this.#writer.close();

@@ -3,6 +3,7 @@
  * creations, renames and removals may be lost until their folder was synced. `fault` decides at every operation whether it fails, is short, or
  * whether the machine stops there.
  */
+import { normalize } from "node:path/posix";
 import type { FileStat, Files, OpenFile } from "../../src/base/files.ts";
 
 const sector = 512;
@@ -24,6 +25,7 @@ export type Operation =
   | "datasync"
   | "rename"
   | "unlink"
+  | "link"
   | "syncDir"
   | "freeBytes";
 
@@ -37,6 +39,7 @@ export class FaultyFiles implements Files {
   /** Names as the running system sees them, and as the disk has them. */
   #names = new Map<string, Inode>();
   #diskNames = new Map<string, Inode>();
+  readonly #folders: string[] = [];
   #nextId = 1;
   /** Rises with every crash: handles of before are dead. */
   #boot = 0;
@@ -93,6 +96,7 @@ export class FaultyFiles implements Files {
       open: (path, mode) => alive(() => this.open(path, mode)),
       rename: (from, to) => alive(() => this.rename(from, to)),
       unlink: (path) => alive(() => this.unlink(path)),
+      link: (from, to) => alive(() => this.link(from, to)),
       readdir: (path) => alive(() => this.readdir(path)),
       mkdir: () => alive(() => this.mkdir()),
       stat: (path) => alive(() => this.stat(path)),
@@ -193,6 +197,12 @@ export class FaultyFiles implements Files {
     this.#names.delete(path);
   }
 
+  async link(from: string, to: string): Promise<void> {
+    await this.#step("link", to);
+    if (this.#names.has(to)) throw errno("EEXIST", to);
+    this.#names.set(to, this.#inode(from));
+  }
+
   async readdir(path: string): Promise<string[]> {
     return this.paths()
       .filter((name) => name.startsWith(`${path}/`))
@@ -203,12 +213,23 @@ export class FaultyFiles implements Files {
 
   async stat(path: string): Promise<FileStat> {
     const inode = this.#names.get(path);
-    return { size: inode?.cached.length ?? 0, device: 1, inode: inode?.id ?? 0, isFile: inode !== undefined };
+    const links = [...this.#names.values()].filter((named) => named === inode).length;
+    if (inode !== undefined) return { size: inode.cached.length, device: 1, inode: inode.id, links, isFile: true };
+    return { size: 0, device: 1, inode: this.#folderId(path), links: 2, isFile: false };
   }
 
   async syncDir(path: string): Promise<void> {
     await this.#step("syncDir", path);
-    this.#diskNames = new Map(this.#names);
+    const within = (name: string): boolean => name.startsWith(`${path}/`);
+    for (const name of this.#diskNames.keys()) if (within(name)) this.#diskNames.delete(name);
+    for (const [name, inode] of this.#names) if (within(name)) this.#diskNames.set(name, inode);
+  }
+
+  /** Folders are only names here; `..` at their end is followed, as the kernel would. */
+  #folderId(path: string): number {
+    const real = normalize(path);
+    const known = this.#folders.indexOf(real);
+    return -(known < 0 ? this.#folders.push(real) : known + 1);
   }
 
   async freeBytes(path: string): Promise<number> {

@@ -221,6 +221,10 @@ export class MemoryStore implements Store {
     return { bytes: 0, segments: 1, pendingBytes: 0, recovery };
   }
 
+  backup(): Promise<never> {
+    return Promise.reject(new Error("a store in memory has no files to back up"));
+  }
+
   async close(): Promise<void> {
     this.settle();
   }
