@@ -78,7 +78,8 @@ async function drainAll(model: CrashModel): Promise<void> {
   store.commit((txn) => {
     for (const [topic] of [...store.retained()]) txn.unretain(topic);
   });
-  for (let round = 0; round < 10; round += 1) {
+  const waits = (): boolean => [...model.queues.values()].some((queue) => queue.stats().messages > 0);
+  for (let round = 0; round < 200 && waits(); round += 1) {
     for (const { name } of uplinkPlans) {
       const queue = model.queues.get(name)!;
       for (let out = queue.next(); out !== undefined; out = queue.next()) queue.settle(out);
