@@ -87,6 +87,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   );
   forwarding = createForwarding(store, uplinks);
   broker.refresh();
+  store.configured();
   for (const uplink of uplinks) scope.defer(() => uplink.stop());
 
   const sources = createSources(config, codecs, broker, deps);

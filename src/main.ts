@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import "./base/youngHeap.ts";
 import { Command, CommanderError } from "commander";
 import { messageOf } from "./base/errors.ts";
 import { backup, type Io } from "./cli/backup.ts";

@@ -76,7 +76,11 @@ class MqttBroker implements Broker {
     const sessions = new Sessions({ store, log, limits, metrics, references, subscriptions, wills, outgoing });
     const retained = new Retained({ store, clock, metrics, limits: limits.retained });
     const deliverer = new Deliverer(metrics, () => store.nowMs());
-    const pending = new PendingBytes(pendingBytesMax, () => this.#resumeAll());
+    const pending = new PendingBytes(
+      pendingBytesMax,
+      () => this.#resumeAll(),
+      () => store.crowded,
+    );
     const pipeline = new Pipeline({ store, limits, metrics, cache, retained, references, pending, deliverer });
     const clientLog = new LogLimiter({ intervalMs: 3_600_000, nowMs: () => clock.monotonicMs() });
     const faultLog = new LogLimiter({ nowMs: () => clock.monotonicMs() });
@@ -99,6 +103,7 @@ class MqttBroker implements Broker {
       pending.settle(group);
       ledger.settle(group);
     });
+    store.onCrowded((bytes) => sessions.giveWay(bytes));
     store.onFailed(() => {
       ledger.lose();
       pending.clear();
@@ -251,8 +256,9 @@ class MqttBroker implements Broker {
   }
 
   #onTick(): void {
-    const { clock, store, sessions } = this.#context;
+    const { clock, store, sessions, pending } = this.#context;
     const nowMs = clock.monotonicMs();
+    pending.settle(store.durableGroup); // a crowded store's patience ends without a sync
     for (const connection of this.#connections) connection.tick(nowMs);
     this.#wills.tick(store.nowMs());
     sessions.expire(store.nowMs());

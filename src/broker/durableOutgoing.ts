@@ -59,6 +59,8 @@ export class DurableOutgoing implements Outgoing {
   #cursor = 0;
   /** All references up to here that were not read were dropped. */
   #droppedUpTo = 0;
+  /** Ordinals that this connection has not read and that gave way to a full store. */
+  #gaveWay = { from: 0, upTo: -1 };
   /** Newest ordinal that any connection was sent: DUP is set up to here. */
   #sentUpTo: number;
   #sentBefore = 0;
@@ -111,6 +113,21 @@ export class DurableOutgoing implements Outgoing {
       else if (this.#session.link === undefined) return false;
     }
     return true;
+  }
+
+  /** Lets go of the oldest that no connection was ever sent, because the store is full. @returns bytes */
+  giveWay(bytes: number): number {
+    const { references, metrics } = this.#deps;
+    references.flush();
+    const taken = this.#session.link === undefined ? 0 : Math.max(this.#cursor, this.#droppedUpTo);
+    const oldest = this.#references()?.oldest()?.ordinal ?? 1;
+    const from = Math.max(taken, this.#sentUpTo, this.#gaveWay.upTo, oldest - 1) + 1;
+    const released = references.releaseFrom(this.#queue, from, bytes);
+    if (released.messages === 0) return 0;
+    metrics.dropped("store-full").value += released.messages;
+    if (this.#gaveWay.upTo < 0) this.#gaveWay.from = from;
+    this.#gaveWay.upTo = released.upTo;
+    return released.bytes;
   }
 
   /** Makes the session wait for a stored message; returns the ordinal. @param bytes of the message, as limits count them */
@@ -185,6 +202,7 @@ export class DurableOutgoing implements Outgoing {
     this.#inflight.clear();
     this.#ready.clear();
     this.#cursor = this.#droppedUpTo = 0;
+    this.#gaveWay = { from: 0, upTo: -1 };
     this.#sentBefore = this.#sentUpTo;
     this.pump();
   }
@@ -289,6 +307,7 @@ export class DurableOutgoing implements Outgoing {
     for (const read of batch) {
       this.#cursor = Math.max(this.#cursor, read.ordinal);
       if (read.ordinal <= this.#droppedUpTo) continue;
+      if (read.ordinal >= this.#gaveWay.from && read.ordinal <= this.#gaveWay.upTo) continue;
       const { ordinal, message, acceptedAtMs, group } = read;
       const qos = (read.meta & 3) as Qos; // what metaOf wrote
       this.#ready.push({ ordinal, message, qos, retain: (read.meta & 4) !== 0, acceptedAtMs, group });

@@ -1,4 +1,4 @@
-/** Bytes given to the store that no sync has covered yet: beyond a limit, publishers' sockets are not read. */
+/** Bytes given to the store that no sync has covered yet: beyond a limit, or while the store is crowded, publishers' sockets are not read. */
 export class PendingBytes {
   readonly #high: number;
   readonly #low: number;
@@ -6,11 +6,13 @@ export class PendingBytes {
   #groups: number[] = [];
   #bytesOf: number[] = [];
   #total = 0;
+  readonly #crowded: () => boolean;
   #above = false;
 
-  /** @param high bytes; reading resumes at half of it. @param resume called when it does */
-  constructor(high: number, resume: () => void) {
+  /** @param high bytes; reading resumes at half of it. @param resume called when it does. @param crowded the store wants a pause */
+  constructor(high: number, resume: () => void, crowded: () => boolean) {
     this.#high = high;
+    this.#crowded = crowded;
     this.#low = high / 2;
     this.#resume = resume;
   }
@@ -28,7 +30,7 @@ export class PendingBytes {
       this.#bytesOf.push(bytes);
     }
     this.#total += bytes;
-    if (this.#total > this.#high) this.#above = true;
+    if (this.#total > this.#high || this.#crowded()) this.#above = true;
   }
 
   settle(group: number): void {
@@ -39,7 +41,7 @@ export class PendingBytes {
     }
     this.#groups.splice(0, done);
     this.#bytesOf.splice(0, done);
-    if (!this.#above || this.#total > this.#low) return;
+    if (!this.#above || this.#total > this.#low || this.#crowded()) return;
     this.#above = false;
     this.#resume();
   }

@@ -63,6 +63,28 @@ export class References {
     return released > 0;
   }
 
+  /**
+   * Lets go of the oldest references from an ordinal on, in one commit, until so many bytes are. `flush` must have been called.
+   * @returns how many and how many bytes, and the newest ordinal up to which none is left
+   */
+  releaseFrom(queue: string, from: number, bytes: number): { messages: number; bytes: number; upTo: number } {
+    const waiting = this.#store.references(queue);
+    const none = { messages: 0, bytes: 0, upTo: from - 1 };
+    if (waiting === undefined || this.#store.failed !== undefined) return none;
+    const before = { size: waiting.size, bytes: waiting.bytes };
+    let next = from;
+    try {
+      this.#store.commit((txn) => {
+        for (; next < waiting.nextOrdinal && before.bytes - waiting.bytes < bytes; next += 1) txn.release(queue, next);
+      });
+    } catch {
+      return none;
+    }
+    const messages = before.size - waiting.size;
+    this.#total -= messages;
+    return { messages, bytes: before.bytes - waiting.bytes, upTo: next - 1 };
+  }
+
   /** The reference goes with the next commit, or soon. @param recKey key in the map of PUBRECs seen that goes with it */
   release(queue: string, ordinal: number, recKey?: string): void {
     this.#total -= 1;

@@ -21,6 +21,9 @@ export interface SessionsDeps {
   readonly outgoing: DurableDeps;
 }
 
+/** So much in one go, before another session is the fattest. */
+const giveWayBytes = 64 * 1024;
+
 /** All sessions, and what the store keeps of the durable ones. */
 export class Sessions {
   readonly #deps: SessionsDeps;
@@ -123,6 +126,29 @@ export class Sessions {
       if (dueMs <= nowMs) this.end(session);
       else this.#nextExpiryMs = Math.min(this.#nextExpiryMs, dueMs);
     }
+  }
+
+  /** The store is full: the fattest session drops its oldest, those of absent clients first, if the policy is drop-oldest. @returns bytes */
+  giveWay(bytes: number): number {
+    const { limits, store } = this.#deps;
+    if (limits.session.whenFull !== "drop-oldest") return 0;
+    let released = 0;
+    for (const online of [false, true]) {
+      const fat: Array<{ outgoing: DurableOutgoing; bytes: number }> = [];
+      for (const { clientId, link, outgoing } of this.#byId.values()) {
+        if (!(outgoing instanceof DurableOutgoing) || (link !== undefined) !== online) continue;
+        const queued = store.references(queueName(clientId))?.bytes ?? 0;
+        if (queued > 0) fat.push({ outgoing, bytes: queued });
+      }
+      while (fat.length > 0 && released < bytes) {
+        const fattest = fat.reduce((most, one) => (one.bytes > most.bytes ? one : most));
+        const given = fattest.outgoing.giveWay(Math.min(giveWayBytes, bytes - released));
+        if (given === 0) fat.splice(fat.indexOf(fattest), 1);
+        fattest.bytes -= given;
+        released += given;
+      }
+    }
+    return released;
   }
 
   /** Writes subscriptions of a durable session. @param added undefined options: removed. False: the store does not take them. */

@@ -1,4 +1,5 @@
 /** Varints and texts. A uvarint is LEB128 of a whole number up to 2^53 - 1: doubles, because 32-bit shifts would wrap a position. */
+import type { TextCache } from "./textCache.ts";
 
 /** Writes into a buffer that the caller made large enough. */
 export class ByteWriter {
@@ -115,6 +116,12 @@ export class ByteReader {
   text(): string {
     const from = this.#skip(this.uvarint());
     return this.buffer.toString("utf8", from, this.at);
+  }
+
+  /** The same, by way of a cache. */
+  cachedText(cache: TextCache): string {
+    const from = this.#skip(this.uvarint());
+    return cache.text(this.buffer, from, this.at);
   }
 
   /** A copy. */

@@ -7,7 +7,7 @@ import type { RecordSink } from "./records.ts";
 
 export const pieceBytes = 256 * 1024;
 /** So much may be dirty in the page cache: a commit's sync may have to wait for it. */
-const unsyncedMaxBytes = 1024 * 1024;
+const unsyncedMaxBytes = 256 * 1024;
 
 export class CheckpointSink implements RecordSink {
   readonly #file: () => OpenFile;

@@ -203,8 +203,8 @@ const isComplete = (segments: readonly SegmentFile[]): boolean =>
   segments.every(({ number, header }, index) => number === index + 1 && (index > 0 || header.base <= 1));
 
 /** Removes what a crash left half made. */
-export async function sweepDebris(files: Files, dir: string, debris: readonly number[]): Promise<void> {
-  for (const number of debris) await files.unlink(join(dir, segmentName(number))).catch(() => undefined);
+export async function sweepDebris(files: Files, dir: string, debris: readonly string[]): Promise<void> {
+  for (const name of debris) await files.unlink(join(dir, name)).catch(() => undefined);
   for (const name of await files.readdir(dir)) {
     if (stagedNamePattern.test(name)) await files.unlink(join(dir, name)).catch(() => undefined);
   }

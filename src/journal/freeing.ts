@@ -24,6 +24,8 @@ export interface FreeingEnvironment {
   readonly holds: Holds;
   /** Puts every changed lane state into the open group. */
   readonly writeLaneStates: () => void;
+  /** Files were removed. */
+  readonly onFreed: () => void;
 }
 
 export class Freeing {
@@ -99,5 +101,6 @@ export class Freeing {
       });
     }
     this.#done = undefined;
+    this.#env.onFreed();
   }
 }

@@ -10,6 +10,9 @@
 import type { QueuedMessage } from "../base/contracts.ts";
 import type { Message } from "../base/message.ts";
 import type { MessageReader } from "./messageRecord.ts";
+import type { PayloadSlab } from "./payloadSlab.ts";
+import type { LaneIndex } from "./segmentIndex.ts";
+import type { Segment } from "./segments.ts";
 
 export interface Interval {
   readonly from: number;
@@ -33,7 +36,7 @@ export class Entry implements QueuedMessage {
   ordinal = 0;
 
   /** @param read stands at the lane's taker */
-  constructor(lane: Lane, read: MessageReader, bytes: number) {
+  constructor(lane: Lane, read: MessageReader, bytes: number, slab: PayloadSlab) {
     this.position = read.position;
     this.lane = lane.id;
     this.priority = lane.priority;
@@ -43,8 +46,17 @@ export class Entry implements QueuedMessage {
     this.wallMs = read.wallMs;
     this.expiresAtMs = read.taker.expiresAtMs;
     this.bytes = bytes;
-    this.message = read.message();
+    this.message = read.message(slab);
   }
+}
+
+/** Where a lane reads in a segment on disk. */
+export interface ReadingPlace {
+  readonly segment: Segment;
+  /** Of the file: everything of the lane before it was read. */
+  offset: number;
+  /** Undefined: what lies in between is read too. */
+  index: LaneIndex | undefined;
 }
 
 /** Intervals written with a lane's state; those beyond it are forgotten by a crash, which then only repeats messages. */
@@ -58,8 +70,10 @@ export class Lane {
   bytes = 0;
   /** Everything at or below it is done or pending. */
   cursor = 0;
-  /** Where reading goes on: always the start of a record, or before the first one that matters. */
+  /** Position from which on reading goes on: of a record, or before the first one that matters. */
   readAt = 0;
+  /** The same on disk, while it is in the middle of a segment there. */
+  place: ReadingPlace | undefined;
   /** Position of its newest message. */
   newest = 0;
   /** Read, not handed out; the head is at `aheadHead`. */
@@ -109,7 +123,8 @@ export class Lane {
     this.aheadBytes -= entry.bytes;
     // What is done in between was not read again; it must not be forgotten with `skips`.
     const { cursor } = this;
-    if (this.skips.some((skip) => skip.to > cursor && skip.from < entry.position)) this.#passed += 1;
+    if (this.skips.length > 0 && this.skips.some((skip) => skip.to > cursor && skip.from < entry.position))
+      this.#passed += 1;
     this.passTo(entry.position);
     entry.ordinal = this.#passed;
     return entry;
@@ -120,6 +135,17 @@ export class Lane {
     this.cursor = Math.max(this.cursor, position);
     this.#passed += 1;
     if (this.skips.length > 0 && this.cursor >= this.skips.at(-1)!.to) this.skips = [];
+  }
+
+  /** All of the lane from `from` to `to`, above the cursor and with nothing pending in between, is done. */
+  skip(from: number, to: number): void {
+    const apart = this.skips.filter((skip) => skip.to < from - 1 || skip.from > to + 1);
+    const joined = this.skips.filter((skip) => !apart.includes(skip));
+    const whole = {
+      from: Math.min(from, ...joined.map((skip) => skip.from)),
+      to: Math.max(to, ...joined.map((skip) => skip.to)),
+    };
+    this.skips = [...apart, whole].sort((a, b) => a.from - b.from);
   }
 
   /** Whether the message at `position`, which is above the cursor, is done. */
@@ -146,8 +172,10 @@ export class Lane {
     if (before !== undefined && this.cursor > before.position) {
       intervals.push({ from: before.position + 1, to: this.cursor });
     }
-    for (const { from, to } of this.skips)
-      if (to > this.cursor) intervals.push({ from: Math.max(from, this.cursor + 1), to }); // the cursor may stand in one
+    for (const skip of this.skips) {
+      // What is dropped unread may end within one.
+      if (skip.to > this.cursor) intervals.push({ from: Math.max(skip.from, this.cursor + 1), to: skip.to });
+    }
     return intervals;
   }
 
@@ -160,7 +188,7 @@ export class Lane {
     if (again !== undefined) this.readAt = again;
     this.cursor = mark;
     this.pending.clear();
-    this.#forgetAhead();
+    this.forgetAhead();
   }
 
   /** Takes over a state that was read from disk. Counters are the caller's. */
@@ -168,6 +196,7 @@ export class Lane {
     this.cursor = mark;
     this.skips = intervals;
     this.readAt = 0;
+    this.place = undefined;
   }
 
   /** Whether the message is known to be done; only for positions that are not pending. */
@@ -182,10 +211,12 @@ export class Lane {
     return from > last;
   }
 
-  #forgetAhead(): void {
+  /** What was read and not handed out; a read that is under way is thrown away. `readAt` is the caller's. */
+  forgetAhead(): void {
     this.ahead = [];
     this.aheadHead = 0;
     this.aheadBytes = 0;
+    this.place = undefined;
     this.generation += 1;
   }
 }

@@ -1,11 +1,15 @@
 /**
- * Fills the read-ahead of lanes: from the tail in RAM at once, from disk in gulps. Only what is durable is read. A gulp is walked record by record
- * with its checksums, since a rotten length would lead astray.
+ * Fills the read-ahead of lanes: from the tail in RAM at once; from disk in gulps where the lane has much of a segment, else record by record as the
+ * segment's index says. Only what is durable is read. Every record's checksum is checked, and where one is not as it was written the walk goes on
+ * byte by byte, since a rotten length would lead astray.
  */
 import { FieldError } from "./bytes.ts";
-import { recordHeaderBytes, recordType } from "./format.ts";
-import { Entry, type Lane } from "./lane.ts";
+import { plausibleLength, recordHeaderBytes, recordIsValid, recordType } from "./format.ts";
+import { Entry, type Lane, type ReadingPlace } from "./lane.ts";
 import { MessageReader } from "./messageRecord.ts";
+import { PayloadSlab } from "./payloadSlab.ts";
+import { pickMaxBytes, planPicks, type Span } from "./picks.ts";
+import { type LaneIndex, loadIndex } from "./segmentIndex.ts";
 import type { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
 import type { State } from "./state.ts";
@@ -14,6 +18,9 @@ import { RecordWalker } from "./walk.ts";
 
 const aheadBytes = 256 * 1024;
 const gulpBytes = 256 * 1024;
+const spareGulpsMax = 4;
+/** A lane that waits with more than this share of a segment's bytes reads all of it. */
+const denseShare = 0.1;
 
 export interface LaneSource {
   readonly state: State;
@@ -27,6 +34,10 @@ export interface LaneSource {
 export class LaneReader {
   readonly #source: LaneSource;
   readonly #message = new MessageReader();
+  readonly #slab = new PayloadSlab();
+  readonly #walker = new RecordWalker();
+  /** Buffers of gulps that nobody reads into now. */
+  readonly #spare: Buffer[] = [];
 
   constructor(source: LaneSource) {
     this.#source = source;
@@ -46,25 +57,26 @@ export class LaneReader {
     return lane.readAt < this.#source.tail.start && this.hasMore(lane);
   }
 
+  /** The segment that the lane reads next, which it skips to: nothing of it waits before. */
+  nextSegment(lane: Lane): Segment | undefined {
+    const segment = this.#source.state.segments.nextWith(lane.id, lane.readAt);
+    if (segment !== undefined) lane.readAt = Math.max(lane.readAt, segment.parts.get(lane.id)!.first);
+    return segment;
+  }
+
   /** Reads ahead what is in RAM. False: the next bytes are on disk only. */
   fillFromTail(lane: Lane): boolean {
-    const { tail, state } = this.#source;
+    const { tail } = this.#source;
     const durable = this.#source.durablePosition();
     if (lane.readAt < tail.start) {
-      const segment = state.segments.nextWith(lane.id, lane.readAt);
-      if (segment === undefined) {
-        lane.readAt = tail.start;
-      } else {
-        const first = segment.parts.get(lane.id)!.first;
-        if (Math.max(first, lane.readAt) < tail.start) return false;
-        lane.readAt = Math.max(first, lane.readAt);
-      }
+      if (this.nextSegment(lane) === undefined) lane.readAt = tail.start;
+      if (lane.readAt < tail.start) return false;
     }
     while (lane.readAt < durable && lane.aheadBytes < aheadBytes) {
       const piece = tail.at(lane.readAt);
       if (piece === undefined) break;
       let at = piece.from;
-      const start = lane.readAt;
+      const start = lane.readAt; // in the tail, positions are as they were written: one after the other
       while (at < piece.to && start + (at - piece.from) < durable && lane.aheadBytes < aheadBytes) {
         const length = piece.buffer.readUInt32LE(at);
         this.#visit(lane, piece.buffer, at, length, piece.buffer[at + 8]!, piece.buffer[at + 9]!);
@@ -72,46 +84,124 @@ export class LaneReader {
       }
       lane.readAt = start + (at - piece.from);
     }
+    this.#settleUp(lane);
     return true;
   }
 
   /** Reads ahead until there is enough or nothing left. One call a lane at a time. Never rejects. */
   async fill(lane: Lane): Promise<void> {
     const { generation } = lane;
-    let wanted = gulpBytes;
-    const walker = new RecordWalker();
-    while (lane.generation === generation && lane.aheadBytes < aheadBytes && this.hasMore(lane)) {
-      if (this.fillFromTail(lane)) return;
-      const { state, reader } = this.#source;
-      const segment = state.segments.nextWith(lane.id, lane.readAt)!;
-      const from = Math.max(lane.readAt, segment.parts.get(lane.id)!.first);
-      const to = Math.min(segment.end, this.#source.durablePosition());
-      const gulp = Buffer.allocUnsafe(Math.min(wanted, to - from));
-      const count = await reader.read(segment, from, gulp);
-      if (lane.generation !== generation) return;
-      if (count < 0) {
-        lane.blocked = true;
-        return;
+    const gulp = this.#spare.pop() ?? Buffer.allocUnsafeSlow(gulpBytes);
+    try {
+      while (lane.aheadBytes < aheadBytes && this.hasMore(lane)) {
+        if (this.fillFromTail(lane)) return;
+        const place = await this.#placeOf(lane, this.nextSegment(lane)!, gulp);
+        if (lane.generation !== generation) return;
+        lane.place = place;
+        const { index } = place;
+        const readOn =
+          index === undefined ? await this.#walkGulp(lane, place, gulp) : await this.#pick(lane, place, index, gulp);
+        if (!readOn) return;
+        this.#settleUp(lane);
       }
-      if (count === 0) {
-        this.#leave(lane, segment, to);
-        continue;
-      }
-      walker.start(gulp, 0, count, count < gulp.length ? 0 : to - from - count, segment.seed);
-      wanted = this.#walk(lane, walker, from);
-      if (count < gulp.length || lane.readAt >= to) this.#leave(lane, segment, to);
+    } finally {
+      if (this.#spare.length < spareGulpsMax) this.#spare.push(gulp);
     }
   }
 
-  /** @returns how many bytes the next read should fetch */
-  #walk(lane: Lane, walker: RecordWalker, from: number): number {
-    let step = walker.step();
-    for (; step === "record"; step = walker.step()) {
-      this.#visit(lane, walker.buffer, walker.at, walker.length, walker.type, walker.flags);
-      if (lane.aheadBytes >= aheadBytes) break;
+  async #placeOf(lane: Lane, segment: Segment, gulp: Buffer): Promise<ReadingPlace> {
+    if (lane.place?.segment === segment) return lane.place;
+    const { state, reader, tail } = this.#source;
+    const part = segment.parts.get(lane.id)!;
+    const offset = segment.offsetOf(lane.readAt);
+    const sealed =
+      segment !== state.segments.last && segment.end <= Math.min(this.#source.durablePosition(), tail.start);
+    const dense = part.bytes > denseShare * (segment.end - segment.base);
+    const index = sealed && !dense ? await loadIndex(reader, segment, lane.id, gulp) : undefined;
+    // An index that does not even count what waits is not to be trusted.
+    const waiting = segment.parts.get(lane.id)?.waiting ?? 0;
+    const usable = index !== undefined && index.count >= waiting && index.longest <= pickMaxBytes;
+    return { segment, offset, index: usable ? index : undefined };
+  }
+
+  /** Walks the next stretch of the segment record by record. False: reading has to end here. */
+  async #walkGulp(lane: Lane, place: ReadingPlace, own: Buffer): Promise<boolean> {
+    const { segment } = place;
+    const { generation } = lane;
+    const { reader, tail } = this.#source;
+    // Up to the tail only, which begins with a record whatever rotted before it.
+    const to = segment.offsetOf(Math.min(segment.end, this.#source.durablePosition(), tail.start));
+    let gulp = own;
+    for (let wanted = gulp.length; ; ) {
+      if (wanted > gulp.length) gulp = Buffer.allocUnsafeSlow(wanted);
+      const piece = gulp.subarray(0, Math.min(wanted, to - place.offset));
+      const count = await reader.readFrom(segment, place.offset, piece);
+      if (lane.generation !== generation) return false;
+      if (count < 0) lane.blocked = true;
+      if (count < 0) return false;
+      const cutShort = count < piece.length;
+      if (cutShort && !this.#isCurrent(lane, segment)) return true;
+      wanted = this.#walk(lane, place, piece, count, cutShort ? 0 : to - place.offset - count);
+      if (wanted === 0) goOn(lane, place, to);
+      if (wanted <= gulpBytes) return true;
     }
-    lane.readAt = from + walker.next;
-    return step === "more" ? Math.max(gulpBytes, walker.wanted) : gulpBytes;
+  }
+
+  /** @returns bytes that the next read should have (more than a gulp: for one record, or a length that rotted); 0: all was walked */
+  #walk(lane: Lane, place: ReadingPlace, piece: Buffer, count: number, beyond: number): number {
+    const walker = this.#walker;
+    walker.restart();
+    walker.start(piece, 0, count, beyond, place.segment.seed);
+    let step = walker.step();
+    for (; step === "record" && lane.aheadBytes < aheadBytes; step = walker.step())
+      this.#visit(lane, piece, walker.at, walker.length, walker.type, walker.flags);
+    if (step === "end") return 0;
+    goOn(lane, place, place.offset + (step === "record" ? walker.at : walker.next));
+    return step === "more" ? walker.wanted : gulpBytes;
+  }
+
+  /** Reads the lane's next records where the index says they are. False: reading has to end here. */
+  async #pick(lane: Lane, place: ReadingPlace, index: LaneIndex, gulp: Buffer): Promise<boolean> {
+    const { segment } = place;
+    const { generation } = lane;
+    const spans = planPicks(index, place.offset, segment.offsetOf(segment.end), gulp);
+    if (spans === undefined || spans.length === 0) {
+      place.index = undefined; // it makes no sense, or more waits than it knows: the rest is walked
+      return true;
+    }
+    const { reader } = this.#source;
+    const read = async (span: Span): Promise<void> => {
+      span.count = await reader.readFrom(segment, span.from, span.target);
+    };
+    await Promise.all(spans.map(read));
+    if (lane.generation !== generation) return false;
+    if (spans.some((span) => span.count < 0)) {
+      lane.blocked = true;
+      return false;
+    }
+    for (const span of spans) {
+      for (; index.offset > 0 && index.offset < span.to; index.next()) {
+        if (lane.aheadBytes >= aheadBytes) return true;
+        const end = this.#visitAt(lane, span, index.offset, segment.seed);
+        if (end === 0) {
+          place.index = undefined; // rot: from the last good one on everything is walked
+          return true;
+        }
+        goOn(lane, place, end);
+      }
+    }
+    return true;
+  }
+
+  /** @returns the offset after the record at `offset`; 0 when there is no such record */
+  #visitAt(lane: Lane, span: Span, offset: number, seed: number): number {
+    const { target, count } = span;
+    const at = offset - span.from;
+    if (at + recordHeaderBytes > count) return 0;
+    const length = plausibleLength(target, at, count - at);
+    if (length === 0 || !recordIsValid(target, at, length, seed)) return 0;
+    this.#visit(lane, target, at, length, target[at + 8]!, target[at + 9]!);
+    return offset + length;
   }
 
   #visit(lane: Lane, buffer: Buffer, at: number, length: number, type: number, flags: number): void {
@@ -121,17 +211,26 @@ export class LaneReader {
       message.start(buffer, at + recordHeaderBytes, at + length, flags);
       if (message.position <= lane.cursor || !message.findTaker(lane.id)) return;
       if (lane.skips.length > 0 && lane.isSkipped(message.position)) return;
-      lane.pushAhead(new Entry(lane, message, length));
+      lane.pushAhead(new Entry(lane, message, length, this.#slab));
     } catch (error) {
       if (!(error instanceof FieldError)) throw error; // found missing when the segment is left
     }
   }
 
-  /** Every byte of the lane's part of a segment was read: what waits there and was not found is lost. */
-  #leave(lane: Lane, segment: Segment, to: number): void {
-    lane.readAt = Math.max(lane.readAt, to);
-    if (to < segment.end) return;
+  /** False: the table has another segment for this now, and reading begins again there. */
+  #isCurrent(lane: Lane, segment: Segment): boolean {
+    if (this.#source.state.segments.list.includes(segment)) return true;
+    lane.place = undefined;
+    return false;
+  }
+
+  /** Once all of the lane's part of a segment was read: what waits there and was not found is lost. */
+  #settleUp(lane: Lane): void {
+    const segment = lane.place?.segment;
+    if (segment === undefined) return;
     const part = segment.parts.get(lane.id);
+    if (part !== undefined && (lane.readAt <= part.last || part.last >= this.#source.durablePosition())) return;
+    lane.place = undefined;
     if (part === undefined) return;
     let found = 0;
     let bytes = 0;
@@ -147,4 +246,10 @@ export class LaneReader {
     this.#source.state.untake(segment, lane, lost, part.bytes - bytes);
     this.#source.onLost(lane, lost);
   }
+}
+
+/** Where reading goes on: nowhere else is an offset turned into a position. */
+function goOn(lane: Lane, place: ReadingPlace, offset: number): void {
+  place.offset = offset;
+  lane.readAt = place.segment.positionOf(offset);
 }

@@ -23,6 +23,8 @@ export class Maintenance {
   readonly #freeing: Freeing;
   readonly #holds = new Holds();
   #lastMs = Number.NEGATIVE_INFINITY;
+  /** Room is wanted: as long as an empty segment waits for nothing but newer checkpoints, they are made one after the other. */
+  #hurried = false;
 
   constructor(env: MaintenanceEnvironment, found: FoundCheckpoints) {
     this.#env = env;
@@ -79,6 +81,19 @@ export class Maintenance {
     }
   }
 
+  /** Room is wanted: what waits for nothing but newer checkpoints is to be freed without delay. */
+  hurry(): void {
+    this.#hurried = true;
+    this.#free();
+    this.#checkpointInHaste();
+  }
+
+  #checkpointInHaste(): void {
+    if (!this.#hurried || this.#checkpoints.isBusy) return;
+    this.#hurried = this.#freeing.waiting(this.olderMark).segments > 0;
+    if (this.#hurried) this.#checkpoints.want();
+  }
+
   onBoundary(): void {
     this.#checkpoints.onBoundary();
   }
@@ -91,6 +106,7 @@ export class Maintenance {
   onDurable(): void {
     this.#checkpoints.onDurable();
     this.#free();
+    this.#checkpointInHaste();
     // Not only each second: a fast disk writes a hundred megabytes in one, all of which a start would have to replay. After a failure, that pace is enough.
     if (this.#checkpoints.isBusy || this.#checkpoints.failedLast || this.#journalBytes < this.#worth) return;
     this.#lastMs = this.#env.clock.monotonicMs();
@@ -115,6 +131,8 @@ export class Maintenance {
 
   #onKept(): void {
     this.#free();
+    if (this.#checkpoints.failedLast) this.#hurried = false; // asked for again when it is still wanted
+    this.#checkpointInHaste();
   }
 
   #free(): void {

@@ -8,6 +8,8 @@
 import type { StoredMessage, Taker } from "../base/contracts.ts";
 import type { Message, MessageProperties, Qos } from "../base/message.ts";
 import { ByteReader, type ByteWriter, textBound } from "./bytes.ts";
+import type { PayloadSlab } from "./payloadSlab.ts";
+import { TextCache } from "./textCache.ts";
 
 const propertiesFlag = 8;
 
@@ -102,6 +104,7 @@ export class MessageReader {
   position = 0;
   acceptedAtMs = 0;
   wallMs = 0;
+  readonly #texts = new TextCache();
   #takersLeft = 0;
   #flags = 0;
 
@@ -133,16 +136,16 @@ export class MessageReader {
     return false;
   }
 
-  /** The message itself, copied out of the buffer. Passes over the takers that are left. */
-  message(): Message {
+  /** The message itself, copied out of the buffer. Passes over the takers that are left. @param slab where small payloads go together */
+  message(slab?: PayloadSlab): Message {
     const from = this.#from;
     for (; this.#takersLeft > 0; this.#takersLeft -= 1) for (let field = 0; field < 4; field += 1) from.uvarint();
-    const source = from.text();
-    const topic = from.text();
+    const source = from.cachedText(this.#texts);
+    const topic = from.cachedText(this.#texts);
     const properties = this.#flags & propertiesFlag ? readProperties(from) : undefined;
     const qos = (this.#flags & 3) as Qos;
     const retain = (this.#flags & 4) !== 0;
-    const payload = from.rest();
+    const payload = slab === undefined ? from.rest() : slab.keep(from.buffer, from.at, from.end);
     return properties === undefined
       ? { topic, payload, qos, retain, source }
       : { topic, payload, qos, retain, source, properties };

@@ -4,8 +4,9 @@ import { join } from "node:path";
 import type { RecoveryReport, Store } from "../base/contracts.ts";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
-import { segmentName } from "./format.ts";
+import { checkpointMagic, checkpointName, segmentMagic, segmentName } from "./format.ts";
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
+import { onlyOurs } from "./ownFiles.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
 import { findRestore, type Restore } from "./restore.ts";
 import { JournalStore } from "./store.ts";
@@ -14,7 +15,7 @@ import { StoreClock } from "./storeClock.ts";
 export type { StoreOptions } from "./options.ts";
 
 /**
- * @throws TidegateError TG_DATA_DIR (in use, cannot be made or read), TG_STORE_FOREIGN (of a newer version; untouched). Damage never makes it
+ * @throws TidegateError TG_DATA_DIR (in use, cannot be made or read, no permission to write), TG_STORE_FOREIGN (of a newer version; untouched). Damage never makes it
  *   throw: see `stats().recovery`. A disk that takes no writes opens too, with `failed` set.
  */
 export async function openStore(given: StoreOptions): Promise<Store> {
@@ -24,7 +25,9 @@ export async function openStore(given: StoreOptions): Promise<Store> {
   const unlock = await claim(options);
   try {
     const { folder, restore, found } = await recover(options);
-    await sweepDebris(files, dir, folder.debris).catch(() => undefined);
+    const debris = await onlyOurs(options, folder.debris.map(segmentName), segmentMagic);
+    const damaged = await onlyOurs(options, folder.damagedCheckpoints.map(checkpointName), checkpointMagic);
+    await sweepDebris(files, dir, debris).catch(() => undefined);
     await settleTail(options, folder); // syncs the folder too: debris that came back behind a newer segment would count as damage
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
@@ -45,10 +48,11 @@ export async function openStore(given: StoreOptions): Promise<Store> {
       storeMs: storeClock.nowMs,
       from,
       checkpoints: folder.kept,
-      damagedCheckpoints: folder.damagedCheckpoints,
+      damagedCheckpoints: folder.damagedCheckpoints.filter((number) => damaged.includes(checkpointName(number))),
       nextCheckpoint: folder.checkpointNumberMax + 1,
     });
     await store.begin();
+    await refuseForbidden(store, dir);
     await restore?.finish(store, from.group).catch(async (error: unknown) => {
       await store.close().catch(() => undefined);
       throw error;
@@ -69,6 +73,14 @@ const dataDirError = (dir: string, error: unknown): TidegateError =>
     `data folder ${dir}: ${messageOf(error)}. It must be a folder that this user may read and write: \`mkdir -p\` and \`chown\` it, or set gateway.dataDir`,
     { cause: error },
   );
+
+/** A folder that may not be written to is a mistake of who set it up, not of the disk: said at once, before anybody relies on it. */
+async function refuseForbidden(store: Store, dir: string): Promise<void> {
+  const cause = store.failed?.cause;
+  if (!["EACCES", "EPERM"].includes(errnoOf(cause))) return;
+  await store.close();
+  throw dataDirError(dir, cause);
+}
 
 async function claim({ dir, files, lock }: ResolvedOptions): Promise<() => Promise<void>> {
   let folder: { device: number; inode: number };

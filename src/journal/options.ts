@@ -52,7 +52,7 @@ export interface StoreOptions {
   readonly maxMessageBytes: number;
   /** Waits so long to put more into one sync: less flash wear, more latency. Default 0. */
   readonly commitWindowMs?: number;
-  /** A segment is followed by another once it holds this much. Default 8 MiB. */
+  /** A segment is followed by another once it holds this much. Default 8 MiB, in a small store a 32nd of it: room comes back by whole segments. */
   readonly segmentBytes?: number;
   /** Whether the wall clock's advance since the last run may age what is stored. Default: when it is under a day. */
   readonly trustWallClock?: (differenceMs: number) => boolean;
@@ -61,9 +61,11 @@ export interface StoreOptions {
   readonly tuning?: Partial<Tuning>;
 }
 
+const segmentBytesMax = 8 * 1024 * 1024;
+const segmentBytesMin = 64 * 1024;
+
 const storeDefaults = {
   commitWindowMs: 0,
-  segmentBytes: 8 * 1024 * 1024,
   trustWallClock: believeShortGaps,
   lock: lockFolder,
 } as const;
@@ -72,6 +74,7 @@ export type ResolvedOptions = Required<Omit<StoreOptions, "tuning">> & { readonl
 
 export const resolveOptions = (given: StoreOptions): ResolvedOptions => ({
   ...storeDefaults,
+  segmentBytes: Math.max(segmentBytesMin, Math.min(segmentBytesMax, Math.floor(given.maxBytes / 32))),
   ...given,
   tuning: { ...tuningDefaults, ...given.tuning },
 });

@@ -11,7 +11,7 @@
  *   RETAIN      topic | position         UNRETAIN    topic
  *   PUT         map | key | value        DELETE      map | key
  *   REFERENCES  queue | n | n x { ordinal - before | position - before, zigzag | meta | bytes }      CHECKPOINT_MARK  number | mark
- *   SEGMENT     number | base | end | n | n x { lane | waiting | bytes | first | last - first | first accepted | last accepted | last expiry + 1, 0: never }
+ *   SEGMENT     number | base | end | n | n x { lane | waiting | bytes | first | last - first | first accepted | last accepted | last expiry + 1, 0: never } | index offset?
  */
 import { type ByteReader, type ByteWriter, textBound } from "./bytes.ts";
 import { recordType } from "./format.ts";
@@ -138,7 +138,7 @@ export function writePut(sink: RecordSink, map: string, key: string, value: Uint
 
 export function writeSegment(sink: RecordSink, segment: Segment): void {
   const parts = [...segment.parts.values()];
-  const to = sink.begin(recordType.segment, 0, 40 + parts.length * 72);
+  const to = sink.begin(recordType.segment, 0, 50 + parts.length * 72);
   to.uvarint(segment.number);
   to.uvarint(segment.base);
   to.uvarint(segment.end);
@@ -153,6 +153,7 @@ export function writeSegment(sink: RecordSink, segment: Segment): void {
     to.uvarint(part.lastAcceptedAtMs);
     to.uvarint(Number.isFinite(part.lastExpiresAtMs) ? part.lastExpiresAtMs + 1 : 0);
   }
+  if (segment.indexAt > 0) to.uvarint(segment.indexAt);
   sink.finish();
 }
 
@@ -161,6 +162,8 @@ export interface SegmentRecord {
   readonly base: number;
   readonly end: number;
   readonly parts: LanePart[];
+  /** Offset of its index; 0: not said. */
+  readonly indexAt: number;
 }
 
 /** @throws FieldError */
@@ -174,7 +177,7 @@ export function readSegment(from: ByteReader): SegmentRecord {
     const lastExpiresAtMs = expiry === 0 ? Number.POSITIVE_INFINITY : expiry - 1;
     parts.push({ lane, waiting, bytes, first, last, firstAcceptedAtMs, lastAcceptedAtMs, lastExpiresAtMs });
   }
-  return { number, base, end, parts };
+  return { number, base, end, parts, indexAt: from.at < from.end ? from.uvarint() : 0 };
 }
 
 export interface GroupEnd {

@@ -137,6 +137,7 @@ export class Recovery {
       segment.cut = segment.offsetOf(segment.end) < file.size;
       // The counts of a damaged checkpoint go with states of lanes that may be the lost ones.
       if (known?.base === base && checkpoint?.whole) for (const part of known.parts) segment.parts.set(part.lane, part);
+      if (known?.base === base && known.end === segment.end) segment.indexAt = known.indexAt;
       this.#state.segments.add(segment);
     }
   }

@@ -28,14 +28,19 @@ export class SegmentReader {
    * Fills as much of `target` as the file has from `position` on. 0: the file ends there or is gone. -1: it could not be opened or read now.
    * A sector that the disk cannot read becomes zeros, which no record validates with. Never rejects.
    */
-  async read(segment: Segment, position: number, target: Buffer): Promise<number> {
+  read(segment: Segment, position: number, target: Buffer): Promise<number> {
+    return this.readFrom(segment, segment.offsetOf(position), target);
+  }
+
+  /** The same by the file's own offset. */
+  async readFrom(segment: Segment, offset: number, target: Buffer): Promise<number> {
     const slot = this.#slot(segment.number);
     slot.users += 1;
     try {
       const file = await slot.file;
       let filled = 0;
       while (filled < target.length) {
-        const { count } = await readPiece(file, target.subarray(filled), segment.offsetOf(position) + filled);
+        const { count } = await readPiece(file, target.subarray(filled), offset + filled);
         if (count === 0) break;
         filled += count;
       }

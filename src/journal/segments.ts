@@ -40,6 +40,8 @@ export class Segment {
   cut = false;
   /** Once nothing pins it: the group that must be durable before the file may go. 0: not asked for yet. */
   freeAfterGroup = 0;
+  /** Offset of its index; 0: not known, -1: it has none that is of use. */
+  indexAt = 0;
 
   constructor(of: { number: number; base: number; firstGroup: number; prevEnd: number; seed: number; end?: number }) {
     this.number = of.number;
@@ -64,8 +66,14 @@ export class Segment {
     return this.waiting > 0 || this.references > 0;
   }
 
+  /** Where in the file the first record at or after `position` begins. */
   offsetOf(position: number): number {
     return position - this.base + headerBytes;
+  }
+
+  /** A position that `offsetOf` takes back to `offset`. */
+  positionOf(offset: number): number {
+    return offset - headerBytes + this.base;
   }
 
   part(lane: number, position: number): LanePart {

@@ -6,6 +6,14 @@ export interface SpaceLimits {
   readonly minFreeBytes: number;
 }
 
+/** In bytes of all our files. */
+export interface Room {
+  /** What they may hold in all. */
+  readonly capacity: number;
+  /** Beyond it nothing more is admitted: acknowledgements and checkpoints must still fit. */
+  readonly limit: number;
+}
+
 const checkEveryMs = 1000;
 /** Never less than this is kept back for acknowledgements and checkpoints, or a full store could not even be emptied... */
 const reserveMinBytes = 64 * 1024;
@@ -19,9 +27,10 @@ export class Space {
   readonly #files: Files;
   readonly #dir: string;
   readonly #limits: SpaceLimits;
-  #freeBytes = Number.POSITIVE_INFINITY;
-  /** Bytes stored when the free space was asked for. */
-  #atBytes = 0;
+  /** The disk's free bytes and ours together: what we could hold if nobody else wrote. */
+  #diskBytes = Number.POSITIVE_INFINITY;
+  /** What we held when others took the disk below minFreeBytes: we grow no further, but what we free of it is ours to use again. */
+  #heldBytes: number | undefined;
   #checkedMs = Number.NEGATIVE_INFINITY;
   #checking = false;
 
@@ -37,24 +46,25 @@ export class Space {
     this.#checking = true;
     this.#checkedMs = nowMs;
     try {
-      this.#freeBytes = await this.#files.freeBytes(this.#dir);
-      this.#atBytes = usedBytes;
+      this.#diskBytes = (await this.#files.freeBytes(this.#dir)) + usedBytes;
     } catch {
-      this.#freeBytes = Number.POSITIVE_INFINITY; // not every file system tells; a write will
+      this.#diskBytes = Number.POSITIVE_INFINITY; // not every file system tells; a write will
     } finally {
       this.#checking = false;
     }
+    const isTight = this.#diskBytes - this.#limits.minFreeBytes < usedBytes;
+    this.#heldBytes = isTight ? (this.#heldBytes ?? usedBytes) : undefined;
   }
 
-  /** Whether `bytes` more would leave no room. @param checkpointBytes of the last checkpoint: the next two must fit */
-  wouldFill(usedBytes: number, bytes: number, checkpointBytes: number): boolean {
+  /** @param checkpointBytes of the last checkpoint: the next two must fit */
+  room(checkpointBytes: number): Room {
     const { maxBytes, minFreeBytes } = this.#limits;
     const wanted = Math.min(reserveMaxBytes, Math.max(reserveMinBytes, maxBytes / 16));
     const reserve = Math.min(maxBytes / 4, wanted + 2 * checkpointBytes);
-    if (usedBytes + bytes > maxBytes - reserve) return true;
-    const grown = Math.max(0, usedBytes - this.#atBytes);
     // With minFreeBytes at 0 too: what the cloud has taken can only be given back by writing that it has.
     const lastBytes = Math.min(reserve, reserveFreeBytes + 2 * checkpointBytes);
-    return this.#freeBytes - grown - bytes < Math.max(minFreeBytes, lastBytes);
+    const ours = Math.max(0, this.#diskBytes - lastBytes);
+    const disk = Math.min(ours, this.#heldBytes ?? this.#diskBytes - minFreeBytes);
+    return { capacity: Math.min(maxBytes, disk), limit: Math.min(maxBytes - reserve, disk) };
   }
 }

@@ -5,6 +5,7 @@
 import type { UplinkLimits } from "../base/contracts.ts";
 import { type Interval, Lane } from "./lane.ts";
 import { References } from "./references.ts";
+import { IndexCollector } from "./segmentIndex.ts";
 import { type Segment, SegmentTable } from "./segments.ts";
 
 export class UplinkAccount {
@@ -15,6 +16,8 @@ export class UplinkAccount {
   /** Undefined until the configuration names it: an uplink that was taken out keeps its lanes. */
   limits: UplinkLimits | undefined;
   readonly dropped: Record<string, number> = {};
+  /** `dropped` changed since it was last written. */
+  dirty = false;
   /** By priority, 9 first. */
   readonly lanes: Lane[] = [];
 
@@ -25,6 +28,8 @@ export class UplinkAccount {
 
 export class State {
   readonly segments = new SegmentTable();
+  /** Of the segment that is written to. */
+  readonly index = new IndexCollector();
   readonly uplinks = new Map<string, UplinkAccount>();
   readonly lanes = new Map<number, Lane>();
   readonly rules = new Map<number, { uplink: string; definition: string }>();

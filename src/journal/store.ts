@@ -1,11 +1,9 @@
 /** The store: commits, queues, references and reads over one journal. `openStore` makes it. */
-
 import type { Timer } from "../base/clock.ts";
 import type {
   Admission,
   BackupInfo,
   BackupRequest,
-  RecoveryReport,
   ReferenceQueue,
   Store,
   StoredMessage,
@@ -15,45 +13,26 @@ import type {
   UplinkQueue,
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
+import { AdmissionControl } from "./admission.ts";
 import { Backups } from "./backups.ts";
-import type { KeptCheckpoint } from "./checkpoint.ts";
+import { ChangedStates } from "./changedStates.ts";
 import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
-import type { ResolvedOptions } from "./options.ts";
-import { writeLane, writeLaneState, writeRule } from "./records.ts";
+import type { StoreParts } from "./parts.ts";
+import { writeLane, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
-import { Space } from "./space.ts";
 import { ruleKey, type State } from "./state.ts";
 import { JournalTxn } from "./txn.ts";
 import { JournalQueue } from "./uplinkQueue.ts";
 import { GroupWriter } from "./writer.ts";
 
-/** A commit that would leave more than this unwritten is refused as "full": the disk does not keep up. */
-const pendingBytesMax = 64 * 1024 * 1024;
-const laneStateEveryMs = 100;
-const laneStateSyncMs = 1000;
-const proveAfterMs = 1000;
 const tickMs = 1000;
-
-export interface StoreParts {
-  readonly options: ResolvedOptions;
-  readonly state: State;
-  readonly storeId: Buffer;
-  readonly epoch: number;
-  readonly storeMs: () => number;
-  readonly from: { position: number; prevEnd: number; group: number; segment: number };
-  readonly checkpoints: KeptCheckpoint[];
-  readonly damagedCheckpoints: readonly number[];
-  readonly nextCheckpoint: number;
-  readonly recovery: RecoveryReport;
-  readonly unlock: () => Promise<void>;
-}
 
 export class JournalStore implements Store {
   readonly epoch: number;
@@ -66,7 +45,8 @@ export class JournalStore implements Store {
   readonly #references: ReferenceReader;
   readonly #maintenance: Maintenance;
   readonly #backups: Backups;
-  readonly #space: Space;
+  readonly #admission: AdmissionControl;
+  readonly #changed: ChangedStates;
   readonly #metrics: StoreMetrics;
   readonly #txn: JournalTxn;
   readonly #queues = new Map<string, JournalQueue>();
@@ -74,9 +54,7 @@ export class JournalStore implements Store {
   readonly #failed: Array<(error: TidegateError) => void> = [];
   #inCommit = false;
   #definedInCommit: Array<() => void> = [];
-  #laneTimer: Timer | undefined;
   #tickTimer: Timer | undefined;
-  #lastWriteMs = 0;
   #closed: Promise<void> | undefined;
 
   constructor(parts: StoreParts) {
@@ -94,6 +72,7 @@ export class JournalStore implements Store {
     });
     this.#metrics.corruptRecords.value += parts.recovery.corruptRecords;
     this.#writer = this.#makeWriter();
+    this.#changed = new ChangedStates({ clock: options.clock, writer: this.#writer, state });
     this.#reader = new SegmentReader(files, dir);
     const source = { state, tail: this.#writer.tail, reader: this.#reader };
     this.#lanes = new LaneReader({
@@ -108,12 +87,10 @@ export class JournalStore implements Store {
         this.commit((txn) => txn.release(queue, ordinal));
       },
     });
-    this.#space = new Space(files, dir, options);
     this.#maintenance = this.#makeMaintenance();
-    const { storeId, epoch } = parts;
-    const { segments } = state;
-    const held = { writer: this.#writer, maintenance: this.#maintenance };
-    this.#backups = new Backups({ ...options, ...held, segments, storeId, epoch });
+    this.#admission = this.#makeAdmission();
+    const held = { writer: this.#writer, maintenance: this.#maintenance, segments: state.segments };
+    this.#backups = new Backups({ ...parts, ...options, ...held });
     this.#txn = new JournalTxn({
       ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
       wallMs: () => clock.wallMs(),
@@ -125,7 +102,7 @@ export class JournalStore implements Store {
     const { dir, files, clock, log, segmentBytes, commitWindowMs } = options;
     return new GroupWriter({
       ...{ dir, files, clock, log, segmentBytes, commitWindowMs, storeMs, storeId, epoch, from },
-      segments: state.segments,
+      ...{ segments: state.segments, index: state.index },
       preamble: (sink) => void writeDefinitions(sink, state),
       onDurable: (group, records, ms) => this.#onDurable(group, records, ms),
       onFailed: (error) => this.#onFailed(error),
@@ -137,15 +114,27 @@ export class JournalStore implements Store {
   #makeMaintenance(): Maintenance {
     const { options, state, storeMs, storeId, epoch } = this.#parts;
     const { dir, files, clock, log, tuning } = options;
-    const writeLaneStates = (): void => void this.#writeLaneStates();
-    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates };
+    const writeLaneStates = (): void => void this.#changed.write();
+    const onFreed = (): void => this.#onFreed();
+    const made = { writer: this.#writer, reader: this.#reader, writeLaneStates, onFreed };
     return new Maintenance({ dir, files, clock, log, tuning, state, storeMs, storeId, epoch, ...made }, this.#parts);
+  }
+
+  #makeAdmission(): AdmissionControl {
+    const { options, state } = this.#parts;
+    const { files, dir, clock, log, segmentBytes } = options;
+    return new AdmissionControl({
+      ...{ files, dir, clock, log, segmentBytes, state, limits: options, writer: this.#writer, metrics: this.#metrics },
+      fileBytes: () => this.#bytes(),
+      checkpointBytes: () => this.#maintenance.checkpointBytes,
+      hurry: () => this.#maintenance.hurry(),
+      onDirty: () => this.#changed.arm(),
+    });
   }
 
   /** Writes the new segment's beginning, so that what recovery cut off stays cut off; starts the timers. */
   async begin(): Promise<void> {
-    const { clock } = this.#parts.options;
-    await this.#space.check(clock.monotonicMs(), this.#bytes());
+    await this.#admission.begin();
     this.#writer.schedule(true);
     // A full disk must not keep the gateway from starting: the writer goes on trying.
     await Promise.race([this.#writer.flush(), this.#writer.whenFull()]);
@@ -164,20 +153,30 @@ export class JournalStore implements Store {
     return this.#writer.failed;
   }
 
+  get crowded(): boolean {
+    return this.#admission.crowded;
+  }
+
   admit(request: Admission): "ok" | "full" | "failed" {
-    const writer = this.#writer;
-    if (writer.failed !== undefined) return "failed";
-    if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
-    const used = this.#bytes();
-    if (this.#space.wouldFill(used + writer.pendingBytes, request.bytes, this.#maintenance.checkpointBytes)) {
-      this.#metrics.refused.value += 1;
-      return "full";
-    }
-    for (const name of request.rejectNewest) {
-      const account = this.#state.uplinks.get(name);
-      if (account?.limits !== undefined && account.bytes + request.bytes > account.limits.maxBytes) return "full";
-    }
-    return "ok";
+    return this.#admission.admit(request);
+  }
+
+  onCrowded(listener: (bytes: number) => number): void {
+    this.#admission.onCrowded(listener);
+  }
+
+  configured(): void {
+    this.#admission.configured();
+  }
+
+  async purgeUplink(name: string): Promise<{ messages: number; bytes: number }> {
+    await this.#writer.flush(); // what is not durable yet must not come back by way of a roll
+    if (this.failed !== undefined) throw this.failed;
+    const purged = this.#admission.purge(name);
+    this.#changed.write();
+    await this.#writer.flush();
+    if (this.failed !== undefined) throw this.failed;
+    return purged;
   }
 
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number } {
@@ -225,8 +224,8 @@ export class JournalStore implements Store {
         storeMs: this.nowMs,
         durablePosition: () => this.#writer.durablePosition,
         makeLane: (uplink, priority) => this.#makeLane(uplink, priority),
-        onDirty: () => this.#armLaneTimer(),
-        onDropped: (uplink, reason, count) => this.#countDropped(uplink, reason, count),
+        onDirty: () => this.#changed.arm(),
+        onDropped: (uplink, reason, count) => this.#admission.note(uplink, reason, count),
       });
       this.#queues.set(name, queue);
     }
@@ -280,6 +279,7 @@ export class JournalStore implements Store {
       bytes: this.#bytes(),
       segments: this.#state.segments.list.length,
       pendingBytes: this.#writer.pendingBytes,
+      orphaned: this.#admission.orphaned(),
       recovery: this.#parts.recovery,
     };
   }
@@ -295,9 +295,8 @@ export class JournalStore implements Store {
 
   async #close(): Promise<void> {
     this.#tickTimer?.cancel();
-    this.#laneTimer?.cancel();
     await this.#backups.close();
-    this.#writeLaneStates();
+    this.#changed.close();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
     await this.#writer.close();
     await this.#maintenance.close();
@@ -325,10 +324,18 @@ export class JournalStore implements Store {
   #onDurable(group: number, records: number, syncMs: number): void {
     this.#metrics.syncSeconds.observe(syncMs / 1000);
     this.#metrics.groupRecords.observe(records);
-    this.#lastWriteMs = this.#parts.options.clock.monotonicMs();
+    this.#changed.onDurable();
     for (const listener of this.#durable) listener(group);
     for (const queue of this.#queues.values()) queue.wake();
+    this.#admission.onDurable();
     this.#maintenance.onDurable();
+  }
+
+  /** There is room again: whoever held publishers back for it hears so. */
+  #onFreed(): void {
+    if (!this.crowded) return;
+    this.#admission.onDurable();
+    if (!this.crowded) for (const listener of this.#durable) listener(this.durableGroup);
   }
 
   /** Stored messages cannot be read any more. @param uplink whose they were; undefined for a reference */
@@ -336,7 +343,7 @@ export class JournalStore implements Store {
     this.#metrics.corruptRecords.value += messages;
     this.#parts.options.log.error({ messages, uplink }, "journal: stored messages cannot be read any more");
     if (uplink === undefined) return;
-    this.#countDropped(uplink, "corrupt", messages);
+    this.#admission.note(uplink, "corrupt", messages);
     const { dropped } = this.#state.uplink(uplink);
     dropped["corrupt"] = (dropped["corrupt"] ?? 0) + messages;
   }
@@ -348,53 +355,22 @@ export class JournalStore implements Store {
 
   #onMoved(from: Segment[], to: Segment, position: number): void {
     moveBytes(this.#writer.tail, from, to, position);
+    this.#state.index.abandon(to);
     this.#state.recountPins();
     this.#maintenance.onMoved();
-  }
-
-  #armLaneTimer(): void {
-    if (this.#laneTimer !== undefined || this.#closed !== undefined) return;
-    this.#laneTimer = this.#parts.options.clock.setTimer(laneStateEveryMs, () => {
-      this.#laneTimer = undefined;
-      if (!this.#writeLaneStates()) return;
-      // Without a sync: a kill -9 cannot lose it. A power cut repeats at most a second.
-      const since = this.#writer.unsyncedSinceMs;
-      const nowMs = this.#parts.options.clock.monotonicMs();
-      this.#writer.schedule(since !== undefined && nowMs - since >= laneStateSyncMs);
-    });
-  }
-
-  #writeLaneStates(): boolean {
-    let any = false;
-    for (const lane of this.#state.lanes.values()) {
-      if (!lane.dirty) continue;
-      lane.dirty = false;
-      writeLaneState(this.#writer, lane);
-      any = true;
-    }
-    return any;
   }
 
   /** Once a second: expiry, space, checkpoints, and the proof or sync of what was written last. */
   #tick(): void {
     if (this.#closed !== undefined) return;
-    const { clock } = this.#parts.options;
-    const nowMs = clock.monotonicMs();
-    const writer = this.#writer;
     for (const queue of this.#queues.values()) queue.sweep();
-    void this.#space.check(nowMs, this.#bytes());
+    this.#admission.tick();
     this.#maintenance.tick();
-    if (writer.unsyncedSinceMs !== undefined && nowMs - writer.unsyncedSinceMs >= laneStateSyncMs)
-      writer.schedule(true);
-    else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
-    this.#tickTimer = clock.setTimer(tickMs, () => this.#tick());
+    this.#changed.tick();
+    this.#tickTimer = this.#parts.options.clock.setTimer(tickMs, () => this.#tick());
   }
 
   #bytes(): number {
     return this.#state.segments.fileBytes + this.#maintenance.bytes;
-  }
-
-  #countDropped(uplink: string, reason: string, count: number): void {
-    this.#metrics.dropped(uplink, reason).value += count;
   }
 }

@@ -72,6 +72,7 @@ export class JournalTxn implements Txn {
       const expiresAtMs =
         taker.ttlMs === undefined ? Number.POSITIVE_INFINITY : acceptedAtMs + Math.max(0, Math.ceil(taker.ttlMs));
       state.take(writer.openSegment, lane, position, bytes, acceptedAtMs, expiresAtMs);
+      state.index.add(writer.openSegment, lane.id, position, bytes);
       (this.#changes[firstSeq + index] as { bytes: number }).bytes = bytes;
     });
     writer.openSegment.freeAfterGroup = 0;
@@ -147,7 +148,10 @@ export class JournalTxn implements Txn {
       case "take": {
         const lane = state.lanes.get(change.lane);
         if (lane === undefined) return;
-        if (change.bytes > 0) state.untake(this.#env.writer.openSegment, lane, 1, change.bytes);
+        if (change.bytes > 0) {
+          state.untake(this.#env.writer.openSegment, lane, 1, change.bytes);
+          state.index.undo(this.#env.writer.openSegment, lane.id, change.bytes);
+        }
         state.uplink(lane.uplink).nextSeq = change.seq;
         return;
       }

@@ -25,8 +25,6 @@ export class JournalQueue implements UplinkQueue {
   #limits: UplinkLimits;
   #listener: (() => void) | undefined;
   #armed = false;
-  /** Drop-oldest waits for a read of this lane. */
-  #trimming = false;
 
   constructor(account: UplinkAccount, limits: UplinkLimits, env: QueueEnvironment) {
     this.name = account.name;
@@ -106,25 +104,26 @@ export class JournalQueue implements UplinkQueue {
   /** Over its limit, the oldest of the lowest priority goes first; never what is in flight. */
   trim(): void {
     const { maxBytes, whenFull } = this.#limits;
-    if (this.account.bytes <= maxBytes || whenFull !== "drop-oldest" || this.#trimming) return;
+    if (whenFull !== "drop-oldest") return;
     const { lanes } = this.account;
-    for (let index = lanes.length - 1; index >= 0; index -= 1) {
-      const lane = lanes[index]!;
-      while (this.account.bytes > maxBytes && lane.waiting > lane.pending.size) {
-        if (this.#dropPart(lane, "full", (bytes) => bytes <= this.account.bytes - maxBytes)) continue;
-        const entry = this.#head(lane);
-        if (entry === undefined) {
-          if (lane.filling) {
-            this.#trimming = true;
-            return;
-          }
-          break; // the rest is not durable yet
-        }
-        lane.take();
-        this.#done(lane, entry);
-        this.#drop("full", 1);
-      }
+    for (let index = lanes.length - 1; index >= 0 && this.account.bytes > maxBytes; index -= 1) {
+      if (!this.#trimLane(lanes[index]!, maxBytes)) return;
     }
+  }
+
+  /** False: what has to go next is not durable or not read yet, and nothing of a higher priority goes before it. */
+  #trimLane(lane: Lane, maxBytes: number): boolean {
+    let dropped = 0;
+    while (this.account.bytes > maxBytes && lane.waiting > lane.pending.size) {
+      if (this.#dropPart(lane, "full", (bytes) => bytes <= this.account.bytes - maxBytes)) continue;
+      const entry = this.#head(lane);
+      if (entry === undefined) break;
+      lane.take();
+      this.#done(lane, entry);
+      dropped += 1;
+    }
+    if (dropped > 0) this.#drop("full", dropped);
+    return lane.waiting === lane.pending.size;
   }
 
   /** Drops what expired while nobody asked for it: whole parts of segments, and what is read ahead. */
@@ -167,7 +166,6 @@ export class JournalQueue implements UplinkQueue {
     lane.filling = true;
     void this.#env.reader.fill(lane).finally(() => {
       lane.filling = false;
-      this.#trimming = false;
       this.wake();
     });
   }
@@ -180,15 +178,15 @@ export class JournalQueue implements UplinkQueue {
   ): boolean {
     if (lane.aheadCount > 0 || lane.filling) return false;
     const { state } = this.#env;
-    const segment = state.segments.nextWith(lane.id, lane.readAt);
+    const segment = this.#env.reader.nextSegment(lane);
     const part = segment?.parts.get(lane.id);
-    if (segment === undefined || part === undefined || segment === state.segments.last) return false;
-    if (segment.end > this.#env.durablePosition() || lane.readAt > part.first || lane.cursor >= part.first)
-      return false;
+    if (segment === undefined || part === undefined || segment.end > this.#env.durablePosition()) return false;
+    if (lane.readAt > part.first || lane.cursor >= part.first) return false;
     if (!wanted(part.bytes, part.lastAcceptedAtMs, part.lastExpiresAtMs)) return false;
     const { waiting, bytes, last } = part;
     lane.passTo(last);
     lane.readAt = segment.end;
+    lane.place = undefined;
     state.untake(segment, lane, waiting, bytes);
     this.#env.onDirty();
     this.#drop(reason, waiting);
@@ -210,7 +208,7 @@ export class JournalQueue implements UplinkQueue {
     for (const entry of lane.pending.values()) return entry.acceptedAtMs;
     const head = lane.peek();
     if (head !== undefined) return head.acceptedAtMs;
-    const segment = this.#env.state.segments.nextWith(lane.id, lane.readAt);
+    const segment = this.#env.reader.nextSegment(lane);
     return segment?.parts.get(lane.id)?.firstAcceptedAtMs ?? Number.POSITIVE_INFINITY;
   }
 }

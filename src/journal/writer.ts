@@ -36,6 +36,8 @@ export interface WriterOptions {
   readonly preamble: (sink: RecordSink) => void;
   /** Called when the open group is empty and everything before it is closed: where a checkpoint may be taken. */
   readonly onBoundary: () => void;
+  /** What a full segment ends with, before its last GROUP_END. */
+  readonly index: { readonly bytes: number; seal(sink: RecordSink, position: number, segment: Segment): void };
   /** The bytes from `position` on moved from one segment to another. */
   readonly onMoved: (from: Segment[], to: Segment, position: number) => void;
 }
@@ -219,6 +221,9 @@ export class GroupWriter implements RecordSink {
   #close(): Group {
     const group = this.#open;
     const { storeMs, clock, segments, segmentBytes } = this.#options;
+    // What the index will add must still fit; decided before the group ends, since the index goes before its end.
+    const roll = group.segment.offsetOf(this.tail.end) + this.#options.index.bytes >= segmentBytes;
+    if (roll) this.#options.index.seal(this, this.tail.end, group.segment);
     const bytes = this.tail.end - group.start;
     writeGroupEnd(this, {
       group: group.number,
@@ -232,7 +237,6 @@ export class GroupWriter implements RecordSink {
     sealGroup(this.tail, group);
     this.#closed.push(group);
     let { segment } = group;
-    const roll = segment.offsetOf(group.end) >= segmentBytes;
     if (roll) {
       segment = this.#newSegment(group.end, group.end, group.number + 1);
       segments.add(segment);
@@ -377,7 +381,7 @@ export class GroupWriter implements RecordSink {
   #fail(cause: unknown): void {
     this.failed = new TidegateError(
       "TG_STORE_FAILED",
-      `the disk refused twice to write to ${this.#options.dir} (${messageOf(cause)}): durable publishes are refused until a restart`,
+      `the disk refused twice to write to ${this.#options.dir} (${messageOf(cause)}): durable publishes are refused. Make it writable (a card at its end turns read-only: see dmesg), then restart`,
       { cause },
     );
     this.#options.onFailed(this.failed);

@@ -123,8 +123,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: "a done interval that the cursor stands in is written as it was",
     file: "lane.ts",
-    find: "intervals.push({ from: Math.max(from, this.cursor + 1), to });",
-    replace: "intervals.push({ from, to });",
+    find: "intervals.push({ from: Math.max(skip.from, this.cursor + 1), to: skip.to });",
+    replace: "intervals.push(skip);",
     by: [250, 250],
   },
   {

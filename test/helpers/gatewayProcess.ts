@@ -19,6 +19,8 @@ export class GatewayProcess {
   /** The newest 2000 log lines of all its lives. */
   readonly lines: LogLine[] = [];
   stderr = "";
+  /** A command that runs the gateway as its last arguments and becomes it (exec): `nsenter`, `setpriv`. */
+  prefix: readonly string[] = [];
   #child: ChildProcess | undefined;
   #watchers = new Set<() => void>();
 
@@ -58,7 +60,8 @@ export class GatewayProcess {
 
   /** Starts it and returns at once. */
   spawn(env: NodeJS.ProcessEnv = {}): ChildProcess {
-    const child = spawn(process.execPath, [program, "run", "-c", this.configFile], {
+    const [command = "", ...args] = [...this.prefix, process.execPath, program, "run", "-c", this.configFile];
+    const child = spawn(command, args, {
       cwd: this.dir,
       env: { PATH: process.env["PATH"], HOME: this.dir, ...env },
       stdio: ["ignore", "pipe", "pipe"],
@@ -93,6 +96,14 @@ export class GatewayProcess {
       this.#watchers.add(look);
       look();
     });
+  }
+
+  /** Starts it where it must not come up, and resolves when it has ended by itself. */
+  async failingStart(): Promise<{ code: number | null; stderr: string }> {
+    this.stderr = "";
+    const child = this.spawn();
+    await once(child, "close");
+    return { code: child.exitCode, stderr: this.stderr };
   }
 
   /** Sends a signal and waits for the end. Returns exit code or signal name. */

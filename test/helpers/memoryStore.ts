@@ -55,6 +55,9 @@ export class MemoryStore implements Store {
   /** What `admit` answers next; a function may look at the request. */
   verdict: "ok" | "full" | "failed" | ((request: Admission) => "ok" | "full" | "failed") = "ok";
   hold: boolean;
+  crowded = false;
+  /** What the broker gave to `onCrowded`. */
+  askSessions: (bytes: number) => number = () => 0;
   timeMs = 1_000_000;
   /** Takers of each stored message, by position. */
   readonly takers = new Map<number, readonly Taker[]>();
@@ -84,6 +87,16 @@ export class MemoryStore implements Store {
   admit(request: Admission): "ok" | "full" | "failed" {
     if (this.failed !== undefined) return "failed";
     return typeof this.verdict === "function" ? this.verdict(request) : this.verdict;
+  }
+
+  onCrowded(listener: (bytes: number) => number): void {
+    this.askSessions = listener;
+  }
+
+  configured(): void {}
+
+  async purgeUplink(): Promise<{ messages: number; bytes: number }> {
+    return { messages: 0, bytes: 0 };
   }
 
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number } {
@@ -218,7 +231,7 @@ export class MemoryStore implements Store {
 
   stats(): StoreStats {
     const recovery = { clean: true, records: 0, corruptRecords: 0, tornBytes: 0, ms: 0 };
-    return { bytes: 0, segments: 1, pendingBytes: 0, recovery };
+    return { bytes: 0, segments: 1, pendingBytes: 0, orphaned: [], recovery };
   }
 
   backup(): Promise<never> {

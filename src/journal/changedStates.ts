@@ -1,0 +1,73 @@
+/** What waits for no sync of its own: lane states and drop counts, each 100 ms, and the proof of the last group. */
+import type { Clock, Timer } from "../base/clock.ts";
+import { writeLaneState, writeUplink } from "./records.ts";
+import type { State } from "./state.ts";
+import type { GroupWriter } from "./writer.ts";
+
+const everyMs = 100;
+const syncAfterMs = 1000;
+const proveAfterMs = 1000;
+
+export class ChangedStates {
+  readonly #env: { readonly clock: Clock; readonly writer: GroupWriter; readonly state: State };
+  #timer: Timer | undefined;
+  #lastWriteMs = 0;
+  #closed = false;
+
+  constructor(env: { readonly clock: Clock; readonly writer: GroupWriter; readonly state: State }) {
+    this.#env = env;
+  }
+
+  /** Something changed: it is written soon, without a sync. A kill -9 cannot lose it; a power cut repeats a second's messages at most. */
+  arm(): void {
+    if (this.#timer !== undefined || this.#closed) return;
+    this.#timer = this.#env.clock.setTimer(everyMs, () => {
+      this.#timer = undefined;
+      if (!this.write()) return;
+      const { writer, clock } = this.#env;
+      const since = writer.unsyncedSinceMs;
+      writer.schedule(since !== undefined && clock.monotonicMs() - since >= syncAfterMs);
+    });
+  }
+
+  /**
+   * Puts it into the open group. What was dropped is counted in the same group as the marks that say so, so that a crash loses or keeps both.
+   * @returns whether there was any
+   */
+  write(): boolean {
+    const { state, writer } = this.#env;
+    let any = false;
+    for (const account of state.uplinks.values()) {
+      if (!account.dirty) continue;
+      account.dirty = false;
+      writeUplink(writer, account);
+      any = true;
+    }
+    for (const lane of state.lanes.values()) {
+      if (!lane.dirty) continue;
+      lane.dirty = false;
+      writeLaneState(writer, lane);
+      any = true;
+    }
+    return any;
+  }
+
+  onDurable(): void {
+    this.#lastWriteMs = this.#env.clock.monotonicMs();
+  }
+
+  /** Once a second. */
+  tick(): void {
+    const { writer, clock } = this.#env;
+    const nowMs = clock.monotonicMs();
+    if (writer.unsyncedSinceMs !== undefined && nowMs - writer.unsyncedSinceMs >= syncAfterMs) writer.schedule(true);
+    else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
+  }
+
+  /** The last ones go into the open group. */
+  close(): void {
+    this.#closed = true;
+    this.#timer?.cancel();
+    this.write();
+  }
+}
