@@ -5,6 +5,7 @@ import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { type CheckpointFile, CheckpointReader, type LoadedCheckpoint, readCheckpointHeader } from "./checkpoint.ts";
+import { throwUnlessDamage } from "./fileWalk.ts";
 import {
   checkpointName,
   checkpointNamePattern,
@@ -58,6 +59,8 @@ interface Place {
 interface Head extends SegmentId {
   readonly header: Header | undefined;
   readonly size: number;
+  /** False: on a bad sector, so that nothing can be said about it. */
+  readonly readable: boolean;
 }
 
 /** So many headers are read at once: a thousand segments one after the other take longer than all the rest of a start. */
@@ -69,15 +72,17 @@ async function readHeads({ files, dir, log }: Place, ids: readonly SegmentId[]):
   for (let from = 0; from < ids.length; from += headsAtOnce) {
     const some = ids.slice(from, from + headsAtOnce).map(async (id): Promise<Head[]> => {
       const { name } = id;
-      const bytes = await readHead(files, join(dir, name)).catch((error: unknown) => {
+      const path = join(dir, name);
+      const bytes = await readHead(files, path).catch(async (error: unknown) => {
+        throwUnlessDamage(error);
         log.error({ file: name, error: messageOf(error) }, "journal: segment cannot be read");
-        return undefined;
+        return { head: undefined, size: (await files.stat(path)).size };
       });
-      const header = bytes === undefined ? undefined : decodeHeader(segmentMagic, bytes.head);
+      const header = bytes.head === undefined ? undefined : decodeHeader(segmentMagic, bytes.head);
       if (header === "newer") throw foreign(name);
       const named = header?.number === id.number && (header.merged?.generation ?? 0) === id.generation;
       if (header !== undefined && !named) return []; // copied under another name: not ours to judge
-      return [{ ...id, header, size: bytes?.size ?? 0 }];
+      return [{ ...id, header, size: bytes.size, readable: bytes.head !== undefined }];
     });
     heads.push(...(await Promise.all(some)).flat());
   }
@@ -142,7 +147,7 @@ async function sortSegments(
   const segments: SegmentFile[] = [];
   const debris: string[] = [];
   let damaged = 0;
-  for (const { name, number, generation, header, size } of heads) {
+  for (const { name, number, generation, header, size, readable } of heads) {
     if (header !== undefined && storeId?.equals(header.storeId) !== true) {
       log.warn({ file: name }, "journal: segment of another store, left alone");
       continue;
@@ -155,7 +160,7 @@ async function sortSegments(
     log.warn({ file: name, salvaged: known !== undefined }, "journal: segment header is damaged");
     if (known !== undefined) continue;
     // The newest was just being made when the power went, and is of no use; any other held something once.
-    if (name === newest || isBypassed(heads, number)) debris.push(name);
+    if ((name === newest || isBypassed(heads, number)) && readable) debris.push(name);
     else damaged += 1;
   }
   const { current, replaced } = withoutReplaced(segments);

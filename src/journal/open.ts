@@ -8,7 +8,7 @@ import { checkpointMagic, checkpointName, segmentMagic } from "./format.ts";
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
 import { onlyOurs } from "./ownFiles.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
-import { findRestore } from "./restore.ts";
+import { findRestore, type Restore } from "./restore.ts";
 import { JournalStore } from "./store.ts";
 import { StoreClock } from "./storeClock.ts";
 
@@ -24,13 +24,13 @@ export async function openStore(given: StoreOptions): Promise<Store> {
   const startedMs = clock.monotonicMs();
   const unlock = await claim(options);
   try {
-    const folder = await survey(options);
-    const restore = await findRestore(options, folder);
-    const found = await new Recovery(files, dir, log, folder).run();
+    const { folder, restore, found } = await recover(options);
     await settleTail(options, folder);
     const debris = await onlyOurs(options, folder.debris, segmentMagic);
     const damaged = await onlyOurs(options, folder.damagedCheckpoints.map(checkpointName), checkpointMagic);
     await sweepDebris(files, dir, debris).catch(() => undefined);
+    // Debris that came back behind a newer segment would count as damage.
+    if (debris.length > 0) await files.syncDir(dir).catch(() => undefined);
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
     const { clean, records, corruptRecords, tornBytes, losses } = found;
@@ -97,9 +97,14 @@ async function claim({ dir, files, lock }: ResolvedOptions): Promise<() => Promi
   return await lock(dir, folder);
 }
 
-async function survey({ dir, files, log }: ResolvedOptions): Promise<Folder> {
+async function recover(
+  options: ResolvedOptions,
+): Promise<{ folder: Folder; restore: Restore | undefined; found: Recovered }> {
+  const { dir, files, log } = options;
   try {
-    return await surveyFolder(files, dir, log);
+    const folder = await surveyFolder(files, dir, log);
+    const restore = await findRestore(options, folder);
+    return { folder, restore, found: await new Recovery(files, dir, log, folder).run() };
   } catch (error) {
     if (error instanceof TidegateError || errnoOf(error) === "") throw error;
     throw dataDirError(dir, error);

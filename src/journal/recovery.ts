@@ -9,7 +9,7 @@ import { messageOf } from "../base/errors.ts";
 import type { Files, OpenFile } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { ByteReader, FieldError } from "./bytes.ts";
-import { FileWalk } from "./fileWalk.ts";
+import { FileWalk, throwUnlessDamage } from "./fileWalk.ts";
 import type { Folder, SegmentFile } from "./folder.ts";
 import { headerBytes, recordHeaderBytes, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
 import { acceptedEnd, endBytesMax, groupEndAt } from "./lastGroup.ts";
@@ -105,7 +105,7 @@ export class Recovery {
     this.#state.recountPins((name, position, ordinal) =>
       this.#count(`${name}: message ${ordinal} @${position} is lost`),
     );
-    if (this.#corrupt > 0) this.#leaveSeqGap();
+    if (this.#corrupt > 0 || this.#torn > 0) this.#leaveSeqGap();
     const clean = checkpoint?.clean === true && end === mark && this.#torn === 0;
     return {
       ...{ state: this.#state, clean, end, nextPosition, nextGroup: this.#group + 2 },
@@ -251,8 +251,9 @@ export class Recovery {
     const { list } = this.#state.segments;
     for (const [number, known] of this.#folder.checkpoint?.segments ?? []) {
       if (list.some((segment) => number >= segment.number && number <= segment.lastNumber)) continue;
+      // A roll moves what comes after its end, but leaves `last` where it was.
       const waits = known.parts.some(
-        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, last),
+        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, Math.min(last, known.end - 1)),
       );
       if (waits) this.#count(`${segmentName(number)} is missing`);
     }
@@ -260,7 +261,8 @@ export class Recovery {
 
   /** Lost records may have held higher numbers than what is left: an uplink's numbers must never be used twice. */
   #leaveSeqGap(): void {
-    const gap = this.#corrupt + Math.ceil(this.#lostBytes / recordHeaderBytes);
+    // A torn group was never sent, but one that rotted looks the same.
+    const gap = this.#corrupt + Math.ceil((this.#lostBytes + this.#torn) / recordHeaderBytes);
     for (const account of this.#state.uplinks.values()) account.nextSeq += gap;
   }
 
@@ -281,6 +283,7 @@ export class Recovery {
       const file = await this.#files.open(path, "read");
       return await use(file).finally(() => file.close());
     } catch (error) {
+      throwUnlessDamage(error);
       this.#count(`${path}: ${messageOf(error)}`);
       return undefined;
     }
