@@ -127,9 +127,13 @@ async function chooseCheckpoint(
   return { kept, stale, damaged, checkpoint };
 }
 
-/** Whether the bytes of the segments around leave none to this one: making it failed, and what it was to hold went to the next. */
+/**
+ * Whether this one never held anything that counts. The newest was just being made when the power went; so were those before it that no header
+ * follows: making them failed, and a segment is begun only when the one before is synced. Between two others, their bytes leave none to it.
+ */
 function isBypassed(heads: readonly Head[], number: number): boolean {
   const known = heads.filter(({ header }) => header !== undefined);
+  if (heads.every((head) => head.number <= number || (head.header === undefined && head.readable))) return true;
   const before = known.filter((head) => head.number < number).at(-1);
   const after = known.find((head) => head.number > number);
   if (before?.header === undefined || after?.header === undefined) return false;
@@ -142,7 +146,6 @@ async function sortSegments(
   { files, dir, log }: Place,
   heads: readonly Head[],
   storeId: Buffer | undefined,
-  newest: string | undefined,
 ): Promise<{ segments: SegmentFile[]; debris: string[]; damaged: number }> {
   const segments: SegmentFile[] = [];
   const debris: string[] = [];
@@ -159,8 +162,7 @@ async function sortSegments(
     if (header !== undefined) continue;
     log.warn({ file: name, salvaged: known !== undefined }, "journal: segment header is damaged");
     if (known !== undefined) continue;
-    // The newest was just being made when the power went, and is of no use; any other held something once.
-    if ((name === newest || isBypassed(heads, number)) && readable) debris.push(name);
+    if (readable && isBypassed(heads, number)) debris.push(name);
     else damaged += 1;
   }
   const { current, replaced } = withoutReplaced(segments);
@@ -187,7 +189,7 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
     const [header] = headersOf([one]);
     return header === undefined || storeId?.equals(header.storeId) === true;
   });
-  const { segments, debris, damaged } = await sortSegments(place, heads, storeId, segmentIds.at(-1)?.name);
+  const { segments, debris, damaged } = await sortSegments(place, heads, storeId);
   const found = await chooseCheckpoint(place, ours, isComplete(segments));
   return {
     storeId,

@@ -299,6 +299,7 @@ export class JournalStore implements Store {
     this.#tickTimer?.cancel();
     await this.#backups.close();
     this.#changed.close();
+    await this.#maintenance.stop();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
     await this.#writer.close();
     await this.#room.close();
