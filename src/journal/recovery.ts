@@ -251,9 +251,9 @@ export class Recovery {
     const { list } = this.#state.segments;
     for (const [number, known] of this.#folder.checkpoint?.segments ?? []) {
       if (list.some((segment) => number >= segment.number && number <= segment.lastNumber)) continue;
-      // A roll moves what comes after its end, but leaves `last` where it was.
+      // After a roll `last` is a bound only, behind which no record can begin: then the first must do.
       const waits = known.parts.some(
-        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, Math.min(last, known.end - 1)),
+        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, last < known.end - 1 ? last : first),
       );
       if (waits) this.#count(`${segmentName(number)} is missing`);
     }
