@@ -4,6 +4,7 @@
  *
  *   - Space that was never written is zeros. When the group's end is there and every sector of the group holds something other than zeros, no sector
  *     is missing: a bit rotted, and all other records of the group count.
+ *   - One that nobody waited for may lie before it, synced with it: with a sector of that missing, neither counts.
  *   - When one flipped bit in the group's end explains everything (its checksum and the whole group's are right again), it is read as it was.
  *
  * The same bytes always lead to the same decision.
@@ -45,15 +46,20 @@ export function acceptedEnd(last: Unproven): number {
     const mended = mendedEnding(last, gap);
     if (mended !== undefined) endings.push(mended);
   }
-  endings.sort((a, b) => b.at - a.at);
+  endings.sort((a, b) => a.at - b.at);
   const proven = endings.reduce((highest, { end }) => Math.max(highest, end.durable), last.proven);
+  let accepted = 0;
   for (const { at, next, end } of endings) {
-    if (end.group <= proven) return offset + next;
     const start = at - end.bytes;
-    if (start < 0) continue;
-    if (crc32(buffer.subarray(start, at), seed) === end.crc || isWritten(last, start, next)) return offset + next;
+    if (end.group > proven) {
+      if (start < accepted) continue;
+      if (crc32(buffer.subarray(start, at), seed) !== end.crc && !isWritten(last, start, next)) break;
+      // One before it that nobody waited for was synced with it, or neither was.
+      if (start > accepted && !isWritten(last, accepted, start)) break;
+    }
+    accepted = next;
   }
-  return offset;
+  return offset + accepted;
 }
 
 /** All group ends, and where damage begins. */
