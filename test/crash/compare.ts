@@ -52,7 +52,9 @@ export async function compare(model: CrashModel): Promise<readonly Difference[]>
   if (recovery.tornBytes > 0) reach.count("torn groups cut");
   if (!model.rotten)
     expect(recovery.corruptRecords, "nothing rotted but a checkpoint").to.equal(model.rottenCheckpoints);
-  if (model.closed) expect(recovery, "after a clean close").to.deep.include({ clean: true, tornBytes: 0 });
+  // A bit that rotted in a prepared segment lies behind what was written there.
+  if (model.closed && !model.rotten)
+    expect(recovery, "after a clean close").to.deep.include({ clean: true, tornBytes: 0 });
   const differences = adoptEnd(model);
   const journalledMs = Math.max(0, ...model.commits.map(({ clockMs }) => clockMs));
   expect(store.nowMs(), "store clock").to.be.at.least(journalledMs);
