@@ -50,6 +50,8 @@ export class CrashModel {
   readonly #fullSeen = new Map<string, number>();
   #disturbance: Disturbance | undefined;
   #closing = false;
+  /** Commits of earlier lives: this store's groups say nothing about them. */
+  #madeBefore = 0;
   /** So far the wall clock went forward, credibly, since the store ran last. */
   #believedMs = 0;
   #readError: Error | undefined;
@@ -99,6 +101,7 @@ export class CrashModel {
     this.lanes.life += 1;
     this.#inFlight = [];
     this.#closing = false;
+    this.#madeBefore = this.number;
     this.store.onDurable((group) => this.#onDurable(group));
     this.queues.clear();
     for (const { name, limits } of uplinkPlans) {
@@ -149,7 +152,8 @@ export class CrashModel {
 
   #onDurable(group: number): void {
     for (const commit of this.commits)
-      if (commit.group <= group) this.acknowledged = Math.max(this.acknowledged, commit.number);
+      if (commit.group <= group && commit.number > this.#madeBefore)
+        this.acknowledged = Math.max(this.acknowledged, commit.number);
   }
 
   /** What was dropped for want of room since this was called last. */
@@ -338,6 +342,7 @@ export class CrashModel {
     }
     if (!(await this.start())) throw new Error("stopped without a fault");
     const differences = await compare(this);
+    this.#madeBefore = 0; // what is compared has no earlier life
     this.closed = false;
     return differences;
   }
