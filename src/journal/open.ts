@@ -1,6 +1,5 @@
 /** Opens the data folder: locks it, recovers what is there, and begins a new segment. */
 import { randomBytes } from "node:crypto";
-import { join } from "node:path";
 import type { RecoveryReport, Store } from "../base/contracts.ts";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
@@ -10,6 +9,7 @@ import { onlyOurs } from "./ownFiles.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
 import { findRestore, type Restore } from "./restore.ts";
 import { JournalStore } from "./store.ts";
+import { settleTail } from "./settleTail.ts";
 import { StoreClock } from "./storeClock.ts";
 
 export type { StoreOptions } from "./options.ts";
@@ -25,7 +25,7 @@ export async function openStore(given: StoreOptions): Promise<Store> {
   const unlock = await claim(options);
   try {
     const { folder, restore, found } = await recover(options);
-    await settleTail(options, folder);
+    await settleTail(options, folder, found.unproven);
     const debris = await onlyOurs(options, folder.debris, segmentMagic);
     const damaged = await onlyOurs(options, folder.damagedCheckpoints.map(checkpointName), checkpointMagic);
     await sweepDebris(files, dir, debris).catch(() => undefined);
@@ -108,22 +108,6 @@ async function recover(
   } catch (error) {
     if (error instanceof TidegateError || errnoOf(error) === "") throw error;
     throw dataDirError(dir, error);
-  }
-}
-
-/**
- * What recovery counts may be in the page cache only (kill -9): it goes to the disk before anybody is told of it, or a power cut could still take
- * back what an uplink has already sent.
- */
-async function settleTail({ dir, files, log }: ResolvedOptions, folder: Folder): Promise<void> {
-  try {
-    for (const { name } of folder.segments.slice(-2)) {
-      const file = await files.open(join(dir, name), "read");
-      await file.datasync().finally(() => file.close());
-    }
-    await files.syncDir(dir);
-  } catch (error) {
-    log.error({ error: messageOf(error) }, "journal: what was recovered could not be synced");
   }
 }
 

@@ -21,9 +21,18 @@ import { type Counted, countedBy, settleMarks } from "./settle.ts";
 import { State } from "./state.ts";
 import type { RecordWalker } from "./walk.ts";
 
+/** A stretch of a file, in offsets. */
+export interface Stretch {
+  readonly name: string;
+  readonly from: number;
+  readonly to: number;
+}
+
 export interface Recovered {
   readonly state: State;
   readonly clean: boolean;
+  /** What counts though nothing shows that it ever was on the disk. */
+  readonly unproven: Stretch | undefined;
   /** End of what counts in the last segment. */
   readonly end: number;
   /** Beyond everything that was ever written, counted or not. */
@@ -66,6 +75,7 @@ export class Recovery {
   #storeMs: number;
   #wallMs: number;
   #lostBytes = 0;
+  #unproven: Stretch | undefined;
 
   constructor(files: Files, dir: string, log: Log, folder: Folder) {
     this.#files = files;
@@ -108,7 +118,7 @@ export class Recovery {
     if (this.#corrupt > 0 || this.#torn > 0) this.#leaveSeqGap();
     const clean = checkpoint?.clean === true && end === mark && this.#torn === 0;
     return {
-      ...{ state: this.#state, clean, end, nextPosition, nextGroup: this.#group + 2 },
+      ...{ state: this.#state, clean, unproven: this.#unproven, end, nextPosition, nextGroup: this.#group + 2 },
       ...{ storeMs: this.#storeMs, wallMs: this.#wallMs },
       ...{ records: this.#records, corruptRecords: this.#corrupt, tornBytes: this.#torn, losses: this.#losses },
     };
@@ -200,6 +210,10 @@ export class Recovery {
       ends = ends.filter(({ next }) => next > known.next);
     });
     const until = Math.min(to, this.#walk.writtenEnd + endBytesMax);
+    const { name, seed } = segment;
+    // Its header was synced with its first group.
+    const unproven = { name, from: accepted > headerBytes ? accepted : 0 };
+    this.#unproven = { ...unproven, to: accepted };
     if (accepted >= this.#walk.writtenEnd) return accepted;
     const buffer = Buffer.alloc(until - accepted);
     let filled = 0;
@@ -208,7 +222,9 @@ export class Recovery {
         filled += piece.copy(buffer, filled);
       }),
     );
-    return acceptedEnd({ buffer: buffer.subarray(0, filled), at: accepted, seed: segment.seed, proven });
+    const end = acceptedEnd({ buffer: buffer.subarray(0, filled), at: accepted, seed, proven });
+    this.#unproven = { ...unproven, to: end };
+    return end;
   }
 
   #apply(segment: Segment, walker: RecordWalker): void {

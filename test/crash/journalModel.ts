@@ -306,9 +306,7 @@ export class CrashModel {
   power(): void {
     this.noteDrops();
     this.#disturbance = undefined;
-    // After a failed sync the page cache holds what no sync will ever write again: nobody can be safe from a kill after that.
-    const syncFailed = this.files.log.some((line) => line.startsWith("datasync") && line.endsWith("EIO"));
-    if (this.chance(0.2) && !(syncFailed && this.store.failed !== undefined)) this.files.kill();
+    if (this.chance(0.2)) this.files.kill();
     else this.files.crash(this.#random);
     this.reach.files(this.files.log);
     this.files.log.length = 0;

@@ -1,7 +1,8 @@
 /** What a start may find besides a torn end: a clock set back, pages that a failed sync left behind, reads that fail once, somebody else's files. */
 import { expect } from "chai";
 import { FaultyFiles } from "../../helpers/faultyFiles.ts";
-import { durable, message, open, TestClock, turn } from "./support.ts";
+import type { Store } from "../../../src/base/contracts.ts";
+import { durable, message, open, TestClock, textOf, turn, until } from "./support.ts";
 
 const minuteMs = 60_000;
 
@@ -26,5 +27,23 @@ describe("journal: what a start finds", () => {
     clock.wall -= 30 * minuteMs;
     const again = await open(files.mount(), clock);
     expect(again.nowMs()).to.be.within(stood - minuteMs - 2000, stood);
+  });
+
+  it("pages that a failed sync left behind: what a start after kill -9 tells of survives a power cut", async () => {
+    const files = new FaultyFiles();
+    const clock = new TestClock();
+    const store = await open(files.mount(), clock);
+    files.fault = (operation) => (operation === "datasync" ? "EIO" : undefined);
+    store.commit((txn) => txn.reference("queue", txn.message(message("value"), []), 0));
+    await until(() => store.failed !== undefined, "failed");
+    files.kill();
+    const second = await open(files.mount(), clock);
+    const waiting = async (of: Store) => (await of.references("queue")?.read(0, { messages: 9, bytes: 999 }))?.map(textOf);
+    expect(await waiting(second), "whole in the page cache").to.deep.equal(["value"]);
+    await turns(20);
+    files.crash(() => 1); // nothing survives that no sync took to the disk
+    const third = await open(files.mount(), clock);
+    expect(await waiting(third)).to.deep.equal(["value"]);
+    expect(third.stats().recovery.corruptRecords).to.equal(0);
   });
 });
