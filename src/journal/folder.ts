@@ -184,10 +184,12 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
   const checkpoints = await Promise.all(checkpointNumbers.map((number) => readCheckpointHeader(files, dir, number)));
   for (const { number, header } of checkpoints) if (header === "newer") throw foreign(checkpointName(number));
   const headers = heads.flatMap(({ header }) => header ?? []);
-  const storeId = chooseStore(headers, headersOf(checkpoints));
+  const storeId = chooseStore(heads, headersOf(checkpoints));
   const ours = checkpoints.filter((one) => {
     const [header] = headersOf([one]);
-    return header === undefined || storeId?.equals(header.storeId) === true;
+    const isOurs = header === undefined || storeId?.equals(header.storeId) === true;
+    if (!isOurs) log.warn({ file: checkpointName(one.number) }, "journal: checkpoint of another store, left alone");
+    return isOurs;
   });
   const { segments, debris, damaged } = await sortSegments(place, heads, storeId);
   const found = await chooseCheckpoint(place, ours, isComplete(segments));
@@ -240,13 +242,24 @@ async function readHead(files: Files, path: string): Promise<{ head: Buffer; siz
   }
 }
 
-/** Whose store this is: that of the newest checkpoint, else that of most segments. */
-function chooseStore(headers: Header[], checkpoints: Header[]): Buffer | undefined {
-  const newest = checkpoints.at(-1);
-  if (newest !== undefined) return Buffer.from(newest.storeId);
-  const counts = new Map<string, number>();
-  for (const { storeId } of headers)
-    counts.set(storeId.toString("hex"), (counts.get(storeId.toString("hex")) ?? 0) + 1);
-  const [most] = [...counts].sort((a, b) => b[1] - a[1]);
-  return most === undefined ? undefined : Buffer.from(most[0], "hex");
+/**
+ * Whose store this is: one that has segments and checkpoints goes before one that has segments only, that before one that has checkpoints only (which
+ * somebody copied here); then most bytes of segments, then the newest checkpoint.
+ */
+function chooseStore(heads: readonly Head[], checkpoints: readonly Header[]): Buffer | undefined {
+  const found = new Map<string, { bytes: number; checkpoint: number }>();
+  const of = (storeId: Buffer): { bytes: number; checkpoint: number } => {
+    const key = storeId.toString("hex");
+    const known = found.get(key) ?? { bytes: 0, checkpoint: 0 };
+    found.set(key, known);
+    return known;
+  };
+  for (const { header, size } of heads) if (header !== undefined) of(header.storeId).bytes += size;
+  for (const { storeId, number } of checkpoints) of(storeId).checkpoint = number;
+  const rank = ({ bytes, checkpoint }: { bytes: number; checkpoint: number }): number =>
+    (bytes > 0 ? 2 : 0) + (checkpoint > 0 ? 1 : 0);
+  const [best] = [...found].sort(
+    ([, a], [, b]) => rank(b) - rank(a) || b.bytes - a.bytes || b.checkpoint - a.checkpoint,
+  );
+  return best === undefined ? undefined : Buffer.from(best[0], "hex");
 }

@@ -6,10 +6,11 @@ import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
 import { checkpointMagic, checkpointName, segmentMagic } from "./format.ts";
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
 import { onlyOurs } from "./ownFiles.ts";
+import { readingTwice } from "./readTwice.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
 import { findRestore, type Restore } from "./restore.ts";
-import { JournalStore } from "./store.ts";
 import { settleTail } from "./settleTail.ts";
+import { JournalStore } from "./store.ts";
 import { StoreClock } from "./storeClock.ts";
 
 export type { StoreOptions } from "./options.ts";
@@ -100,7 +101,8 @@ async function claim({ dir, files, lock }: ResolvedOptions): Promise<() => Promi
 async function recover(
   options: ResolvedOptions,
 ): Promise<{ folder: Folder; restore: Restore | undefined; found: Recovered }> {
-  const { dir, files, log } = options;
+  const { dir, log } = options;
+  const files = readingTwice(options.files);
   try {
     const folder = await surveyFolder(files, dir, log);
     const restore = await findRestore(options, folder);

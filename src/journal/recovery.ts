@@ -269,7 +269,8 @@ export class Recovery {
       if (list.some((segment) => number >= segment.number && number <= segment.lastNumber)) continue;
       // After a roll `last` is a bound only, behind which no record can begin: then the first must do.
       const waits = known.parts.some(
-        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, last < known.end - 1 ? last : first),
+        ({ lane, first, last }) =>
+          !this.#state.lanes.get(lane)?.isDoneWithin(first, last < known.end - 1 ? last : first),
       );
       if (waits) this.#count(`${segmentName(number)} is missing`);
     }
