@@ -23,9 +23,9 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: "the folder is not synced after a segment is made",
-    file: "writer.ts",
-    find: "      if (fresh) await this.#options.files.syncDir(this.#options.dir);",
-    replace: "      if (this.tail.end < 0) await this.#options.files.syncDir(this.#options.dir);",
+    file: "segmentOutput.ts",
+    find: "    if (fresh && !prepared) await this.#options.files.syncDir(",
+    replace: "    if (fresh && !prepared && this.#begunMs < 0) await this.#options.files.syncDir(",
     by: [1, 60],
   },
   {
@@ -45,7 +45,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: "checksums start from the same number in every file",
     file: "format.ts",
-    find: "  return crc32(seed);",
+    find: "  return crc32(generation === 0 ? seed.subarray(0, 24) : seed);",
     replace: "  return seed.length === 0 ? crc32(seed) : 7;",
     by: { test: "unit/journal/damage.test.ts", only: "recycled" },
   },
@@ -73,15 +73,15 @@ export const mutants: readonly Mutant[] = [
   {
     name: "what was recovered is not synced before it is told",
     file: "open.ts",
-    find: "    await settleTail(options, folder); // ",
-    replace: "    if (folder.epoch < 0) await settleTail(options, folder); // ",
+    find: "    await settleTail(options, folder, found.unproven);",
+    replace: "    if (folder.epoch < 0) await settleTail(options, folder, found.unproven);",
     by: [1, 300],
   },
   {
     name: "a new segment is begun before lane states of the old one are synced",
     file: "writer.ts",
-    find: "    if (before !== undefined && this.unsyncedSinceMs !== undefined) {",
-    replace: "    if (before !== undefined && this.unsyncedSinceMs !== undefined && this.tail.end < 0) {",
+    find: "    if (this.output.isOpen && this.unsyncedSinceMs !== undefined) {",
+    replace: "    if (this.output.isOpen && this.unsyncedSinceMs !== undefined && this.tail.end < 0) {",
     by: [1, 300],
   },
   {
@@ -101,16 +101,16 @@ export const mutants: readonly Mutant[] = [
   {
     name: "a failed write is tried again on the same descriptor",
     file: "writer.ts",
-    find: "        await this.#dropHandle();\n        if (!isNoSpace(error)) failures += 1;",
+    find: "        await this.output.leave();\n        const noSpace = isNoSpace(error);",
     replace:
-      "        if (!isNoSpace(error)) failures += 1;\n        if (failures === 1) continue;\n        await this.#dropHandle();",
+      "        const noSpace = isNoSpace(error);\n        if (!noSpace && failures++ === 0) continue;\n        await this.output.leave();",
     by: [1, 200],
   },
   {
     name: "the group's checksum is not checked",
-    file: "recovery.ts",
-    find: "    return crc === end.crc;",
-    replace: "    return crc >= 0 && end.crc >= 0;",
+    file: "lastGroup.ts",
+    find: "      if (crc32(buffer.subarray(start, at), seed) !== end.crc && !isWritten(last, start, next)) break;\n",
+    replace: "",
     by: [1, 100],
   },
   {
@@ -175,5 +175,54 @@ export const mutants: readonly Mutant[] = [
     find: "    return oldest.done ? this.cursor : oldest.value - 1;",
     replace: "    return oldest.done ? this.cursor : this.cursor - 1;",
     by: [1, 40],
+  },
+  {
+    name: "pages that a failed sync left behind are not written again",
+    file: "settleTail.ts",
+    find: "        if (again) await writeAgain(file, unproven);\n",
+    replace: "",
+    by: { test: "unit/journal/startFaults.test.ts", only: "failed sync" },
+  },
+  {
+    name: "the old segments go before the merged one's name is on the disk",
+    file: "mergedFile.ts",
+    find: "    await this.#files.syncDir(this.#dir); // the old ones go only when this cannot be undone any more\n",
+    replace: "",
+    by: [1, 100],
+  },
+  {
+    name: "segments that a merged one replaces are not recognised",
+    file: "segmentFiles.ts",
+    find: "    if (by) replaced.push(file.name);",
+    replace: "    if (by && generation < 0) replaced.push(file.name);",
+    by: [1, 200],
+  },
+  {
+    name: "a spare is ready before it is zeroed",
+    file: "spares.ts",
+    find: "      await file.truncate(0); // what the kernel caches of it, in large folios, goes with its bytes\n",
+    replace: "      (spare as { bytes: number }).bytes = 1;\n",
+    by: [1, 100],
+  },
+  {
+    name: "a spare's new name is not on the disk before its first byte",
+    file: "segmentOutput.ts",
+    find: "    await files.syncDir(dir); // before its first byte",
+    replace: "    // before its first byte",
+    by: [1, 100],
+  },
+  {
+    name: "a part reaches beyond the end of a segment that was rolled",
+    file: "moveBytes.ts",
+    find: "part.last = Math.min(part.last, segment.end - 1);",
+    replace: "part.last += 0 * segment.end;",
+    by: [1, 60],
+  },
+  {
+    name: "a torn group does not take the empty one behind it along",
+    file: "lastGroup.ts",
+    find: "      if (start > accepted && !isWritten(last, accepted, start)) break;\n",
+    replace: "",
+    by: [11_400, 60],
   },
 ];

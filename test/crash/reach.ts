@@ -18,7 +18,9 @@ export const reached: readonly string[] = [
     "journal: checkpoint failed, the last one stays",
     "newest checkpoint rotted",
     "journal: segment header is damaged",
+    "journal: checkpoint is damaged, using the other one",
   ],
+  ...["journal: segments merged", "rename seg", "truncate spare", "truncate seg"],
   ...["torn groups cut", "whole unsynced groups kept", "commits lost that nobody was told of"],
   ...[
     "write EIO",

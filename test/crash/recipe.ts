@@ -35,5 +35,5 @@ export function recipeOf(seed: number): Recipe {
 
 export const tuningOf = ({ checkpointBytes, checkpointEveryMs }: Recipe): Partial<Tuning> => ({
   ...{ checkpointBytes, checkpointEveryMs },
-  ...{ sliceMs: 0.01, mergeBytes: 8000, mergeRate: 2 ** 30, spares: 2, lightMs: 0, largeRecordBytes: 3000 },
+  ...{ sliceMs: 0.01, mergeBytes: 8000, mergeRate: 1e12, spares: 2, lightMs: 0, largeRecordBytes: 3000 },
 });
