@@ -62,6 +62,8 @@ export class AdmissionControl {
       room: () => this.#room(),
       hurry: () => env.maintenance().hurry(),
       hurryMerging: (wanted) => env.maintenance().hurryMerging(wanted),
+      pendingBytes: () => env.writer.pendingBytes,
+      isWriting: () => env.writer.isWriting,
       progress: () => env.writer.durableGroup + (env.maintenance().checkpoints.at(-1) ?? 0) + env.stagedBytes(),
       onDropped: (account, messages) => this.#onDropped(account.name, messages),
       askSessions: (bytes) => this.#askSessions(bytes),

@@ -23,12 +23,16 @@ export interface GivingWayEnvironment {
   readonly durablePosition: () => number;
   /** Of all files, and what will be written to them soon. Asked for each commit. */
   readonly usedBytes: () => number;
+  /** Not on the disk yet. */
+  readonly pendingBytes: () => number;
   /** What the files may hold, and beyond which `admit` refuses: see Space. */
   readonly room: () => { readonly capacity: number; readonly limit: number };
   /** A segment with nothing waiting is kept for want of checkpoints only: they are to be made now. */
   readonly hurry: () => void;
   /** Merging is to go on without delay, or no longer. @returns whether it may make room */
   readonly hurryMerging: (wanted: boolean) => boolean;
+  /** A group is being written or synced. */
+  readonly isWriting: () => boolean;
   /** Changes with whatever the disk has done. */
   readonly progress: () => number;
   readonly onDropped: (account: UplinkAccount, messages: number) => void;
@@ -71,9 +75,13 @@ export class GivingWay {
     this.look();
   }
 
-  /** There will be room, and what is left until then is for those who cannot wait. Cheap enough for every commit. */
+  /**
+   * There will be room, and what is left until then is for those who cannot wait. Or more waits for a sync than the margin holds: it would
+   * become one segment, which could only be dropped as a whole. Cheap enough for every commit.
+   */
   get crowded(): boolean {
     if (!this.#ready) return false;
+    if (this.#env.pendingBytes() > this.#margin) return true;
     const used = this.#env.usedBytes();
     if (used <= this.#edge) return false;
     const isNews = this.#isNews(used);
@@ -123,8 +131,12 @@ export class GivingWay {
   }
 
   get #edge(): number {
+    return this.#env.room().limit - this.#margin;
+  }
+
+  get #margin(): number {
     const { limit } = this.#env.room();
-    return limit - Math.min(limit / 4, Math.max(this.#env.segmentBytes, Math.min(marginMax, limit * marginShare)));
+    return Math.min(limit / 4, Math.max(this.#env.segmentBytes, Math.min(marginMax, limit * marginShare)));
   }
 
   #isNews(used: number): boolean {
@@ -132,10 +144,8 @@ export class GivingWay {
   }
 
   get #hasNoPatience(): boolean {
-    const { monotonicMs, progress, state, durablePosition } = this.#env;
-    const last = state.segments.last;
-    const isSyncing = last !== undefined && last.end > durablePosition();
-    return this.#patience.hasRunOut(monotonicMs(), progress(), isSyncing);
+    const { monotonicMs, progress, isWriting } = this.#env;
+    return this.#patience.hasRunOut(monotonicMs(), progress(), isWriting());
   }
 
   #dropWaiting(target: number): void {

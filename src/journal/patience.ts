@@ -15,6 +15,7 @@ export class Patience {
   #lifeMs = 0;
   #progress = Number.NaN;
   #leastBytes = 0;
+  #isOut = false;
 
   /** There is room. */
   end(): void {
@@ -24,6 +25,7 @@ export class Patience {
   /** There is none. @param usedBytes less than ever before: files went */
   wait(nowMs: number, usedBytes: number): void {
     if (this.#sinceMs !== undefined && usedBytes >= this.#leastBytes) return;
+    this.#isOut = false;
     this.#sinceMs = nowMs;
     this.#lifeMs = nowMs;
     this.#leastBytes = usedBytes;
@@ -34,6 +36,8 @@ export class Patience {
     if (this.#sinceMs === undefined) return false;
     if (busy || progress !== this.#progress) this.#lifeMs = nowMs;
     this.#progress = progress;
-    return nowMs - this.#lifeMs >= idleMsMax || nowMs - this.#sinceMs >= msMax;
+    // For good: what publishers bring from then on is written too, which is no sign of room.
+    this.#isOut ||= nowMs - this.#lifeMs >= idleMsMax || nowMs - this.#sinceMs >= msMax;
+    return this.#isOut;
   }
 }
