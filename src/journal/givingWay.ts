@@ -81,9 +81,11 @@ export class GivingWay {
    */
   get crowded(): boolean {
     if (!this.#ready) return false;
-    if (this.#env.pendingBytes() > this.#margin) return true;
+    const { limit } = this.#env.room();
+    const margin = this.#marginOf(limit);
+    if (this.#env.pendingBytes() > margin) return true;
     const used = this.#env.usedBytes();
-    if (used <= this.#edge) return false;
+    if (used <= limit - margin) return false;
     const isNews = this.#isNews(used);
     if (isNews) this.lookSoon();
     const crowded = (isNews || this.#hope) && !this.#hasNoPatience;
@@ -94,7 +96,8 @@ export class GivingWay {
   /** Looks again once enough has changed; cheap enough for every sync. */
   glance(): void {
     const used = this.#env.usedBytes();
-    if (this.#isNews(used) || used < this.#seenBytes || used > this.#edge) this.look();
+    const { limit } = this.#env.room();
+    if (this.#isNews(used) || used < this.#seenBytes || used > limit - this.#marginOf(limit)) this.look();
   }
 
   /** Not at once, since whoever asks may be about to commit. */
@@ -116,7 +119,7 @@ export class GivingWay {
       const used = usedBytes();
       this.#seenBytes = used;
       const { capacity, limit } = room();
-      const edge = this.#edge;
+      const edge = limit - this.#marginOf(limit);
       const target = Math.max(limit / 4, Math.min(waitingShare * capacity, edge - 2 * segmentBytes));
       if (used > target) this.#dropWaiting(target);
       this.#hope = this.#freeFiles(used, edge);
@@ -130,12 +133,7 @@ export class GivingWay {
     this.#env.onRelieved();
   }
 
-  get #edge(): number {
-    return this.#env.room().limit - this.#margin;
-  }
-
-  get #margin(): number {
-    const { limit } = this.#env.room();
+  #marginOf(limit: number): number {
     return Math.min(limit / 4, Math.max(this.#env.segmentBytes, Math.min(marginMax, limit * marginShare)));
   }
 

@@ -285,7 +285,8 @@ describe("journal: merging comes before dropping", () => {
     it(`${name}: 1,000 retained values in segments that are drained otherwise: none is lost, nothing refused or dropped`, async () => {
       const files = new FaultyFiles();
       const clock = new TestClock();
-      const store = await open(files.mount(), clock, { maxBytes: 2 * mebi });
+      const tuning = { spares: 0, mergeRate: 8 * 1024 }; // far too slow, unless it is lifted
+      const store = await open(files.mount(), clock, { maxBytes: 2 * mebi, tuning });
       const queue = store.uplink("cloud", limits);
       store.configured();
       try {
