@@ -286,7 +286,11 @@ export class DurableOutgoing implements Outgoing {
 
   #read(link: Link): void {
     const queue = this.#references();
-    if (queue === undefined || this.#reading || this.#cursor >= queue.nextOrdinal - 1 || queue.size === 0) return;
+    if (queue === undefined || this.#reading || this.#cursor >= queue.nextOrdinal - 1) return;
+    if (queue.size === 0) {
+      this.#cursor = queue.nextOrdinal - 1; // nothing waits; what comes next follows on it
+      return;
+    }
     this.#reading = true;
     const epoch = this.#epoch;
     const upTo = queue.nextOrdinal - 1;

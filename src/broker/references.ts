@@ -9,6 +9,7 @@ export const clientKey = (clientId: string, rest: string | number): string => `$
 
 const queuePrefix = "session/";
 export const queueName = (clientId: string): string => queuePrefix + clientId;
+export const clientOf = (queue: string): string => queue.slice(queuePrefix.length);
 export const isSessionQueue = (name: string): boolean => name.startsWith(queuePrefix);
 
 const lazyMs = 50;

@@ -3,7 +3,7 @@ import { type Log, LogLimiter } from "../base/log.ts";
 import { type DurableDeps, DurableOutgoing } from "./durableOutgoing.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
-import { clientKey, isSessionQueue, mapNames, queueName, type References } from "./references.ts";
+import { clientKey, clientOf, isSessionQueue, mapNames, queueName, type References } from "./references.ts";
 import { type Link, Session, type SubscriptionOptions } from "./session.ts";
 import { decodeSession, decodeSubscription, encodeSession, encodeSubscription } from "./sessionRecords.ts";
 import type { Subscriptions } from "./subscriptions.ts";
@@ -211,8 +211,9 @@ export class Sessions {
     const held = grouped(store.entries(mapNames.qos2In));
     const recSeen = grouped(store.entries(mapNames.qos2Out));
     const nowMs = store.nowMs();
-    for (const [clientId, bytes] of store.entries(mapNames.session)) {
-      const record = decodeSession(bytes);
+    for (const clientId of this.#storedClients(held, recSeen)) {
+      const bytes = store.get(mapNames.session, clientId);
+      const record = bytes === undefined ? undefined : decodeSession(bytes);
       const oldest = store.references(queueName(clientId))?.oldest()?.ordinal ?? 0;
       // Connected when we stopped: all of its window may have been sent.
       const sentUpTo = Math.max(
@@ -234,19 +235,23 @@ export class Sessions {
       subscriptions.add(session, key.slice(split + 1), options);
       session.usesIds ||= options.id !== 0;
     }
-    this.#dropOrphans();
   }
 
-  /** Queues without a session: a crash between two commits, or a rotten record. */
-  #dropOrphans(): void {
-    const { store, references } = this.#deps;
-    const known = new Set([...this.#byId.keys()].map(queueName));
-    const orphans = [...store.referenceNames()].filter((name) => isSessionQueue(name) && !known.has(name));
-    if (orphans.length === 0 || store.failed !== undefined) return;
-    this.#deps.log.warn({ queues: orphans.length }, "message queues without a session were removed");
-    store.commit((txn) => {
-      for (const name of orphans) references.drop(txn, name);
-    });
+  /**
+   * Everybody of whom the store knows something. A session's own record may have rotted: what waits for it and what it subscribed to must not go
+   * with one flipped bit, so it lives on with the longest expiry.
+   */
+  #storedClients(...more: ReadonlyArray<ReadonlyMap<string, unknown>>): Set<string> {
+    const { store, log } = this.#deps;
+    const clients = new Set<string>();
+    for (const [clientId] of store.entries(mapNames.session)) clients.add(clientId);
+    const recorded = clients.size;
+    for (const name of store.referenceNames()) if (isSessionQueue(name)) clients.add(clientOf(name));
+    for (const [key] of store.entries(mapNames.subscription)) clients.add(key.slice(0, key.indexOf("\u0000")));
+    for (const known of more) for (const clientId of known.keys()) clients.add(clientId);
+    const lost = clients.size - recorded;
+    if (lost > 0) log.warn({ sessions: lost }, "the records of sessions are lost; they go on with the longest expiry");
+    return clients;
   }
 }
 

@@ -7,7 +7,7 @@ import { DropLog } from "./dropLog.ts";
 import { GivingWay } from "./givingWay.ts";
 import { dropAll } from "./laneDrop.ts";
 import type { StoreMetrics } from "./metrics.ts";
-import { type Room, Space, type SpaceLimits } from "./space.ts";
+import { type Limit, type Room, Space, type SpaceLimits } from "./space.ts";
 import type { State } from "./state.ts";
 import type { GroupWriter } from "./writer.ts";
 
@@ -31,7 +31,14 @@ export interface AdmissionEnvironment {
   readonly checkpointBytes: () => number;
   /** Of files that are only there for a while. */
   readonly stagedBytes: () => number;
-  readonly hurry: () => void;
+  readonly maintenance: () => {
+    hurry(): void;
+    hurryMerging(wanted: boolean): boolean;
+    /** Numbers of those that are whole. */
+    readonly checkpoints: readonly number[];
+  };
+  /** `crowded` was true for somebody, and is not any more. */
+  readonly onRelieved: () => void;
   /** Lane states changed: they are to be written soon. */
   readonly onDirty: () => void;
 }
@@ -41,7 +48,6 @@ export class AdmissionControl {
   readonly #space: Space;
   readonly #givingWay: GivingWay;
   readonly #dropLog: DropLog;
-  #looking = false;
   #askSessions: (bytes: number) => number = () => 0;
 
   constructor(env: AdmissionEnvironment) {
@@ -50,17 +56,24 @@ export class AdmissionControl {
     this.#space = new Space(env.files, env.dir, env.limits);
     this.#dropLog = new DropLog(env.log, nowMs);
     this.#givingWay = new GivingWay({
-      ...{ state: env.state, segmentBytes: env.segmentBytes, hurry: env.hurry, monotonicMs: nowMs },
+      ...{ state: env.state, segmentBytes: env.segmentBytes, onRelieved: env.onRelieved, monotonicMs: nowMs },
       durablePosition: () => env.writer.durablePosition,
       usedBytes: () => this.#usedBytes(),
       room: () => this.#room(),
+      hurry: () => env.maintenance().hurry(),
+      hurryMerging: (wanted) => env.maintenance().hurryMerging(wanted),
+      pendingBytes: () => env.writer.pendingBytes,
+      isWriting: () => env.writer.isWriting,
+      progress: () => env.writer.durableGroup + (env.maintenance().checkpoints.at(-1) ?? 0) + env.stagedBytes(),
       onDropped: (account, messages) => this.#onDropped(account.name, messages),
       askSessions: (bytes) => this.#askSessions(bytes),
     });
   }
 
+  /** There will be room; who can wait should. Never while nothing can be written: then publishers are told. */
   get crowded(): boolean {
-    return this.#givingWay.crowded;
+    const { failed, full } = this.#env.writer;
+    return failed === undefined && !full && this.#givingWay.crowded;
   }
 
   /** Before the first message: how much room the disk has. */
@@ -92,7 +105,7 @@ export class AdmissionControl {
     if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
     if (this.lacks(request.bytes)) {
       metrics.refused.value += 1;
-      this.#lookSoon();
+      this.#givingWay.lookSoon(); // without a sync nobody else would before the next second
       return "full";
     }
     for (const name of request.rejectNewest) {
@@ -110,21 +123,19 @@ export class AdmissionControl {
     return missing > 0;
   }
 
+  /** What refuses so many bytes more; undefined: nothing. */
+  refusing(bytes: number): Limit | undefined {
+    if (this.#env.writer.full) return "disk";
+    const { limit, by } = this.#room();
+    return this.#usedBytes() + bytes > limit ? by : undefined;
+  }
+
   /** Whether so many bytes more could be taken besides all that is there. */
   hasSpare(bytes: number): boolean {
     return this.#usedBytes() + this.#env.spares.bytes + bytes <= this.#room().limit;
   }
 
-  /** Without a sync nobody else would look before the next second; not at once, since whoever asks may be about to commit. */
-  #lookSoon(): void {
-    if (this.#looking) return;
-    this.#looking = true;
-    setImmediate(() => {
-      this.#looking = false;
-      this.#givingWay.look();
-    });
-  }
-
+  /** A group became durable, or files went. */
   onDurable(): void {
     this.#givingWay.glance();
   }
@@ -191,8 +202,17 @@ export class AdmissionControl {
     await this.#space.check(clock.monotonicMs(), fileBytes() + stagedBytes() + spares.bytes);
   }
 
+  /** Of files, and what will make them grow: what is written and not synced yet must not count twice. Few segments are not durable. */
   #usedBytes(): number {
-    return this.#env.fileBytes() + this.#env.writer.pendingBytes;
+    const { fileBytes, state, writer } = this.#env;
+    let bytes = fileBytes();
+    if (writer.failed !== undefined) return bytes;
+    const { list } = state.segments;
+    for (let at = list.length - 1; at >= 0 && list[at]!.end > writer.durablePosition; at -= 1) {
+      const segment = list[at]!;
+      bytes += Math.max(0, segment.offsetOf(segment.end) - segment.fileBytes);
+    }
+    return bytes;
   }
 
   #room(): Room {

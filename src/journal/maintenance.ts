@@ -2,12 +2,12 @@
 import { type CheckpointEnvironment, Checkpointer, type FoundCheckpoints } from "./checkpointer.ts";
 import { Freeing, type FreeingEnvironment } from "./freeing.ts";
 import { Holds } from "./holds.ts";
-import { sparseBeyond } from "./mergeChoice.ts";
+import { sparseBeyond, worthMerging } from "./mergeChoice.ts";
 import { Merger, type MergerEnvironment } from "./merger.ts";
 
 export type MaintenanceEnvironment = Omit<CheckpointEnvironment, "onKept" | "holds"> &
   Omit<FreeingEnvironment, "holds"> &
-  Omit<MergerEnvironment, "holds" | "olderMark">;
+  Omit<MergerEnvironment, "holds" | "olderMark" | "onEnded">;
 
 const journalBytesMax = 64 * 1024 * 1024;
 const waitingSegmentsMin = 2;
@@ -29,12 +29,19 @@ export class Maintenance {
   #lastMs = Number.NEGATIVE_INFINITY;
   /** Room is wanted: as long as an empty segment waits for nothing but newer checkpoints, they are made one after the other. */
   #hurried = false;
+  /** And as long as a sparse one does. */
+  #mergingHurried = false;
 
   constructor(env: MaintenanceEnvironment, found: FoundCheckpoints) {
     this.#env = env;
-    this.#freeing = new Freeing({ ...env, holds: this.#holds });
+    const onFreed = (): void => {
+      env.onFreed();
+      this.#mergeInHaste();
+    };
+    this.#freeing = new Freeing({ ...env, holds: this.#holds, onFreed });
     this.#checkpoints = new Checkpointer({ ...env, holds: this.#holds, onKept: () => this.#onKept() }, found);
-    this.#merger = new Merger({ ...env, holds: this.#holds, olderMark: () => this.olderMark });
+    const merging = { olderMark: () => this.olderMark, onEnded: () => this.#mergeInHaste() };
+    this.#merger = new Merger({ ...env, holds: this.#holds, ...merging });
   }
 
   /** Of the last checkpoint. */
@@ -76,6 +83,10 @@ export class Maintenance {
   tick(): void {
     this.#free();
     this.#checkpointIfDue();
+    this.#merge();
+  }
+
+  #merge(): void {
     this.#merger.tick(!this.#checkpoints.isBusy && !this.#freeing.isBusy);
   }
 
@@ -85,8 +96,7 @@ export class Maintenance {
     const worth = this.#worth;
     const nowMs = clock.monotonicMs();
     const waiting = this.#freeing.waiting(this.olderMark);
-    const { state, writer } = this.#env;
-    const sparse = sparseBeyond(state.segments.list, this.olderMark, writer.openSegment);
+    const sparse = this.#sparse();
     waiting.segments += sparse.segments;
     waiting.bytes += sparse.bytes;
     if (
@@ -107,10 +117,30 @@ export class Maintenance {
     this.#checkpointInHaste();
   }
 
+  /** Room is wanted, or no longer: merging goes on without its rate limit, and checkpoints are made for it. @returns whether it may make room */
+  hurryMerging(wanted: boolean): boolean {
+    const { segmentBytes } = this.#env;
+    const can = wanted && (this.#merger.canMerge || worthMerging(this.#sparse().bytes, 1, segmentBytes));
+    if (can || this.#mergingHurried) this.#merger.hurry(can);
+    this.#mergingHurried = can;
+    this.#mergeInHaste();
+    this.#checkpointInHaste();
+    return can;
+  }
+
+  #mergeInHaste(): void {
+    if (this.#mergingHurried) this.#merge();
+  }
+
   #checkpointInHaste(): void {
-    if (!this.#hurried || this.#checkpoints.isBusy) return;
-    this.#hurried = this.#freeing.waiting(this.olderMark).segments > 0;
-    if (this.#hurried) this.#checkpoints.want();
+    if (!(this.#hurried || this.#mergingHurried) || this.#checkpoints.isBusy) return;
+    this.#hurried &&= this.#freeing.waiting(this.olderMark).segments > 0;
+    if (this.#hurried || (this.#mergingHurried && this.#sparse().segments > 0)) this.#checkpoints.want();
+  }
+
+  #sparse(): { segments: number; bytes: number } {
+    const { state, writer } = this.#env;
+    return sparseBeyond(state.segments.list, this.olderMark, writer.openSegment);
   }
 
   onBoundary(): void {
@@ -157,7 +187,9 @@ export class Maintenance {
 
   #onKept(): void {
     this.#free();
-    if (this.#checkpoints.failedLast) this.#hurried = false; // asked for again when it is still wanted
+    // Asked for again when it is still wanted.
+    if (this.#checkpoints.failedLast) this.#hurried = this.#mergingHurried = false;
+    this.#mergeInHaste();
     this.#checkpointInHaste();
   }
 

@@ -47,6 +47,8 @@ export interface MergerEnvironment {
   readonly metrics: StoreMetrics;
   /** Files are gone. */
   readonly onFreed: () => void;
+  /** A run was merged or given up: there may be another. */
+  readonly onEnded: () => void;
 }
 
 /** A run that could not be merged is left alone for so long. */
@@ -74,6 +76,8 @@ export class Merger {
   #awaited: { group: number; settle: () => void } | undefined;
   /** Old files that are not surely gone; until they are, what replaces them stays. */
   #leftover: { names: string[]; merged: Segment } | undefined;
+  /** From the choice to the swap. */
+  #merging = false;
   /** Names are being changed. */
   #changing = false;
   #closed = false;
@@ -93,10 +97,22 @@ export class Merger {
   tick(idle: boolean): void {
     if (this.#stuck()) this.#awaited?.settle();
     if (!idle || this.#running !== undefined || this.#stuck() || this.#env.holds.any) return;
-    this.#running = this.#run().finally(() => {
+    this.#running = this.#run().then((chosen) => {
       this.#running = undefined;
       this.#changing = false;
+      if (chosen) this.#env.onEnded();
     });
+  }
+
+  /** Whether there is a run to merge, or one is being merged. */
+  get canMerge(): boolean {
+    if (this.#merging) return true;
+    return !this.#stuck() && !this.#env.holds.any && this.#leftover === undefined && this.#choose() !== undefined;
+  }
+
+  /** With or without its rate limit. */
+  hurry(wanted: boolean): void {
+    this.#pace.lift(wanted);
   }
 
   /** A group became durable. */
@@ -123,13 +139,15 @@ export class Merger {
     return this.#closed || writer.failed !== undefined || writer.full;
   }
 
-  async #run(): Promise<void> {
+  /** @returns whether there was a run to merge */
+  async #run(): Promise<boolean> {
     if (this.#leftover !== undefined) this.#changing = true;
     if (this.#leftover !== undefined) await this.#removeOld(this.#leftover.names, this.#leftover.merged);
     const run = this.#leftover === undefined ? this.#choose() : undefined;
-    if (run === undefined) return;
+    if (run === undefined) return false;
     const { state, log, clock, metrics } = this.#env;
     for (const segment of run) segment.held = true;
+    this.#merging = true;
     let merged: { segment: Segment; names: string[] } | undefined;
     try {
       merged = await this.#merge(run);
@@ -145,10 +163,12 @@ export class Merger {
       }
     } finally {
       this.#file = undefined;
+      this.#merging = false;
       state.pinWatch = undefined;
       for (const segment of run) segment.held = false;
     }
     if (merged !== undefined) await this.#removeOld(merged.names, merged.segment);
+    return true;
   }
 
   #choose(): Segment[] | undefined {

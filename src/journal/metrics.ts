@@ -2,6 +2,7 @@
 import type { Clock } from "../base/clock.ts";
 import type { StoreStats } from "../base/contracts.ts";
 import type { Counter, Histogram, Meter } from "../base/meter.ts";
+import type { Limit } from "./space.ts";
 import type { State } from "./state.ts";
 import { Written } from "./written.ts";
 
@@ -14,12 +15,17 @@ export type StoreView = Pick<
   "bytes" | "segments" | "spares" | "pendingBytes" | "state" | "problem" | "recovery"
 >;
 
-export function stateOf(failed: Error | undefined, full: boolean): Pick<StoreStats, "state" | "problem"> {
+const advice: Readonly<Record<Limit, string>> = {
+  maxBytes: "storage.maxBytes is reached: raise it, or see why the uplinks do not take what waits",
+  minFreeBytes: "the disk has less than storage.minFreeBytes left: make room on it, or lower that",
+  disk: "the disk is full: make room on it",
+};
+
+/** @param refusing what keeps messages from being stored */
+export function stateOf(failed: Error | undefined, refusing: Limit | undefined): Pick<StoreStats, "state" | "problem"> {
   if (failed !== undefined) return { state: "failed", problem: failed.message };
-  if (!full) return { state: "ok" };
-  const problem =
-    "storage.maxBytes is reached, or the disk has less than storage.minFreeBytes left: make room, or raise the limit. Durable messages are refused";
-  return { state: "full", problem };
+  if (refusing === undefined) return { state: "ok" };
+  return { state: "full", problem: `${advice[refusing]}. Durable messages are refused` };
 }
 
 export class StoreMetrics {

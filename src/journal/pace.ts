@@ -8,6 +8,7 @@ export class Pace {
   #timer: Timer | undefined;
   #wake: (() => void) | undefined;
   #hurried = false;
+  #lifted = false;
 
   /** @param rate bytes a second */
   constructor(clock: Clock, rate: number) {
@@ -19,7 +20,7 @@ export class Pace {
   spend(bytes: number): Promise<void> {
     this.#owedMs += (bytes * 1000) / this.#rate;
     const ms = Math.floor(this.#owedMs);
-    if (ms < 1 || this.#hurried) return new Promise((resolve) => setImmediate(resolve));
+    if (ms < 1 || this.#hurried || this.#lifted) return new Promise((resolve) => setImmediate(resolve));
     this.#owedMs -= ms;
     return this.pause(ms);
   }
@@ -39,6 +40,16 @@ export class Pace {
   /** Ends every wait, from now on. */
   hurry(): void {
     this.#hurried = true;
+    this.#timer?.cancel();
+    this.#wake?.();
+  }
+
+  /** Without the rate, or with it again; not of a pause. */
+  lift(lifted: boolean): void {
+    if (lifted === this.#lifted) return;
+    this.#lifted = lifted;
+    this.#owedMs = 0;
+    if (!lifted) return;
     this.#timer?.cancel();
     this.#wake?.();
   }

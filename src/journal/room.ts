@@ -11,6 +11,7 @@ import type { GroupWriter } from "./writer.ts";
 
 /** Segments are prepared where storage.maxBytes holds so many at least: a small store has better use for the space. */
 const sparesFromSegments = 8;
+const typicalBytesMax = 64 * 1024;
 
 interface RoomParts {
   readonly options: ResolvedOptions;
@@ -59,13 +60,13 @@ export class Room {
 
   /** What is told about it. */
   view(recovery: RecoveryReport): StoreView {
-    const { failed, pendingBytes, full } = this.#parts.writer();
+    const { failed, pendingBytes } = this.#parts.writer();
     return {
       bytes: this.bytes,
       segments: this.#parts.state.segments.list.length,
       spares: this.spares.count,
       pendingBytes,
-      ...stateOf(failed, full || this.#parts.admission().lacks(1)),
+      ...stateOf(failed, this.#parts.admission().refusing(this.#typicalBytes)),
       recovery,
     };
   }
@@ -77,6 +78,11 @@ export class Room {
   async close(): Promise<void> {
     await this.spares.close();
     await this.#tails.close();
+  }
+
+  /** What there must be room for: that one byte still fits says nothing to who sends more. */
+  get #typicalBytes(): number {
+    return Math.min(typicalBytesMax, this.#parts.options.maxMessageBytes);
   }
 
   #mayTake(bytes: number): boolean {

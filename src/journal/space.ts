@@ -6,12 +6,17 @@ export interface SpaceLimits {
   readonly minFreeBytes: number;
 }
 
+/** Names the setting, or the disk itself. */
+export type Limit = "maxBytes" | "minFreeBytes" | "disk";
+
 /** In bytes of all our files. */
 export interface Room {
   /** What they may hold in all. */
   readonly capacity: number;
   /** Beyond it nothing more is admitted: acknowledgements and checkpoints must still fit. */
   readonly limit: number;
+  /** What makes it so. */
+  readonly by: Limit;
 }
 
 const checkEveryMs = 1000;
@@ -65,7 +70,12 @@ export class Space {
     const lastBytes = Math.min(reserve, reserveFreeBytes + 2 * checkpointBytes);
     const ours = Math.max(0, this.#diskBytes - lastBytes);
     const disk = Math.min(ours, this.#heldBytes ?? this.#diskBytes - minFreeBytes);
-    return { capacity: Math.min(maxBytes, disk), limit: Math.min(maxBytes - reserve, disk) };
+    const limit = Math.min(maxBytes - reserve, disk);
+    return {
+      capacity: Math.min(maxBytes, disk),
+      limit,
+      by: limit < disk ? "maxBytes" : disk < ours ? "minFreeBytes" : "disk",
+    };
   }
 
   /** Bytes that may be taken for a while: of what is kept back only acknowledgements and the next two checkpoints go before it. */

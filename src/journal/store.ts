@@ -119,7 +119,7 @@ export class JournalStore implements Store {
   #makeMaintenance(): Maintenance {
     const { options, state, storeMs, storeId, epoch } = this.#parts;
     const writeLaneStates = (): void => void this.#changed.write();
-    const onFreed = (): void => this.#onFreed();
+    const onFreed = (): void => this.#admission.onDurable();
     const { freed } = this.#room;
     const room = (): number => this.#admission.spareBytes;
     const made = { writer: this.#writer, reader: this.#reader, metrics: this.#metrics };
@@ -135,7 +135,8 @@ export class JournalStore implements Store {
       fileBytes: () => this.#room.usedBytes,
       checkpointBytes: () => this.#maintenance.checkpointBytes,
       stagedBytes: () => this.#maintenance.stagedBytes,
-      hurry: () => this.#maintenance.hurry(),
+      maintenance: () => this.#maintenance,
+      onRelieved: () => this.#tellDurable(this.durableGroup),
       onDirty: () => this.#changed.arm(),
     });
   }
@@ -330,17 +331,14 @@ export class JournalStore implements Store {
     this.#metrics.syncSeconds.observe(syncMs / 1000);
     this.#metrics.groupRecords.observe(records);
     this.#changed.onDurable();
-    for (const listener of this.#durable) listener(group);
+    this.#tellDurable(group);
     for (const queue of this.#queues.values()) queue.wake();
     this.#admission.onDurable();
     this.#maintenance.onDurable();
   }
 
-  /** There is room again: whoever held publishers back for it hears so. */
-  #onFreed(): void {
-    if (!this.crowded) return;
-    this.#admission.onDurable();
-    if (!this.crowded) for (const listener of this.#durable) listener(this.durableGroup);
+  #tellDurable(group: number): void {
+    for (const listener of this.#durable) listener(group);
   }
 
   /** Stored messages cannot be read any more. @param uplink whose they were; undefined for a reference */

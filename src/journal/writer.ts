@@ -94,6 +94,11 @@ export class GroupWriter implements RecordSink {
     return this.#open.number - 1;
   }
 
+  /** Something is being written or synced. */
+  get isWriting(): boolean {
+    return this.#busy;
+  }
+
   /** Bytes that are not on the disk yet. */
   get pendingBytes(): number {
     return this.failed === undefined ? this.tail.end - this.durablePosition : 0;

@@ -27,7 +27,9 @@ const connectMsMax = 15_000;
  */
 export const inboundPacketBytesMax = 1024 * 1024;
 /** Unsent bytes in the socket above which no more is sent until it drains. */
-export const unsentBytesMax = 256 * 1024;
+export const pieceBytes = 64 * 1024;
+const sparePieces = 4;
+const unsentBytesMax = 256 * 1024;
 /** What a peer that reads nothing may take to close after our DISCONNECT. */
 const closeMsMax = 500;
 
@@ -59,6 +61,10 @@ export class Link {
   /** When the PINGREQ went out that has no answer yet; moved on by whatever the cloud sends meanwhile. */
   #pingSentMs: number | undefined;
   #corked = false;
+  /** Packets that wait for the end of the turn, side by side. */
+  #piece: Buffer | undefined;
+  #pieceUsed = 0;
+  readonly #spare: Buffer[] = [];
   #paused = false;
 
   /** @throws Error when the url, the TLS files or the credentials cannot be used at all */
@@ -87,21 +93,56 @@ export class Link {
   /** False once so much is unsent that the caller should wait for `drained`. */
   send(packet: Uint8Array): boolean {
     if (this.#state === "down") return false;
-    if (!this.#corked) {
-      this.#corked = true; // all that one turn sends leaves in one write
-      this.#socket.cork();
-      process.nextTick(() => {
-        this.#corked = false;
-        this.#socket.uncork();
-      });
-    }
-    this.#lastSentMs = this.#clock.monotonicMs();
+    this.#cork();
+    this.#flush();
     this.#socket.write(packet);
-    return this.#socket.writableLength < unsentBytesMax;
+    return this.#unsent < unsentBytesMax;
+  }
+
+  /** Sends the first `length` bytes of a buffer that will be used again: they are copied together, many packets to one write. */
+  append(bytes: Buffer, length: number): void {
+    if (this.#state === "down") return;
+    if (length > pieceBytes / 4) {
+      this.send(Buffer.from(bytes.subarray(0, length)));
+      return;
+    }
+    this.#cork();
+    if (this.#pieceUsed + length > pieceBytes) this.#flush();
+    this.#piece ??= this.#spare.pop() ?? Buffer.allocUnsafeSlow(pieceBytes);
+    bytes.copy(this.#piece, this.#pieceUsed, 0, length);
+    this.#pieceUsed += length;
   }
 
   get writable(): boolean {
-    return this.#state === "up" && this.#socket.writableLength < unsentBytesMax;
+    return this.#state === "up" && this.#unsent < unsentBytesMax;
+  }
+
+  get #unsent(): number {
+    return this.#socket.writableLength + this.#pieceUsed;
+  }
+
+  /** All that one turn sends leaves in one write. */
+  #cork(): void {
+    if (this.#corked) return;
+    this.#corked = true;
+    this.#lastSentMs = this.#clock.monotonicMs();
+    this.#socket.cork();
+    process.nextTick(() => {
+      this.#corked = false;
+      this.#flush();
+      this.#socket.uncork();
+    });
+  }
+
+  #flush(): void {
+    const piece = this.#piece;
+    if (piece === undefined) return;
+    const used = piece.subarray(0, this.#pieceUsed);
+    this.#piece = undefined;
+    this.#pieceUsed = 0;
+    this.#socket.write(used, () => {
+      if (this.#spare.length < sparePieces) this.#spare.push(piece);
+    });
   }
 
   get #isDown(): boolean {

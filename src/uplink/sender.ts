@@ -4,9 +4,10 @@ import type { Log, LogLimiter } from "../base/log.ts";
 import type { Qos } from "../base/message.ts";
 import type { AckPacket } from "../wire/mqtt/packet.ts";
 import { parseRule, type RuleDefinition } from "./forwarding.ts";
+import { ForwardWriter } from "./forwardWriter.ts";
 import type { UplinkCounters } from "./metrics.ts";
 import type { UplinkOptions } from "./options.ts";
-import { type CloudLimits, encodeForward, type Unsendable } from "./outgoing.ts";
+import type { CloudLimits, Unsendable } from "./outgoing.ts";
 import { Pace } from "./pace.ts";
 import { Window } from "./window.ts";
 
@@ -19,7 +20,8 @@ const rulesMax = 1000;
 /** What the sender needs of a link. */
 export interface Carrier {
   readonly writable: boolean;
-  send(packet: Uint8Array): boolean;
+  /** Sends the first `length` bytes of a buffer that will be used again. */
+  append(bytes: Buffer, length: number): void;
 }
 
 export interface SenderDeps {
@@ -41,6 +43,8 @@ export class Sender {
   readonly #retries = new Set<Timer>();
   #link: Carrier | undefined;
   #limits: CloudLimits = { receiveMaximum: 0, maximumPacketSize: 0, maximumQos: 0, retainAvailable: false };
+  readonly #writer: ForwardWriter;
+  readonly #wire: { qos: Qos; packetId: number; dup: boolean } = { qos: 0, packetId: 0, dup: false };
   #headAtConnect = 0;
   #paceTimer: Timer | undefined;
   #pumpDue = false;
@@ -50,6 +54,7 @@ export class Sender {
   constructor(options: UplinkOptions, deps: SenderDeps) {
     this.#options = options;
     this.#deps = deps;
+    this.#writer = new ForwardWriter(options, deps.store.epoch);
     this.#pace = new Pace(options.drain, deps.clock.monotonicMs());
     deps.queue.onReadable(() => this.pumpSoon());
   }
@@ -159,20 +164,22 @@ export class Sender {
   }
 
   #write(packetId: number, queued: QueuedMessage, dup: boolean): void {
-    const { message, acceptedAtMs, seq, priority, wallMs, position } = queued;
+    const { message, acceptedAtMs, position } = queued;
     const { store, count } = this.#deps;
     // The broker does not forward what came from here back to here; a cloud that echoes would go round for ever.
     if (message.source === `uplink:${this.#options.name}`) return this.#discard(packetId, "refused");
     const rule = this.#ruleOf(queued.rule);
     const late = position < this.#headAtConnect;
-    const meta = { gw: this.#options.gatewayId, epoch: store.epoch, seq, pri: priority, wallMs, late };
     const qos = Math.min(rule.qos, this.#limits.maximumQos) as Qos;
-    const wire = { qos, packetId: qos === 0 ? 0 : packetId, dup };
+    const wire = this.#wire;
+    wire.qos = qos;
+    wire.packetId = qos === 0 ? 0 : packetId;
+    wire.dup = dup;
     const ageMs = store.nowMs() - acceptedAtMs;
-    const bytes = encodeForward(message, rule, meta, ageMs, wire, this.#limits, this.#options);
-    if (typeof bytes === "string") return this.#discard(packetId, bytes);
-    this.#pace.spend(bytes.length);
-    this.#link?.send(bytes);
+    const length = this.#writer.write(queued, rule, late, wire, ageMs, this.#limits);
+    if (typeof length === "string") return this.#discard(packetId, length);
+    this.#pace.spend(length);
+    this.#link?.append(this.#writer.buffer, length);
     count.sent.value += 1;
     if (qos > 0) {
       this.#sentHere += 1;

@@ -1,0 +1,27 @@
+import { expect } from "chai";
+import { durable, Rig, text, turns, versions } from "../../helpers/brokerRig.ts";
+
+describe("a durable session that comes back with nothing waiting", () => {
+  for (const version of versions) {
+    for (const qos of [1, 2] as const) {
+      it(`is sent what comes next at once, MQTT ${version} QoS ${qos}`, async () => {
+        const rig = new Rig();
+        const sender = await rig.client(version, "sender");
+        for (const round of [1, 2, 3]) {
+          const client = await rig.client(version, "c", durable(version));
+          if (round === 1) await client.subscribe("t", qos);
+          sender.publish("t", `${round}`, 1);
+          const packet = await client.next("publish");
+          expect(text(packet)).to.equal(`${round}`);
+          client.send({ cmd: "puback", messageId: packet.messageId ?? 0 });
+          await turns();
+          rig.advance(100); // what was acknowledged is released
+          await turns();
+          client.drop();
+          await turns();
+        }
+        await rig.close();
+      });
+    }
+  }
+});
