@@ -135,13 +135,6 @@ export const mutants: readonly Mutant[] = [
     by: [1, 100],
   },
   {
-    name: "numbers are given again after the last group rotted",
-    file: "recovery.ts",
-    find: "    if (this.#corrupt > 0 || this.#torn > 0) this.#leaveSeqGap();",
-    replace: "    if (this.#corrupt > 0) this.#leaveSeqGap();",
-    by: [490, 300],
-  },
-  {
     name: "the store clock is the wall clock",
     file: "storeClock.ts",
     find: "    this.#baseMs = last.storeMs + (differenceMs > 0 && last.wallMs > 0 && believes(differenceMs) ? differenceMs : 0);",
@@ -198,31 +191,10 @@ export const mutants: readonly Mutant[] = [
     by: [1, 200],
   },
   {
-    name: "a spare is ready before it is zeroed",
-    file: "spares.ts",
-    find: "      await file.truncate(0); // what the kernel caches of it, in large folios, goes with its bytes\n",
-    replace: "      (spare as { bytes: number }).bytes = 1;\n",
-    by: [1, 100],
-  },
-  {
     name: "a spare's new name is not on the disk before its first byte",
     file: "segmentOutput.ts",
     find: "    await files.syncDir(dir); // before its first byte",
     replace: "    // before its first byte",
     by: [1, 100],
-  },
-  {
-    name: "a part reaches beyond the end of a segment that was rolled",
-    file: "moveBytes.ts",
-    find: "part.last = Math.min(part.last, segment.end - 1);",
-    replace: "part.last += 0 * segment.end;",
-    by: [1, 60],
-  },
-  {
-    name: "a torn group does not take the empty one behind it along",
-    file: "lastGroup.ts",
-    find: "      if (start > accepted && !isWritten(last, accepted, start)) break;\n",
-    replace: "",
-    by: [11_400, 60],
   },
 ];
