@@ -1,4 +1,4 @@
-/** What waits for no sync of its own: lane states and drop counts, each 100 ms, and the proof of the last group. */
+/** What waits for no sync of its own: lane states and drop counts, each 100 ms, the proof of the last group, and the clock, which each group carries. */
 import type { Clock, Timer } from "../base/clock.ts";
 import { writeLaneState, writeUplink } from "./records.ts";
 import type { State } from "./state.ts";
@@ -7,15 +7,18 @@ import type { GroupWriter } from "./writer.ts";
 const everyMs = 100;
 const syncAfterMs = 1000;
 const proveAfterMs = 1000;
+/** After a kill and a wall clock set back, the store clock stands behind by no more. */
+const clockEveryMs = 60_000;
 
 export class ChangedStates {
   readonly #env: { readonly clock: Clock; readonly writer: GroupWriter; readonly state: State };
   #timer: Timer | undefined;
-  #lastWriteMs = 0;
+  #lastWriteMs: number;
   #closed = false;
 
   constructor(env: { readonly clock: Clock; readonly writer: GroupWriter; readonly state: State }) {
     this.#env = env;
+    this.#lastWriteMs = env.clock.monotonicMs();
   }
 
   /** Something changed: it is written soon, without a sync. A kill -9 cannot lose it; a power cut repeats a second's messages at most. */
@@ -62,6 +65,7 @@ export class ChangedStates {
     const nowMs = clock.monotonicMs();
     if (writer.unsyncedSinceMs !== undefined && nowMs - writer.unsyncedSinceMs >= syncAfterMs) writer.schedule(true);
     else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
+    else if (nowMs - this.#lastWriteMs >= clockEveryMs) writer.schedule(true);
   }
 
   /** The last ones go into the open group. */

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { Files, OpenFile } from "../base/files.ts";
 import { ByteReader, FieldError } from "./bytes.ts";
-import { FileWalk } from "./fileWalk.ts";
+import { FileWalk, throwUnlessDamage } from "./fileWalk.ts";
 import {
   checkpointMagic,
   checkpointName,
@@ -200,7 +200,8 @@ export async function readCheckpointHeader(files: Files, dir: string, number: nu
       const foreign = header !== undefined && header !== "newer" && header.number !== number;
       return { number, header: foreign ? undefined : header, bytes: await file.size() };
     });
-  } catch {
+  } catch (error) {
+    throwUnlessDamage(error);
     return { number, header: undefined, bytes: 0 };
   }
 }
@@ -253,7 +254,8 @@ export class CheckpointReader {
       await open(this.#files, join(this.#dir, checkpointName(number)), (file) =>
         walk.run(file, headerBytes, bytes, loader.seed, (walker) => loader.take(walker, walk.bufferAt)),
       );
-    } catch {
+    } catch (error) {
+      throwUnlessDamage(error);
       return undefined; // cannot be read: as if it were not there
     }
     return loader;

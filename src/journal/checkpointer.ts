@@ -133,14 +133,19 @@ export class Checkpointer {
     this.#wake?.();
   }
 
-  /** The last one, with nothing open any more. Never rejects. */
-  async close(): Promise<void> {
-    const { writer } = this.#env;
+  /** Gives up what is not finished; from here on none is begun but by `close`. Never rejects. */
+  async stop(): Promise<void> {
     this.#closed = true;
     this.#wanted = false;
     if (this.#capture !== undefined) this.#capture.aborted = true;
     this.#wake?.();
     await this.#done;
+  }
+
+  /** The last one, with nothing open any more. Never rejects. */
+  async close(): Promise<void> {
+    const { writer } = this.#env;
+    await this.stop();
     if (writer.failed !== undefined || !writer.isEmpty) return;
     this.#begin(true);
     await this.#done;

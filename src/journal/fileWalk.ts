@@ -6,6 +6,11 @@ import { RecordWalker } from "./walk.ts";
 const gulpBytes = 256 * 1024;
 const badPieceBytes = 4096;
 
+/** What cannot be opened or read now for want of descriptors or memory may be there in a minute: it must not pass for damage. @throws it */
+export function throwUnlessDamage(error: unknown): void {
+  if (!["", "EIO", "ENOENT"].includes(errnoOf(error))) throw error;
+}
+
 /** One at a time. */
 export class FileWalk {
   readonly #gulp = Buffer.allocUnsafeSlow(gulpBytes);

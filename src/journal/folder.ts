@@ -5,6 +5,7 @@ import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { type CheckpointFile, CheckpointReader, type LoadedCheckpoint, readCheckpointHeader } from "./checkpoint.ts";
+import { throwUnlessDamage } from "./fileWalk.ts";
 import {
   checkpointName,
   checkpointNamePattern,
@@ -58,6 +59,8 @@ interface Place {
 interface Head extends SegmentId {
   readonly header: Header | undefined;
   readonly size: number;
+  /** False: on a bad sector, so that nothing can be said about it. */
+  readonly readable: boolean;
 }
 
 /** So many headers are read at once: a thousand segments one after the other take longer than all the rest of a start. */
@@ -69,15 +72,17 @@ async function readHeads({ files, dir, log }: Place, ids: readonly SegmentId[]):
   for (let from = 0; from < ids.length; from += headsAtOnce) {
     const some = ids.slice(from, from + headsAtOnce).map(async (id): Promise<Head[]> => {
       const { name } = id;
-      const bytes = await readHead(files, join(dir, name)).catch((error: unknown) => {
+      const path = join(dir, name);
+      const bytes = await readHead(files, path).catch(async (error: unknown) => {
+        throwUnlessDamage(error);
         log.error({ file: name, error: messageOf(error) }, "journal: segment cannot be read");
-        return undefined;
+        return { head: undefined, size: (await files.stat(path)).size };
       });
-      const header = bytes === undefined ? undefined : decodeHeader(segmentMagic, bytes.head);
+      const header = bytes.head === undefined ? undefined : decodeHeader(segmentMagic, bytes.head);
       if (header === "newer") throw foreign(name);
       const named = header?.number === id.number && (header.merged?.generation ?? 0) === id.generation;
       if (header !== undefined && !named) return []; // copied under another name: not ours to judge
-      return [{ ...id, header, size: bytes?.size ?? 0 }];
+      return [{ ...id, header, size: bytes.size, readable: bytes.head !== undefined }];
     });
     heads.push(...(await Promise.all(some)).flat());
   }
@@ -122,9 +127,13 @@ async function chooseCheckpoint(
   return { kept, stale, damaged, checkpoint };
 }
 
-/** Whether the bytes of the segments around leave none to this one: making it failed, and what it was to hold went to the next. */
+/**
+ * Whether this one never held anything that counts. The newest was just being made when the power went; so were those before it that no header
+ * follows: making them failed, and a segment is begun only when the one before is synced. Between two others, their bytes leave none to it.
+ */
 function isBypassed(heads: readonly Head[], number: number): boolean {
   const known = heads.filter(({ header }) => header !== undefined);
+  if (heads.every((head) => head.number <= number || (head.header === undefined && head.readable))) return true;
   const before = known.filter((head) => head.number < number).at(-1);
   const after = known.find((head) => head.number > number);
   if (before?.header === undefined || after?.header === undefined) return false;
@@ -137,12 +146,11 @@ async function sortSegments(
   { files, dir, log }: Place,
   heads: readonly Head[],
   storeId: Buffer | undefined,
-  newest: string | undefined,
 ): Promise<{ segments: SegmentFile[]; debris: string[]; damaged: number }> {
   const segments: SegmentFile[] = [];
   const debris: string[] = [];
   let damaged = 0;
-  for (const { name, number, generation, header, size } of heads) {
+  for (const { name, number, generation, header, size, readable } of heads) {
     if (header !== undefined && storeId?.equals(header.storeId) !== true) {
       log.warn({ file: name }, "journal: segment of another store, left alone");
       continue;
@@ -154,8 +162,7 @@ async function sortSegments(
     if (header !== undefined) continue;
     log.warn({ file: name, salvaged: known !== undefined }, "journal: segment header is damaged");
     if (known !== undefined) continue;
-    // The newest was just being made when the power went, and is of no use; any other held something once.
-    if (name === newest || isBypassed(heads, number)) debris.push(name);
+    if (readable && isBypassed(heads, number)) debris.push(name);
     else damaged += 1;
   }
   const { current, replaced } = withoutReplaced(segments);
@@ -177,12 +184,14 @@ export async function surveyFolder(files: Files, dir: string, log: Log): Promise
   const checkpoints = await Promise.all(checkpointNumbers.map((number) => readCheckpointHeader(files, dir, number)));
   for (const { number, header } of checkpoints) if (header === "newer") throw foreign(checkpointName(number));
   const headers = heads.flatMap(({ header }) => header ?? []);
-  const storeId = chooseStore(headers, headersOf(checkpoints));
+  const storeId = chooseStore(heads, headersOf(checkpoints));
   const ours = checkpoints.filter((one) => {
     const [header] = headersOf([one]);
-    return header === undefined || storeId?.equals(header.storeId) === true;
+    const isOurs = header === undefined || storeId?.equals(header.storeId) === true;
+    if (!isOurs) log.warn({ file: checkpointName(one.number) }, "journal: checkpoint of another store, left alone");
+    return isOurs;
   });
-  const { segments, debris, damaged } = await sortSegments(place, heads, storeId, segmentIds.at(-1)?.name);
+  const { segments, debris, damaged } = await sortSegments(place, heads, storeId);
   const found = await chooseCheckpoint(place, ours, isComplete(segments));
   return {
     storeId,
@@ -233,13 +242,24 @@ async function readHead(files: Files, path: string): Promise<{ head: Buffer; siz
   }
 }
 
-/** Whose store this is: that of the newest checkpoint, else that of most segments. */
-function chooseStore(headers: Header[], checkpoints: Header[]): Buffer | undefined {
-  const newest = checkpoints.at(-1);
-  if (newest !== undefined) return Buffer.from(newest.storeId);
-  const counts = new Map<string, number>();
-  for (const { storeId } of headers)
-    counts.set(storeId.toString("hex"), (counts.get(storeId.toString("hex")) ?? 0) + 1);
-  const [most] = [...counts].sort((a, b) => b[1] - a[1]);
-  return most === undefined ? undefined : Buffer.from(most[0], "hex");
+/**
+ * Whose store this is: one that has segments and checkpoints goes before one that has segments only, that before one that has checkpoints only (which
+ * somebody copied here); then most bytes of segments, then the newest checkpoint.
+ */
+function chooseStore(heads: readonly Head[], checkpoints: readonly Header[]): Buffer | undefined {
+  const found = new Map<string, { bytes: number; checkpoint: number }>();
+  const of = (storeId: Buffer): { bytes: number; checkpoint: number } => {
+    const key = storeId.toString("hex");
+    const known = found.get(key) ?? { bytes: 0, checkpoint: 0 };
+    found.set(key, known);
+    return known;
+  };
+  for (const { header, size } of heads) if (header !== undefined) of(header.storeId).bytes += size;
+  for (const { storeId, number } of checkpoints) of(storeId).checkpoint = number;
+  const rank = ({ bytes, checkpoint }: { bytes: number; checkpoint: number }): number =>
+    (bytes > 0 ? 2 : 0) + (checkpoint > 0 ? 1 : 0);
+  const [best] = [...found].sort(
+    ([, a], [, b]) => rank(b) - rank(a) || b.bytes - a.bytes || b.checkpoint - a.checkpoint,
+  );
+  return best === undefined ? undefined : Buffer.from(best[0], "hex");
 }

@@ -61,8 +61,11 @@ export class LaneReader {
 
   /** The segment that the lane reads next, which it skips to: nothing of it waits before. */
   nextSegment(lane: Lane): Segment | undefined {
-    const segment = this.#source.state.segments.nextWith(lane.id, lane.readAt);
-    if (segment !== undefined) lane.readAt = Math.max(lane.readAt, segment.parts.get(lane.id)!.first);
+    const { state, durablePosition } = this.#source;
+    const segment = state.segments.nextWith(lane.id, lane.readAt);
+    // Not beyond what is durable: a commit that throws takes its messages back, and others come at their positions.
+    if (segment !== undefined)
+      lane.readAt = Math.max(lane.readAt, Math.min(segment.parts.get(lane.id)!.first, durablePosition()));
     return segment;
   }
 
@@ -97,6 +100,7 @@ export class LaneReader {
     try {
       while (lane.aheadBytes < aheadBytes && this.hasMore(lane)) {
         if (this.fillFromTail(lane)) return;
+        if (!this.hasMore(lane)) return; // what comes next is not durable
         const place = await this.#placeOf(lane, this.nextSegment(lane)!, gulp);
         if (lane.generation !== generation) return;
         lane.place = place;

@@ -4,12 +4,16 @@
  *
  *   - Space that was never written is zeros. When the group's end is there and every sector of the group holds something other than zeros, no sector
  *     is missing: a bit rotted, and all other records of the group count.
+ *   - One that nobody waited for may lie before it, synced with it: with a sector of that missing, neither counts.
+ *   - When one flipped bit explains the group's checksum, and all its records are valid without it, only that bit rotted (a payload of zeros looks like
+ *     a sector that is missing).
  *   - When one flipped bit in the group's end explains everything (its checksum and the whole group's are right again), it is read as it was.
  *
  * The same bytes always lead to the same decision.
  */
 import { crc32 } from "node:zlib";
 import { ByteReader, isZero } from "./bytes.ts";
+import { flippedBit } from "./flippedBit.ts";
 import { recordHeaderBytes, recordIsValid, recordType } from "./format.ts";
 import { type GroupEnd, readGroupEnd } from "./records.ts";
 import { RecordWalker } from "./walk.ts";
@@ -45,15 +49,21 @@ export function acceptedEnd(last: Unproven): number {
     const mended = mendedEnding(last, gap);
     if (mended !== undefined) endings.push(mended);
   }
-  endings.sort((a, b) => b.at - a.at);
+  endings.sort((a, b) => a.at - b.at);
   const proven = endings.reduce((highest, { end }) => Math.max(highest, end.durable), last.proven);
+  let accepted = 0;
   for (const { at, next, end } of endings) {
-    if (end.group <= proven) return offset + next;
     const start = at - end.bytes;
-    if (start < 0) continue;
-    if (crc32(buffer.subarray(start, at), seed) === end.crc || isWritten(last, start, next)) return offset + next;
+    if (end.group > proven) {
+      if (start < accepted) continue;
+      const difference = crc32(buffer.subarray(start, at), seed) ^ end.crc;
+      if (difference !== 0 && !isOneBit(last, start, at, difference) && !isWritten(last, start, next)) break;
+      // One before it that nobody waited for was synced with it, or neither was.
+      if (start > accepted && !isWritten(last, accepted, start)) break;
+    }
+    accepted = next;
   }
-  return offset;
+  return offset + accepted;
 }
 
 /** All group ends, and where damage begins. */
@@ -102,6 +112,21 @@ function mendedEnding({ buffer, seed }: Unproven, at: number): Ending | undefine
     copy[byte] = copy[byte]! ^ mask;
   }
   return undefined;
+}
+
+/** Whether one flipped bit is all that is wrong with the records from `start` to `end`: with it as it was, each is valid. */
+function isOneBit({ buffer, seed }: Unproven, start: number, end: number, difference: number): boolean {
+  const flipped = flippedBit(difference, end - start);
+  if (flipped === undefined) return false;
+  const at = start + flipped.byte;
+  const mask = 1 << flipped.bit;
+  buffer[at] = buffer[at]! ^ mask;
+  const walker = new RecordWalker();
+  walker.start(buffer, start, end, 0, seed);
+  while (walker.step() === "record");
+  const whole = walker.gaps === 0 && walker.next === end;
+  buffer[at] = buffer[at]! ^ mask;
+  return whole;
 }
 
 /**

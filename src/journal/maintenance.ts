@@ -163,10 +163,15 @@ export class Maintenance {
     this.#checkpoints.want();
   }
 
-  /** The last checkpoint, with nothing open any more. Never rejects. */
-  async close(): Promise<void> {
+  /** Gives up what it is at: nothing more is written to the journal, so that what the last checkpoint says is all. Never rejects. */
+  async stop(): Promise<void> {
     await this.#merger.close();
     await this.#freeing.close();
+    await this.#checkpoints.stop();
+  }
+
+  /** The last checkpoint, once the writer has ended. Never rejects. */
+  async close(): Promise<void> {
     await this.#checkpoints.close();
   }
 

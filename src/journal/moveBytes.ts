@@ -29,4 +29,7 @@ export function moveBytes(tail: Tail, from: readonly Segment[], to: Segment, pos
       at += length;
     }
   }
+  for (const segment of from) {
+    for (const part of segment.parts.values()) part.last = Math.min(part.last, segment.end - 1);
+  }
 }

@@ -1,14 +1,15 @@
 /** Opens the data folder: locks it, recovers what is there, and begins a new segment. */
 import { randomBytes } from "node:crypto";
-import { join } from "node:path";
 import type { RecoveryReport, Store } from "../base/contracts.ts";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { type Folder, surveyFolder, sweepDebris } from "./folder.ts";
 import { checkpointMagic, checkpointName, segmentMagic } from "./format.ts";
 import { type ResolvedOptions, resolveOptions, type StoreOptions } from "./options.ts";
 import { onlyOurs } from "./ownFiles.ts";
+import { readingTwice } from "./readTwice.ts";
 import { type Recovered, Recovery } from "./recovery.ts";
-import { findRestore } from "./restore.ts";
+import { findRestore, type Restore } from "./restore.ts";
+import { settleTail } from "./settleTail.ts";
 import { JournalStore } from "./store.ts";
 import { StoreClock } from "./storeClock.ts";
 
@@ -24,13 +25,13 @@ export async function openStore(given: StoreOptions): Promise<Store> {
   const startedMs = clock.monotonicMs();
   const unlock = await claim(options);
   try {
-    const folder = await survey(options);
-    const restore = await findRestore(options, folder);
-    const found = await new Recovery(files, dir, log, folder).run();
-    await settleTail(options, folder);
+    const { folder, restore, found } = await recover(options);
+    await settleTail(options, folder, found.unproven);
     const debris = await onlyOurs(options, folder.debris, segmentMagic);
     const damaged = await onlyOurs(options, folder.damagedCheckpoints.map(checkpointName), checkpointMagic);
     await sweepDebris(files, dir, debris).catch(() => undefined);
+    // Debris that came back behind a newer segment would count as damage.
+    if (debris.length > 0) await files.syncDir(dir).catch(() => undefined);
     const storeClock = new StoreClock(clock);
     storeClock.resume(found, options.trustWallClock);
     const { clean, records, corruptRecords, tornBytes, losses } = found;
@@ -97,28 +98,18 @@ async function claim({ dir, files, lock }: ResolvedOptions): Promise<() => Promi
   return await lock(dir, folder);
 }
 
-async function survey({ dir, files, log }: ResolvedOptions): Promise<Folder> {
+async function recover(
+  options: ResolvedOptions,
+): Promise<{ folder: Folder; restore: Restore | undefined; found: Recovered }> {
+  const { dir, log } = options;
+  const files = readingTwice(options.files);
   try {
-    return await surveyFolder(files, dir, log);
+    const folder = await surveyFolder(files, dir, log);
+    const restore = await findRestore(options, folder);
+    return { folder, restore, found: await new Recovery(files, dir, log, folder).run() };
   } catch (error) {
     if (error instanceof TidegateError || errnoOf(error) === "") throw error;
     throw dataDirError(dir, error);
-  }
-}
-
-/**
- * What recovery counts may be in the page cache only (kill -9): it goes to the disk before anybody is told of it, or a power cut could still take
- * back what an uplink has already sent.
- */
-async function settleTail({ dir, files, log }: ResolvedOptions, folder: Folder): Promise<void> {
-  try {
-    for (const { name } of folder.segments.slice(-2)) {
-      const file = await files.open(join(dir, name), "read");
-      await file.datasync().finally(() => file.close());
-    }
-    await files.syncDir(dir);
-  } catch (error) {
-    log.error({ error: messageOf(error) }, "journal: what was recovered could not be synced");
   }
 }
 

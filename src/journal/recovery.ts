@@ -9,7 +9,7 @@ import { messageOf } from "../base/errors.ts";
 import type { Files, OpenFile } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import { ByteReader, FieldError } from "./bytes.ts";
-import { FileWalk } from "./fileWalk.ts";
+import { FileWalk, throwUnlessDamage } from "./fileWalk.ts";
 import type { Folder, SegmentFile } from "./folder.ts";
 import { headerBytes, recordHeaderBytes, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
 import { acceptedEnd, endBytesMax, groupEndAt } from "./lastGroup.ts";
@@ -21,9 +21,18 @@ import { type Counted, countedBy, settleMarks } from "./settle.ts";
 import { State } from "./state.ts";
 import type { RecordWalker } from "./walk.ts";
 
+/** A stretch of a file, in offsets. */
+export interface Stretch {
+  readonly name: string;
+  readonly from: number;
+  readonly to: number;
+}
+
 export interface Recovered {
   readonly state: State;
   readonly clean: boolean;
+  /** What counts though nothing shows that it ever was on the disk. */
+  readonly unproven: Stretch | undefined;
   /** End of what counts in the last segment. */
   readonly end: number;
   /** Beyond everything that was ever written, counted or not. */
@@ -66,6 +75,7 @@ export class Recovery {
   #storeMs: number;
   #wallMs: number;
   #lostBytes = 0;
+  #unproven: Stretch | undefined;
 
   constructor(files: Files, dir: string, log: Log, folder: Folder) {
     this.#files = files;
@@ -105,10 +115,10 @@ export class Recovery {
     this.#state.recountPins((name, position, ordinal) =>
       this.#count(`${name}: message ${ordinal} @${position} is lost`),
     );
-    if (this.#corrupt > 0) this.#leaveSeqGap();
+    if (this.#corrupt > 0 || this.#torn > 0) this.#leaveSeqGap();
     const clean = checkpoint?.clean === true && end === mark && this.#torn === 0;
     return {
-      ...{ state: this.#state, clean, end, nextPosition, nextGroup: this.#group + 2 },
+      ...{ state: this.#state, clean, unproven: this.#unproven, end, nextPosition, nextGroup: this.#group + 2 },
       ...{ storeMs: this.#storeMs, wallMs: this.#wallMs },
       ...{ records: this.#records, corruptRecords: this.#corrupt, tornBytes: this.#torn, losses: this.#losses },
     };
@@ -200,6 +210,10 @@ export class Recovery {
       ends = ends.filter(({ next }) => next > known.next);
     });
     const until = Math.min(to, this.#walk.writtenEnd + endBytesMax);
+    const { name, seed } = segment;
+    // Its header was synced with its first group.
+    const unproven = { name, from: accepted > headerBytes ? accepted : 0 };
+    this.#unproven = { ...unproven, to: accepted };
     if (accepted >= this.#walk.writtenEnd) return accepted;
     const buffer = Buffer.alloc(until - accepted);
     let filled = 0;
@@ -208,7 +222,9 @@ export class Recovery {
         filled += piece.copy(buffer, filled);
       }),
     );
-    return acceptedEnd({ buffer: buffer.subarray(0, filled), at: accepted, seed: segment.seed, proven });
+    const end = acceptedEnd({ buffer: buffer.subarray(0, filled), at: accepted, seed, proven });
+    this.#unproven = { ...unproven, to: end };
+    return end;
   }
 
   #apply(segment: Segment, walker: RecordWalker): void {
@@ -251,8 +267,10 @@ export class Recovery {
     const { list } = this.#state.segments;
     for (const [number, known] of this.#folder.checkpoint?.segments ?? []) {
       if (list.some((segment) => number >= segment.number && number <= segment.lastNumber)) continue;
+      // After a roll `last` is a bound only, behind which no record can begin: then the first must do.
       const waits = known.parts.some(
-        ({ lane, first, last }) => !this.#state.lanes.get(lane)?.isDoneWithin(first, last),
+        ({ lane, first, last }) =>
+          !this.#state.lanes.get(lane)?.isDoneWithin(first, last < known.end - 1 ? last : first),
       );
       if (waits) this.#count(`${segmentName(number)} is missing`);
     }
@@ -260,7 +278,8 @@ export class Recovery {
 
   /** Lost records may have held higher numbers than what is left: an uplink's numbers must never be used twice. */
   #leaveSeqGap(): void {
-    const gap = this.#corrupt + Math.ceil(this.#lostBytes / recordHeaderBytes);
+    // A torn group was never sent, but one that rotted looks the same.
+    const gap = this.#corrupt + Math.ceil((this.#lostBytes + this.#torn) / recordHeaderBytes);
     for (const account of this.#state.uplinks.values()) account.nextSeq += gap;
   }
 
@@ -281,6 +300,7 @@ export class Recovery {
       const file = await this.#files.open(path, "read");
       return await use(file).finally(() => file.close());
     } catch (error) {
+      throwUnlessDamage(error);
       this.#count(`${path}: ${messageOf(error)}`);
       return undefined;
     }

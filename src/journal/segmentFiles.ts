@@ -1,7 +1,7 @@
 /** Which segments a folder's names and headers stand for: merged ones replace others, and what lost its header is recognised by its records. */
 import type { Files } from "../base/files.ts";
 import { ByteReader } from "./bytes.ts";
-import { FileWalk } from "./fileWalk.ts";
+import { FileWalk, throwUnlessDamage } from "./fileWalk.ts";
 import {
   type Header,
   headerBytes,
@@ -81,7 +81,8 @@ export async function salvage(
     const file = await files.open(path, "read");
     size = await file.size();
     await walk.run(file, headerBytes, size, seed, visit).finally(() => file.close());
-  } catch {
+  } catch (error) {
+    throwUnlessDamage(error);
     return undefined;
   }
   const lost = { storeId, epoch: 0, number, firstGroup: 0, wallMs: 0 };

@@ -23,6 +23,7 @@ import { Maintenance } from "./maintenance.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
 import type { StoreParts } from "./parts.ts";
+import { readingTwice } from "./readTwice.ts";
 import { writeLane, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
 import { Room } from "./room.ts";
@@ -78,7 +79,7 @@ export class JournalStore implements Store {
     });
     this.#writer = this.#makeWriter();
     this.#changed = new ChangedStates({ clock: options.clock, writer: this.#writer, state });
-    this.#reader = new SegmentReader(files, dir);
+    this.#reader = new SegmentReader(readingTwice(files), dir);
     const source = { state, tail: this.#writer.tail, reader: this.#reader };
     this.#lanes = new LaneReader({
       ...source,
@@ -300,6 +301,7 @@ export class JournalStore implements Store {
     this.#tickTimer?.cancel();
     await this.#backups.close();
     this.#changed.close();
+    await this.#maintenance.stop();
     if (!this.#writer.isEmpty) this.#writer.schedule(true);
     await this.#writer.close();
     await this.#room.close();

@@ -11,7 +11,7 @@ import type { GroupWriter } from "./writer.ts";
 
 /** What undoing needs; one small object a change, dropped with the commit. */
 type Change =
-  | { kind: "take"; lane: number; position: number; bytes: number; seq: number }
+  | { kind: "take"; lane: number; bytes: number; seq: number; last: number }
   | { kind: "reference"; queue: References; position: number }
   | { kind: "release"; queue: References; ordinal: number; position: number }
   | { kind: "drop"; queue: References }
@@ -57,7 +57,7 @@ export class JournalTxn implements Txn {
     for (const taker of takers) {
       const lane = state.lanes.get(taker.lane);
       const seq = lane === undefined ? 0 : state.uplink(lane.uplink).nextSeq;
-      this.#changes.push({ kind: "take", lane: taker.lane, position, bytes: 0, seq });
+      this.#changes.push({ kind: "take", lane: taker.lane, bytes: 0, seq, last: 0 });
     }
     writeMessage(
       to,
@@ -71,9 +71,12 @@ export class JournalTxn implements Txn {
       const lane = state.lanes.get(taker.lane)!;
       const expiresAtMs =
         taker.ttlMs === undefined ? Number.POSITIVE_INFINITY : acceptedAtMs + Math.max(0, Math.ceil(taker.ttlMs));
+      const last = writer.openSegment.parts.get(lane.id)?.last ?? 0;
       state.take(writer.openSegment, lane, position, bytes, acceptedAtMs, expiresAtMs);
       state.index.add(writer.openSegment, lane.id, position, bytes);
-      (this.#changes[firstSeq + index] as { bytes: number }).bytes = bytes;
+      const change = this.#changes[firstSeq + index] as { bytes: number; last: number };
+      change.bytes = bytes;
+      change.last = last;
     });
     writer.openSegment.freeAfterGroup = 0;
     return position;
@@ -149,8 +152,12 @@ export class JournalTxn implements Txn {
         const lane = state.lanes.get(change.lane);
         if (lane === undefined) return;
         if (change.bytes > 0) {
-          state.untake(this.#env.writer.openSegment, lane, 1, change.bytes);
-          state.index.undo(this.#env.writer.openSegment, lane.id, change.bytes);
+          const { openSegment } = this.#env.writer;
+          state.untake(openSegment, lane, 1, change.bytes);
+          const part = openSegment.parts.get(lane.id);
+          // Else it might reach into the next segment, and what is dropped with it takes what lies there along.
+          if (part !== undefined) part.last = change.last;
+          state.index.undo(openSegment, lane.id, change.bytes);
         }
         state.uplink(lane.uplink).nextSeq = change.seq;
         return;

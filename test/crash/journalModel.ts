@@ -3,212 +3,314 @@
  * it recovered; that must be a group's boundary, not before the last acknowledged commit, and everything must be as the model was there.
  */
 import { expect } from "chai";
-import type { QueuedMessage, Store, Txn, UplinkQueue } from "../../src/base/contracts.ts";
+import type { QueuedMessage, Store, UplinkQueue } from "../../src/base/contracts.ts";
+import { TidegateError } from "../../src/base/errors.ts";
+import { Meter } from "../../src/base/meter.ts";
 import { loadCheckpoint } from "../../src/journal/checkpoint.ts";
-import type { Tuning } from "../../src/journal/options.ts";
-import { type Fault, FaultyFiles } from "../helpers/faultyFiles.ts";
-import { generous, message, open, randomOf, TestClock, taker, textOf, turn } from "../unit/journal/support.ts";
+import { FaultyFiles } from "../helpers/faultyFiles.ts";
+import { open, randomOf, TestClock, turn } from "../unit/journal/support.ts";
+import { checkCounts, compare, type Difference } from "./compare.ts";
+import { type Disturbance, disturbance } from "./faults.ts";
+import { type Entry, LaneBook, sumOf, uplinkPlans } from "./laneBook.ts";
+import { type Commit, Ledger } from "./ledger.ts";
+import type { Reach } from "./reach.ts";
+import { type Recipe, recipeOf, tuningOf } from "./recipe.ts";
+import { readAlong, Workload, type Workplace } from "./workload.ts";
 
-interface Snapshot {
-  readonly map: Map<string, string>;
-  /** Topic to text. */
-  readonly retained: Map<string, string>;
-  /** Queue to ordinal to text. */
-  readonly queues: Map<string, { next: number; waiting: Map<number, string> }>;
-}
-
-interface Commit {
-  readonly number: number;
-  readonly group: number;
-  readonly apply: Array<(to: Snapshot) => void>;
-  /** Lane of each text it put in. */
-  readonly taken: Array<{ text: string; priority: number }>;
-}
-
-const priorities = [9, 5, 2];
-const queueNames = ["alice", "bob"];
+const hourMs = 3600_000;
 
 export class CrashModel {
   readonly files = new FaultyFiles();
   readonly clock = new TestClock();
+  readonly recipe: Recipe;
+  readonly reach: Reach;
+  readonly lanes = new LaneBook();
   readonly #random: () => number;
-  readonly #segmentBytes: number;
-  readonly #tuning: Partial<Tuning>;
+  readonly #workload: Workload;
+  readonly #place: Workplace;
   store!: Store;
-  #queue!: UplinkQueue;
-  #rule = 0;
+  meter = new Meter();
+  /** By uplink; since the last start. */
+  readonly queues = new Map<string, UplinkQueue>();
+  /** What the last comparison found, and everything committed since on top of it. */
+  base = new Ledger();
+  live = new Ledger();
+  commits: Commit[] = [];
+  number = 0;
+  acknowledged = 0;
+  /** Bits were flipped: what that may cost is judged by the comparison, and later counts of damage prove nothing. */
+  rotten = false;
   /** Checkpoints that were not whole at the last start. */
-  #rotten = 0;
-  #commits: Commit[] = [];
-  #number = 0;
-  #acknowledged = 0;
-  /** Since the last start. */
-  #inFlight: QueuedMessage[] = [];
-  readonly #settled = new Set<string>();
-  #retained = new Map<string, number>();
-  readonly #positions = new Map<string, string>();
-  #texts = 0;
-  /** Lets time pass, settles nearly everything at once: checkpoints come, then segments go. */
-  readonly #eager: boolean;
+  rottenCheckpoints = 0;
+  /** The last life ended with a clean close. */
+  closed = false;
+  #inFlight: Array<{ uplink: string; out: QueuedMessage; entry: Entry }> = [];
+  /** By uplink: what should wait, and what it had dropped when the count began. */
+  readonly counts = new Map<string, { waiting: number; dropped: number }>();
+  readonly #fullSeen = new Map<string, number>();
+  #disturbance: Disturbance | undefined;
+  #closing = false;
+  /** Commits of earlier lives: this store's groups say nothing about them. */
+  #madeBefore = 0;
+  /** So far the wall clock went forward, credibly, since the store ran last. */
+  #believedMs = 0;
+  #readError: Error | undefined;
 
-  constructor(seed: number) {
+  constructor(seed: number, reach: Reach) {
     this.#random = randomOf(seed);
-    this.#eager = seed % 3 === 1;
-    this.#segmentBytes = [1500, 4000, 20_000][seed % 3]!;
-    this.#tuning =
-      seed % 2 === 0 ? { spares: 0 } : { spares: 2, lightMs: seed % 5 === 0 ? 10_000 : 0, largeRecordBytes: 900 };
+    this.reach = reach;
+    this.recipe = recipeOf(seed);
+    this.#place = {
+      below: (limit) => Math.floor(this.#random() * limit),
+      chance: (probability) => this.#random() < probability,
+      store: () => this.store,
+      queue: (uplink) => this.queues.get(uplink)!,
+      ledger: () => this.live,
+      lanes: this.lanes,
+      largeBytes: this.recipe.largeBytes,
+      keys: this.recipe.keys,
+    };
+    this.#workload = new Workload(this.#place);
   }
 
-  #below(limit: number): number {
-    return Math.floor(this.#random() * limit);
+  below(limit: number): number {
+    return this.#place.below(limit);
+  }
+
+  chance(probability: number): boolean {
+    return this.#place.chance(probability);
   }
 
   /** @returns false when the machine stopped meanwhile */
   async start(): Promise<boolean> {
     this.clock.forgetTimers();
+    this.#jumpClock();
     const checkpoints = this.files.paths().filter((path) => path.endsWith(".bin"));
-    this.#rotten = checkpoints.filter((path) => loadCheckpoint(this.files.content(path)) === undefined).length;
-    let opened: Store | undefined;
-    let failure: unknown;
-    open(this.files.mount(), this.clock, { segmentBytes: this.#segmentBytes, tuning: this.#tuning }).then(
-      (store) => {
-        opened = store;
-      },
-      (error: unknown) => {
-        failure = error;
-      },
-    );
-    for (let turns = 0; opened === undefined; turns += 1) {
-      if (failure !== undefined) throw failure;
-      if (this.files.stopped) return false;
-      if (turns > 5000) throw new Error("openStore hangs");
-      await turn();
-    }
+    this.rottenCheckpoints = checkpoints.filter(
+      (path) => loadCheckpoint(this.files.content(path)) === undefined,
+    ).length;
+    this.meter = new Meter();
+    const { segmentBytes } = this.recipe;
+    const options = { segmentBytes, tuning: tuningOf(this.recipe), meter: this.meter, log: this.reach.log() };
+    const opening = open(this.files.mount(), this.clock, options);
+    const opened = await this.#outcome(opening, "openStore");
+    if (opened === undefined) return false;
     this.store = opened;
-    this.store.onDurable((group) => {
-      for (const commit of this.#commits)
-        if (commit.group <= group) this.#acknowledged = Math.max(this.#acknowledged, commit.number);
-    });
-    this.#queue = this.store.uplink("cloud", generous);
+    this.files.log.length = 0;
+    this.#checkClock();
+    this.lanes.life += 1;
     this.#inFlight = [];
+    this.#closing = false;
+    this.#madeBefore = this.number;
+    this.store.onDurable((group) => this.#onDurable(group));
+    this.queues.clear();
+    for (const { name, limits } of uplinkPlans) {
+      const queue = this.store.uplink(name, limits);
+      this.queues.set(name, queue);
+      this.#fullSeen.set(name, queue.stats().dropped["full"] ?? 0);
+      this.lanes.rewound(name);
+    }
     return true;
   }
 
-  /** To be called once after the very first start. */
-  async settleIn(): Promise<void> {
-    for (const priority of priorities) this.#queue.lane(priority);
-    this.#rule = this.store.rule("cloud", "{}");
+  /** What a promise of the store came to; undefined when the machine stopped. */
+  async #outcome<T>(promise: Promise<T>, what: string): Promise<T | undefined> {
+    let settled: { value: T } | { error: unknown } | undefined;
+    promise.then(
+      (value) => {
+        settled = { value };
+      },
+      (error: unknown) => {
+        settled = { error };
+      },
+    );
+    for (let turns = 0; settled === undefined; turns += 1) {
+      if (this.files.stopped) return undefined;
+      if (turns > 5000) throw new Error(`${what} hangs`);
+      await turn();
+    }
+    if ("error" in settled) throw settled.error;
+    return settled.value;
+  }
+
+  /** While the machine was off, its clock may have gone anywhere. */
+  #jumpClock(): void {
+    if (!this.recipe.clockJumps) return;
+    const jumps = [0, hourMs, 2 * 365 * 24 * hourMs, -3 * 365 * 24 * hourMs];
+    const jumpMs = jumps[this.below(jumps.length)]!;
+    this.clock.wall += jumpMs;
+    if (jumpMs === hourMs) this.#believedMs += jumpMs;
+  }
+
+  /** Never behind what is in the journal, never ahead of time itself. */
+  #checkClock(): void {
+    const nowMs = this.store.nowMs();
+    if (this.lanes.clockMs > 0) expect(nowMs, "store clock").to.be.at.most(this.lanes.clockMs + this.#believedMs);
+    this.lanes.clockMs = Math.max(this.lanes.clockMs, nowMs);
+    this.#believedMs = 0;
+  }
+
+  #onDurable(group: number): void {
+    for (const commit of this.commits)
+      if (commit.group <= group && commit.number > this.#madeBefore)
+        this.acknowledged = Math.max(this.acknowledged, commit.number);
+  }
+
+  /** What was dropped for want of room since this was called last. */
+  noteDrops(): void {
+    for (const [name, queue] of this.queues) {
+      const full = queue.stats().dropped["full"] ?? 0;
+      const more = full - (this.#fullSeen.get(name) ?? 0);
+      this.#fullSeen.set(name, full);
+      this.lanes.dropped.set(name, (this.lanes.dropped.get(name) ?? 0) + more);
+      this.reach.count("dropped for want of room", more);
+    }
+  }
+
+  /** Counting of what waits begins anew with what the store says. */
+  beginCounts(): void {
+    for (const [name, queue] of this.queues) {
+      const { messages, dropped } = queue.stats();
+      this.counts.set(name, { waiting: messages, dropped: sumOf(dropped) });
+    }
   }
 
   async work(steps: number): Promise<void> {
+    const { eager } = this.recipe;
     for (let step = 0; step < steps && !this.files.stopped; step += 1) {
-      const dice = this.#random() - (this.#eager ? 0.1 : 0);
-      if (dice < 0.55) this.#commit();
-      else if (dice < (this.#eager ? 0.62 : 0.75)) this.#drain();
-      else if (dice < 0.78) {
-        this.#queue.rewind();
-        this.#inFlight = [];
-      } else if (dice < 0.88) this.clock.advance([11_000, 150, 1100, 50][this.#below(this.#eager ? 2 : 4)]!);
-      else for (let turns = this.#below(12); turns > 0; turns -= 1) await turn();
+      const dice = this.#random() - (eager ? 0.1 : 0);
+      if (dice < 0.5) this.#commit();
+      else if (dice < (eager ? 0.58 : 0.7)) this.#drain();
+      else if (dice < 0.73) this.#rewind();
+      else if (dice < 0.76) readAlong(this.#place, () => this.reach.count("reads along"), this.#onReadError);
+      else if (dice < 0.85) this.clock.advance([11_000, 150, 1100, 50][this.below(eager ? 2 : 4)]!);
+      else if (dice < 0.86) await this.#quiet();
+      else for (let turns = this.below(12); turns > 0; turns -= 1) await turn();
+      this.lanes.clockMs = Math.max(this.lanes.clockMs, this.store.nowMs());
+      if (this.#readError !== undefined) throw this.#readError;
     }
+    if (!this.files.stopped) checkCounts(this);
+    this.#checkFailed();
   }
+
+  readonly #onReadError = (error: Error): void => {
+    // Without descriptors a read is refused for now; it may be tried again.
+    if (this.#disturbance !== undefined && error instanceof TidegateError && error.code === "TG_STORE_READ") return;
+    this.#readError ??= error;
+  };
 
   #commit(): void {
-    const number = this.#number + 1;
-    const apply: Commit["apply"] = [];
-    const taken: Commit["taken"] = [];
-    const throws = this.#random() < 0.05;
-    const retained = new Map(this.#retained);
-    try {
-      const { group } = this.store.commit((txn) => {
-        txn.put("model", "n", Buffer.from(String(number)));
-        apply.push((to) => to.map.set("n", String(number)));
-        for (let changes = 1 + this.#below(3); changes > 0; changes -= 1) this.#change(txn, apply, taken, retained);
-        if (throws) throw new RangeError("on purpose");
-      });
-      this.#number = number;
-      this.#retained = retained;
-      this.#commits.push({ number, group, apply, taken });
-    } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
+    const made = this.#workload.commit(this.number + 1);
+    if (made === undefined) {
+      this.reach.count("commits that threw");
+      checkCounts(this);
+      return;
     }
-  }
-
-  #change(txn: Txn, apply: Commit["apply"], taken: Commit["taken"], retained: Map<string, number>): void {
-    const text = `m${++this.#texts}-${"x".repeat(this.#random() < 0.1 ? this.#below(1500) : this.#below(60))}`;
-    const dice = this.#random();
-    const name = queueNames[this.#below(queueNames.length)]!;
-    if (dice < 0.5) {
-      const priority = priorities[this.#below(priorities.length)]!;
-      const position = txn.message(message(text), [taker(this.#queue.lane(priority), this.#rule)]);
-      this.#positions.set(`${position}`, text);
-      taken.push({ text, priority });
-      if (this.#random() < 0.3) this.#refer(txn, apply, name, position, text);
-    } else if (dice < 0.65) this.#refer(txn, apply, name, txn.message(message(text), []), text);
-    else if (dice < 0.8) {
-      const ordinal = this.store.references(name)?.oldest()?.ordinal;
-      if (ordinal === undefined) return;
-      const released = ordinal + (this.#random() < 0.3 ? 1 : 0);
-      txn.release(name, released);
-      apply.push((to) => void to.queues.get(name)?.waiting.delete(released));
-    } else if (dice < 0.82) {
-      txn.dropQueue(name);
-      apply.push((to) => void to.queues.delete(name));
-    } else if (dice < 0.94) {
-      const topic = `r/${this.#below(4)}`;
-      const position = txn.message(message(text), []);
-      txn.retain(topic, position);
-      retained.set(topic, position);
-      apply.push((to) => void to.retained.set(topic, text));
-    } else {
-      const topic = `r/${this.#below(4)}`;
-      txn.unretain(topic);
-      apply.push((to) => void to.retained.delete(topic));
+    this.reach.count("commits");
+    this.number = made.commit.number;
+    this.commits.push(made.commit);
+    this.live.apply(made.commit.changes);
+    for (const entry of made.taken) {
+      this.lanes.add(entry);
+      this.counts.get(entry.uplink)!.waiting += 1;
     }
-  }
-
-  #refer(txn: Txn, apply: Commit["apply"], name: string, position: number, text: string): void {
-    const ordinal = txn.reference(name, position, 7);
-    apply.push((to) => {
-      const queue = to.queues.get(name) ?? { next: 1, waiting: new Map<number, string>() };
-      to.queues.set(name, queue);
-      expect(ordinal, "ordinals rise by one").to.equal(queue.next);
-      queue.next += 1;
-      queue.waiting.set(ordinal, text);
-    });
   }
 
   #drain(): void {
-    for (let count = this.#below(this.#eager ? 300 : 6); count > 0; count -= 1) {
-      const next = this.#queue.next();
-      if (next === undefined) break;
-      const text = textOf(next);
-      const commit = this.#commits.find(({ taken }) => taken.some((one) => one.text === text));
-      if (commit === undefined || commit.number > this.#acknowledged)
-        throw new Error(`${text} came out before it was durable`);
-      this.#inFlight.push(next);
+    const { name } = uplinkPlans[this.below(uplinkPlans.length)]!;
+    const queue = this.queues.get(name)!;
+    for (let count = this.below(this.recipe.eager ? 300 : 6); count > 0; count -= 1) {
+      const out = queue.next();
+      if (out === undefined) break;
+      const entry = this.lanes.handOut(name, out, this.store.ruleDefinition(out.rule), this.store.nowMs(), this.rotten);
+      if (entry.commit > this.acknowledged) throw new Error(`${entry.text} came out before it was durable`);
+      this.#inFlight.push({ uplink: name, out, entry });
     }
-    expect(this.#queue.stats().dropped, "nothing is dropped").to.deep.equal({});
-    while (this.#inFlight.length > 0 && this.#random() < (this.#eager ? 0.98 : 0.6)) {
-      const [settled] = this.#inFlight.splice(this.#below(this.#inFlight.length), 1);
-      this.#queue.settle(settled!);
-      this.#settled.add(textOf(settled!));
+    while (this.#inFlight.length > 0 && this.chance(this.recipe.eager ? 0.98 : 0.6)) {
+      const [one] = this.#inFlight.splice(this.below(this.#inFlight.length), 1);
+      const { uplink, out, entry } = one!;
+      const refused = this.chance(0.03);
+      this.queues.get(uplink)!.settle(out, refused ? "refused" : undefined);
+      const counts = this.counts.get(uplink)!;
+      if (!refused) counts.waiting -= 1; // else the drop says so
+      entry.settledIn = this.lanes.life;
+      this.reach.count("settled");
     }
   }
 
-  /** Stops at a random step of what comes; then the power goes. */
+  #rewind(): void {
+    const { name } = uplinkPlans[this.below(uplinkPlans.length)]!;
+    this.queues.get(name)!.rewind();
+    this.lanes.rewound(name);
+    this.#inFlight = this.#inFlight.filter(({ uplink }) => uplink !== name);
+    this.reach.count("rewinds");
+  }
+
+  /** Two seconds without anything to do: what was settled is on the disk then. */
+  async #quiet(): Promise<void> {
+    if (this.store.failed !== undefined) return;
+    const settled = this.lanes.settledIn(this.lanes.life);
+    for (const ms of [100, 1000, 1000]) {
+      this.clock.advance(ms);
+      for (let turns = 0; turns < 25; turns += 1) await turn();
+    }
+    for (let turns = 0; turns < 100 && this.store.stats().pendingBytes > 0; turns += 1) await turn();
+    if (this.files.stopped || this.store.failed !== undefined || this.store.stats().pendingBytes > 0) return;
+    for (const entry of settled) entry.final = true;
+    this.reach.count("quiet seconds");
+  }
+
+  /** Faults that the store has to live with come soon, besides what else is coming. */
+  disturb(): void {
+    const made = disturbance((limit) => this.below(limit), this.files.steps);
+    this.#disturbance = made;
+    this.files.fault = made.decide;
+    this.reach.count(`disturbed: ${made.name}`);
+  }
+
+  /** Works until the machine stops at a random step of what comes; then the power goes. */
   async crashWithin(steps: number): Promise<void> {
-    const stopAt = this.files.steps + 1 + this.#below(steps);
-    this.files.fault = (_operation, _path, step) => (step >= stopAt ? "stop" : undefined);
-    await this.work(10 + this.#below(150));
+    const stopAt = this.files.steps + 1 + this.below(steps);
+    const other = this.files.fault;
+    this.files.fault = (operation, path, step) => (step >= stopAt ? "stop" : other(operation, path, step));
+    await this.work(10 + this.below(150));
     for (let turns = 0; turns < 60 && !this.files.stopped; turns += 1) await turn();
     this.power();
   }
 
+  /** A clean end, unless the machine stops on the way. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    const done = await this.#outcome(
+      this.store.close().then(() => true),
+      "close",
+    );
+    this.#checkFailed();
+    if (done === true && this.store.failed === undefined) {
+      expect(this.acknowledged, "close waits for everything").to.equal(this.number);
+      for (const entry of this.lanes.settledIn(this.lanes.life)) entry.final = true;
+      this.closed = this.#disturbance === undefined;
+      this.reach.count("clean closes");
+    }
+    this.power();
+  }
+
+  #checkFailed(): void {
+    const { failed } = this.store;
+    if (failed === undefined) return;
+    this.reach.count("failed");
+    const allowed = this.#disturbance?.mayFail === true || (this.#closing && this.#disturbance !== undefined);
+    if (!allowed) throw new Error(`the store failed without need: ${failed.message}`);
+  }
+
   power(): void {
-    if (this.#random() < 0.2) this.files.kill();
+    this.noteDrops();
+    this.#disturbance = undefined;
+    if (this.chance(0.2)) this.files.kill();
     else this.files.crash(this.#random);
-    if (this.#random() < 0.15) this.#rotCheckpoint();
+    this.reach.files(this.files.log);
+    this.files.log.length = 0;
+    if (this.chance(0.15) && !this.rotten) this.#rotCheckpoint();
   }
 
   /** The newest checkpoint rots, if another is whole: that must cost nothing. */
@@ -218,112 +320,28 @@ export class CrashModel {
     if (older === undefined || newest === undefined) return;
     if (paths.some((path) => loadCheckpoint(this.files.content(path)) === undefined)) return;
     const rotten = Buffer.from(this.files.content(newest));
-    const at = this.#below(rotten.length - 1024) + 1024; // not in the header, which is there twice
+    const at = this.below(rotten.length - 1024) + 1024; // not in the header, which is there twice
     rotten[at] = rotten[at]! ^ 0x10;
+    this.reach.tell(`${newest} rots`);
     this.files.replace(newest, rotten);
+    this.closed = false;
+    this.reach.count("newest checkpoint rotted");
   }
 
-  /** Starts, perhaps stopped on the way, and compares. */
-  async recover(): Promise<void> {
-    while (this.#random() < 0.4) {
-      const stopAt = 1 + this.#below(25);
+  /** Starts, perhaps stopped on the way, and compares. @returns what differs, empty unless bits were flipped */
+  async recover(): Promise<readonly Difference[]> {
+    while (this.chance(0.4)) {
+      const stopAt = 1 + this.below(25);
       this.files.fault = (_operation, _path, step) => (step >= stopAt ? "stop" : undefined);
-      if (await this.start()) {
-        for (let turns = this.#below(20); turns > 0; turns -= 1) await turn();
-      }
+      if (await this.start()) for (let turns = this.below(20); turns > 0; turns -= 1) await turn();
+      this.closed = false;
+      this.reach.count("stopped while starting");
       this.power();
     }
     if (!(await this.start())) throw new Error("stopped without a fault");
-    await this.compare();
-  }
-
-  /** Faults that the store has to live with: short writes, and one failing write or sync at a time. */
-  disturb(): void {
-    const at = this.files.steps + 2 + this.#below(30);
-    const fault = (["short", "EIO", "ENOSPC"] as const)[this.#below(3)]!;
-    this.files.fault = (operation, _path, step): Fault => {
-      if (fault === "short") return operation === "write" && step % 3 === 0 ? "short" : undefined;
-      return step >= at && step < at + 1 && (operation === "write" || operation === "datasync") ? fault : undefined;
-    };
-  }
-
-  async compare(): Promise<void> {
-    const recovery = this.store.stats().recovery;
-    expect(recovery.corruptRecords, "nothing rotted but a checkpoint").to.equal(this.#rotten);
-    const found = Number(Buffer.from(this.store.get("model", "n") ?? []).toString() || 0);
-    expect(found, "acknowledged commits are there").to.be.at.least(this.#acknowledged);
-    const last = this.#commits.find(({ number }) => number === found);
-    const after = this.#commits.find(({ number }) => number === found + 1);
-    if (after !== undefined) expect(after.group, "a group is whole or absent").to.not.equal(last?.group ?? 0);
-    this.#commits = this.#commits.filter(({ number }) => number <= found);
-    this.#number = found;
-    this.#acknowledged = found;
-    const expected = this.#expected();
-    expect(this.#mapNow()).to.deep.equal(expected.map);
-    await this.#compareReferences(expected);
-    await this.#compareRetained(expected);
-    this.#retained = new Map(this.store.retained());
-    await this.#compareLanes();
-  }
-
-  #expected(): Snapshot {
-    const snapshot: Snapshot = { map: new Map(), retained: new Map(), queues: new Map() };
-    for (const { apply } of this.#commits) for (const change of apply) change(snapshot);
-    return snapshot;
-  }
-
-  #mapNow(): Map<string, string> {
-    return new Map([...this.store.entries("model")].map(([key, value]) => [key, Buffer.from(value).toString()]));
-  }
-
-  async #compareReferences(expected: Snapshot): Promise<void> {
-    for (const name of queueNames) {
-      const queue = this.store.references(name);
-      const wanted = expected.queues.get(name);
-      const found = (await queue?.read(0, { messages: 10_000, bytes: 1e9 })) ?? [];
-      expect(found.map((one) => [one.ordinal, textOf(one)])).to.deep.equal([...(wanted?.waiting ?? [])]);
-      if (wanted !== undefined) expect(queue?.nextOrdinal).to.equal(wanted.next);
-    }
-  }
-
-  async #compareRetained(expected: Snapshot): Promise<void> {
-    const found = new Map<string, string>();
-    for (const [topic, position] of this.store.retained()) {
-      const stored = await this.store.read(position);
-      found.set(topic, stored === undefined ? "gone" : textOf(stored));
-    }
-    expect([...found].sort()).to.deep.equal([...expected.retained].sort());
-  }
-
-  /** Everything not settled comes out once, in order; what was settled may come out again, but only where it belongs. */
-  async #compareLanes(): Promise<void> {
-    const byPriority = new Map<number, string[]>(priorities.map((priority) => [priority, []]));
-    for (const { taken } of this.#commits) for (const { text, priority } of taken) byPriority.get(priority)!.push(text);
-    const out: QueuedMessage[] = [];
-    for (let idle = 0; idle < 30; ) {
-      const next = this.#queue.next();
-      if (next === undefined) {
-        idle += 1;
-        await turn();
-      } else {
-        idle = 0;
-        out.push(next);
-      }
-    }
-    expect(this.#queue.stats().messages, "counted as it is").to.equal(out.length);
-    expect(out.map(({ priority }) => priority)).to.deep.equal(
-      out.map(({ priority }) => priority).sort((a, b) => b - a),
-    );
-    for (const [priority, texts] of byPriority) {
-      const got = out.filter((one) => one.priority === priority).map(textOf);
-      const allowed = new Set(got);
-      expect(got, `order of ${priority}`).to.deep.equal(texts.filter((text) => allowed.has(text)));
-      expect(
-        texts.filter((text) => !allowed.has(text) && !this.#settled.has(text)),
-        `lost of ${priority}`,
-      ).to.deep.equal([]);
-    }
-    expect(new Set(out.map(({ seq }) => seq)).size, "numbers are used once").to.equal(out.length);
-    this.#queue.rewind();
+    const differences = await compare(this);
+    this.#madeBefore = 0; // what is compared has no earlier life
+    this.closed = false;
+    return differences;
   }
 }

@@ -112,6 +112,19 @@ describe("journal: the last group, which nothing proves", () => {
     }
   });
 
+  it("a flipped bit in a message whose payload is sectors of zeros costs that message, not the group", async () => {
+    const zeros = "\u0000".repeat(4000);
+    const built = await build(["a", `b${zeros}`, `c${zeros}`, "d"]);
+    const { content, from } = built;
+    for (let at = from; at < from + 9000; at += 250) {
+      const damaged = Buffer.from(content);
+      damaged[at] = damaged[at]! ^ 0x20;
+      const { store, lane } = await reopened(built, damaged);
+      expect(lane.length, `byte ${at}`).to.be.at.least(3);
+      await store.close();
+    }
+  });
+
   it("zeros in a payload are not taken for a sector that was never written", async () => {
     const built = await build(["a", "\0".repeat(3000), "b", "\0".repeat(3000), "c"]);
     const flipped = Buffer.from(built.content);

@@ -24,6 +24,8 @@ export interface ExpectedStore {
   readonly lanes: Record<string, ExpectedMessage[]>;
   readonly queues: Record<string, { next: number; waiting: Array<{ ordinal: number; meta: number; text: string }> }>;
   readonly retained: Record<string, string>;
+  /** Of "cloud": in format 1 a kill lost what had been counted since the last segment began. */
+  readonly refused: number;
   /** Values in hex. */
   readonly maps: Record<string, Record<string, string>>;
   /** The text of a message whose write was torn: it must not be there. */

@@ -61,7 +61,9 @@ try {
   feeder.publish("plant/last", "last", 1, 15); // its commit carries what was acknowledged
   await feeder.take("puback", ({ messageId }) => messageId === 15);
   await gateway.end("SIGKILL");
-  cpSync(join(gateway.dir, "data"), join(folder, "gateway"), { recursive: true });
+  // Prepared segments are zeros, and the socket is this process's own.
+  const kept = (path: string): boolean => !/spare-|control\.sock/.test(path);
+  cpSync(join(gateway.dir, "data"), join(folder, "gateway"), { recursive: true, filter: kept });
 } finally {
   await gateway.remove();
 }

@@ -66,7 +66,7 @@ class Maker {
       ]),
     );
     const { wall: wallMs } = this.#clock;
-    return { wallMs, lanes, queues: this.#queues, retained: this.#retained, maps: this.#maps, torn };
+    return { wallMs, lanes, queues: this.#queues, retained: this.#retained, maps: this.#maps, refused: 2, torn };
   }
 
   async #open(): Promise<void> {

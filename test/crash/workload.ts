@@ -1,0 +1,207 @@
+/** Random commits: what they write, and the same for the model. */
+import { expect } from "chai";
+import type { Store, Txn, UplinkQueue } from "../../src/base/contracts.ts";
+import { textOf } from "../unit/journal/support.ts";
+import { type Entry, type LaneBook, messageOf, uplinkPlans } from "./laneBook.ts";
+import type { Change, Commit, Ledger } from "./ledger.ts";
+
+export const queueNames = ["alice", "bob", "group/east"];
+const topics = ["r/0", "r/1", "r/2", "r/3"];
+const rules = ["{}", '{"qos":1}', '{"topic":"#"}'];
+
+export interface Workplace {
+  readonly below: (limit: number) => number;
+  readonly chance: (probability: number) => boolean;
+  readonly store: () => Store;
+  readonly queue: (uplink: string) => UplinkQueue;
+  /** As everything committed so far leaves it, durable or not. */
+  readonly ledger: () => Ledger;
+  readonly lanes: LaneBook;
+  /** Bytes of the largest payload, now and then. */
+  readonly largeBytes: number;
+  /** Of the map "bulk"; 0: none. */
+  readonly keys: number;
+}
+
+/** One commit being made. */
+class Draft {
+  readonly changes: Change[] = [];
+  readonly taken: Entry[] = [];
+  readonly dropped = new Set<string>();
+  readonly txn: Txn;
+  readonly number: number;
+
+  constructor(txn: Txn, number: number) {
+    this.txn = txn;
+    this.number = number;
+  }
+}
+
+export class Workload {
+  readonly #place: Workplace;
+  #texts = 0;
+
+  constructor(place: Workplace) {
+    this.#place = place;
+  }
+
+  /** @returns undefined when its function threw, as some do */
+  commit(number: number): { commit: Commit; taken: readonly Entry[] } | undefined {
+    const { below, chance, store } = this.#place;
+    const throws = chance(0.06);
+    const clockMs = store().nowMs();
+    let draft: Draft | undefined;
+    try {
+      const { group } = store().commit((txn) => {
+        draft = new Draft(txn, number);
+        // Twice, in maps of their own: a rotten record must not hide up to where the store recovered.
+        for (const map of ["model", "twin"]) this.#put(draft, map, "n", String(number));
+        for (let changes = 1 + below(4); changes > 0; changes -= 1) this.#change(draft);
+        if (throws) throw new RangeError("on purpose");
+      });
+      return { commit: { number, group, clockMs, changes: draft!.changes }, taken: draft!.taken };
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      return undefined;
+    }
+  }
+
+  #text(): string {
+    const { below, chance, largeBytes } = this.#place;
+    const length = chance(0.02) ? largeBytes : chance(0.1) ? below(1500) : below(60);
+    return `m${++this.#texts}-${"x".repeat(length)}`;
+  }
+
+  #change(draft: Draft): void {
+    const { below, chance } = this.#place;
+    const dice = below(100);
+    const queue = queueNames[below(queueNames.length)]!;
+    const topic = topics[below(topics.length)]!;
+    if (dice < 50) {
+      const text = this.#text();
+      const position = this.#message(draft, text);
+      if (chance(0.3)) this.#refer(draft, queue, position, text);
+      if (chance(0.1)) this.#refer(draft, queueNames[below(queueNames.length)]!, position, text);
+      if (chance(0.1)) this.#retain(draft, topic, position, text);
+    } else if (dice < 62) {
+      const text = this.#text();
+      this.#refer(draft, queue, draft.txn.message(messageOf(text), []), text);
+    } else if (dice < 74) this.#release(draft, queue);
+    else if (dice < 77) this.#move(draft, queue);
+    else if (dice < 79) {
+      draft.txn.dropQueue(queue);
+      draft.dropped.add(queue);
+      draft.changes.push((to) => void to.queues.delete(queue));
+    } else if (dice < 87) {
+      const text = this.#text();
+      this.#retain(draft, topic, draft.txn.message(messageOf(text), []), text);
+    } else if (dice < 90) {
+      draft.txn.unretain(topic);
+      draft.changes.push((to) => void to.retained.delete(topic));
+    } else this.#mapChange(draft);
+  }
+
+  #mapChange(draft: Draft): void {
+    const { below, chance, keys } = this.#place;
+    const [map, key] = keys > 0 && chance(0.7) ? ["bulk", `k${below(keys)}`] : ["small", `k${below(3)}`];
+    if (chance(0.3)) {
+      draft.txn.delete(map, key);
+      draft.changes.push((to) => void to.map.delete(`${map}/${key}`));
+    } else this.#put(draft, map, key, `v${draft.number}`);
+  }
+
+  #put(draft: Draft, map: string, key: string, value: string): void {
+    draft.txn.put(map, key, Buffer.from(value));
+    draft.changes.push((to) => void to.map.set(`${map}/${key}`, value));
+  }
+
+  /** A message that one, two or all uplinks take. */
+  #message(draft: Draft, text: string): number {
+    const { below, chance, store, queue } = this.#place;
+    const acceptedAtMs = store().nowMs();
+    const first = below(uplinkPlans.length);
+    const takes = uplinkPlans
+      .filter((_, index) => index === first || chance(0.25))
+      .map((plan) => {
+        const priority = plan.priorities[below(plan.priorities.length)]!;
+        const rule = rules[below(rules.length)]!;
+        const ttlMs = plan.ttlMs !== undefined && chance(0.5) ? plan.ttlMs : undefined;
+        const taker = { lane: queue(plan.name).lane(priority), rule: store().rule(plan.name, rule), ttlMs };
+        return { plan, priority, rule, taker, before: queue(plan.name).stats().bytes };
+      });
+    const position = draft.txn.message(
+      messageOf(text),
+      takes.map(({ taker }) => taker),
+    );
+    for (const { plan, priority, rule, taker, before } of takes) {
+      const bytes = queue(plan.name).stats().bytes - before;
+      const expiresAtMs = acceptedAtMs + Math.min(plan.limits.maxAgeMs, taker.ttlMs ?? Number.POSITIVE_INFINITY);
+      const place = { text, uplink: plan.name, priority, rule, position, commit: draft.number };
+      draft.taken.push({ ...place, acceptedAtMs, expiresAtMs, bytes });
+    }
+    return position;
+  }
+
+  #refer(draft: Draft, name: string, position: number, text: string): void {
+    const meta = this.#place.below(256);
+    const ordinal = draft.txn.reference(name, position, meta);
+    draft.changes.push((to) => {
+      const queue = to.queues.get(name) ?? { next: 1, waiting: new Map() };
+      to.queues.set(name, queue);
+      expect(ordinal, "ordinals rise by one").to.equal(queue.next);
+      queue.next += 1;
+      queue.waiting.set(ordinal, { text, position, meta });
+    });
+  }
+
+  #retain(draft: Draft, topic: string, position: number, text: string): void {
+    draft.txn.retain(topic, position);
+    draft.changes.push((to) => void to.retained.set(topic, { text, position }));
+  }
+
+  /** Mostly the oldest one or two; now and then any, or one that does not exist. */
+  #release(draft: Draft, name: string): void {
+    const { below, chance, ledger } = this.#place;
+    const ordinals = [...(ledger().queues.get(name)?.waiting.keys() ?? [])];
+    const count = chance(0.2) ? below(ordinals.length) : 1 + below(2);
+    const from = chance(0.7) ? 0 : below(ordinals.length);
+    for (const ordinal of [...ordinals.slice(from, from + count), ...(chance(0.05) ? [999_999] : [])]) {
+      draft.txn.release(name, ordinal);
+      draft.changes.push((to) => void to.queues.get(name)?.waiting.delete(ordinal));
+    }
+  }
+
+  /** As a shared group gives to a member: a reference goes from one queue to another. */
+  #move(draft: Draft, from: string): void {
+    const { below, ledger } = this.#place;
+    const to = queueNames[below(queueNames.length)]!;
+    const oldest = ledger().queues.get(from)?.waiting.entries().next();
+    if (oldest === undefined || oldest.done === true || draft.dropped.has(from)) return;
+    const [ordinal, { position, text }] = oldest.value;
+    this.#refer(draft, to, position, text);
+    draft.txn.release(from, ordinal);
+    draft.changes.push((ledger) => void ledger.queues.get(from)?.waiting.delete(ordinal));
+  }
+}
+
+/** Reads of a queue while the workload goes on: what comes is what was put there, in order. */
+export function readAlong(place: Workplace, onDone: () => void, onError: (error: Error) => void): void {
+  const name = queueNames[place.below(queueNames.length)]!;
+  const book = place.ledger().queues.get(name);
+  const queue = place.store().references(name);
+  if (book === undefined || queue === undefined) return;
+  const known = new Map(book.waiting);
+  const after = place.chance(0.5) ? 0 : place.below(book.next);
+  const limits = { messages: 1 + place.below(30), bytes: 1 + place.below(5000) };
+  queue.read(after, limits).then((batch) => {
+    let last = after;
+    for (const one of batch) {
+      const wanted = known.get(one.ordinal);
+      // What was added meanwhile is not known here.
+      if (wanted !== undefined && wanted.text !== textOf(one)) onError(new Error(`${name}: ${one.ordinal} is another`));
+      if (one.ordinal <= last) onError(new Error(`${name}: ${one.ordinal} came after ${last}`));
+      last = one.ordinal;
+    }
+    onDone();
+  }, onError);
+}
