@@ -38,6 +38,9 @@ export class Space {
   #heldBytes: number | undefined;
   #checkedMs = Number.NEGATIVE_INFINITY;
   #checking = false;
+  /** The last answer: asked for with each message, and it changes once a second at most. */
+  #room: Room | undefined;
+  #roomFor = -1;
 
   constructor(files: Files, dir: string, limits: SpaceLimits) {
     this.#files = files;
@@ -59,10 +62,19 @@ export class Space {
     }
     const isTight = this.#diskBytes - this.#limits.minFreeBytes < usedBytes;
     this.#heldBytes = isTight ? (this.#heldBytes ?? usedBytes) : undefined;
+    this.#room = undefined;
   }
 
   /** @param checkpointBytes of the last checkpoint: the next two must fit */
   room(checkpointBytes: number): Room {
+    if (this.#room === undefined || this.#roomFor !== checkpointBytes) {
+      this.#room = this.#work(checkpointBytes);
+      this.#roomFor = checkpointBytes;
+    }
+    return this.#room;
+  }
+
+  #work(checkpointBytes: number): Room {
     const { maxBytes, minFreeBytes } = this.#limits;
     const wanted = Math.min(reserveMaxBytes, Math.max(reserveMinBytes, maxBytes / 16));
     const reserve = Math.min(maxBytes / 4, wanted + 2 * checkpointBytes);
