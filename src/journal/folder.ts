@@ -5,13 +5,14 @@ import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import type { KeptCheckpoint } from "./checkpoint.ts";
 import { type CheckpointFile, CheckpointReader, type LoadedCheckpoint, readCheckpointHeader } from "./checkpoint.ts";
-import { throwUnlessDamage } from "./fileWalk.ts";
+import { FileWalk, throwUnlessDamage } from "./fileWalk.ts";
 import {
   checkpointName,
   checkpointNamePattern,
   decodeHeader,
   type Header,
   headerBytes,
+  seedOf,
   segmentMagic,
   stagedNamePattern,
 } from "./format.ts";
@@ -131,14 +132,24 @@ async function chooseCheckpoint(
  * Whether this one never held anything that counts. The newest was just being made when the power went; so were those before it that no header
  * follows: making them failed, and a segment is begun only when the one before is synced. Between two others, their bytes leave none to it.
  */
-function isBypassed(heads: readonly Head[], number: number): boolean {
+async function isBypassed({ files, dir }: Place, heads: readonly Head[], number: number): Promise<boolean> {
   const known = heads.filter(({ header }) => header !== undefined);
   if (heads.every((head) => head.number <= number || (head.header === undefined && head.readable))) return true;
   const before = known.filter((head) => head.number < number).at(-1);
   const after = known.find((head) => head.number > number);
   if (before?.header === undefined || after?.header === undefined) return false;
-  const end = before.header.merged?.end ?? before.header.base + before.size - headerBytes;
-  return end >= after.header.prevEnd;
+  if (before.header.merged !== undefined) return before.header.merged.end >= after.header.prevEnd;
+  // Not by its size: a prepared file is longer than what is written.
+  const walk = new FileWalk();
+  const seed = seedOf(segmentMagic, before.header.storeId, before.number);
+  try {
+    const file = await files.open(join(dir, before.name), "read");
+    await walk.run(file, headerBytes, before.size, seed, () => undefined).finally(() => file.close());
+  } catch (error) {
+    throwUnlessDamage(error);
+    return false;
+  }
+  return before.header.base + walk.writtenEnd - headerBytes >= after.header.prevEnd;
 }
 
 /** Our segments among the heads, what is of no use, and how many held something that cannot be told any more. */
@@ -162,7 +173,7 @@ async function sortSegments(
     if (header !== undefined) continue;
     log.warn({ file: name, salvaged: known !== undefined }, "journal: segment header is damaged");
     if (known !== undefined) continue;
-    if (readable && isBypassed(heads, number)) debris.push(name);
+    if (readable && (await isBypassed({ files, dir, log }, heads, number))) debris.push(name);
     else damaged += 1;
   }
   const { current, replaced } = withoutReplaced(segments);

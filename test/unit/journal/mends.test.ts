@@ -1,6 +1,6 @@
 /** Mends that guard against loss and that only lucky seeds of the crash model would notice the want of. */
 import { expect } from "chai";
-import type { UplinkQueue } from "../../../src/base/contracts.ts";
+import type { Store, UplinkQueue } from "../../../src/base/contracts.ts";
 import { headerBytes, recordType, seedOf, segmentMagic } from "../../../src/journal/format.ts";
 import { type Group, sealGroup } from "../../../src/journal/groupBytes.ts";
 import { acceptedEnd } from "../../../src/journal/lastGroup.ts";
@@ -9,7 +9,7 @@ import { Segment } from "../../../src/journal/segments.ts";
 import { Tail } from "../../../src/journal/tail.ts";
 import { RecordWalker } from "../../../src/journal/walk.ts";
 import { FaultyFiles } from "../../helpers/faultyFiles.ts";
-import { durable, generous, message, open, TestClock, taker, textOf } from "./support.ts";
+import { durable, generous, message, open, TestClock, taker, textOf, turn } from "./support.ts";
 
 const headOf = (queue: UplinkQueue): string | undefined => {
   const next = queue.next();
@@ -168,5 +168,47 @@ describe("journal: numbers after the last group went bad", () => {
 
   it("it is cut off in its middle: none is given again", async () => {
     expect(await nextNumber((content, from, to) => content.subarray(0, (from + to) >>> 1))).to.be.above(count);
+  });
+});
+
+describe("journal: a segment between two others that lost its header", () => {
+  it("holds no message, and lies behind a prepared file: it is counted as damage, and not removed", async () => {
+    const files = new FaultyFiles();
+    const clock = new TestClock();
+    const more = { segmentBytes: 300 * 1024, tuning: { spares: 1, lightMs: 10_000 } };
+    const put = async (store: Store, key: string): Promise<void> =>
+      durable(store, store.commit((txn) => txn.put("m", key, Buffer.from(key))).group);
+    const first = await open(files.mount(), clock, more);
+    for (let step = 0; first.stats().spares === 0; step += 1) {
+      expect(step).to.be.below(2000);
+      clock.advance(20);
+      for (let turns = 0; turns < 5; turns += 1) await turn();
+    }
+    await put(first, "a"); // the last in the segment that grows
+    await put(first, "b");
+    const before = segmentsOf(files).at(-1)!;
+    expect(files.content(before).length, "prepared").to.equal(more.segmentBytes);
+    let failed = 0;
+    files.fault = (operation) => (operation === "datasync" && failed++ === 0 ? "EIO" : undefined);
+    await put(first, "c"); // in a segment that begins where the synced bytes of the prepared one end
+    expect(segmentsOf(files).at(-1)).to.not.equal(before);
+    await put(first, "e");
+    files.kill();
+    clock.forgetTimers();
+    await put(await open(files.mount(), clock), "d");
+    expect(files.content(before).length, "still longer than what counts").to.equal(more.segmentBytes);
+    files.kill();
+    clock.forgetTimers();
+    const middle = segmentsOf(files).at(-2)!;
+    expect(middle > before).to.equal(true);
+    const rotten = Buffer.from(files.content(middle));
+    for (const copy of [0, 512]) rotten[copy + 50] = rotten[copy + 50]! ^ 1;
+    files.replace(middle, rotten);
+    const store = await open(files.mount(), clock);
+    expect(["a", "b", "c", "d"].filter((key) => store.get("m", key) === undefined)).to.deep.equal([]);
+    const { corruptRecords } = store.stats().recovery;
+    expect(store.get("m", "e") !== undefined || corruptRecords > 0, "told of").to.equal(true);
+    expect(segmentsOf(files)).to.include(middle);
+    await store.close();
   });
 });
