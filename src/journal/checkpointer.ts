@@ -166,13 +166,14 @@ export class Checkpointer {
     const { files, dir, log } = this.#env;
     const path = join(dir, checkpointName(capture.number));
     const staged = stagedName(path);
-    let kept = false;
+    let [named, kept] = [false, false];
     try {
       await files.unlink(staged).catch(() => undefined);
       capture.file = await files.open(staged, "create");
       await this.#write(capture);
       await capture.file.datasync();
       await files.rename(staged, path);
+      named = true;
       await files.syncDir(dir); // or a power cut may undo the rename, but not the removal of what it replaces
       kept = true;
     } catch (error) {
@@ -183,6 +184,8 @@ export class Checkpointer {
     await capture.file?.close().catch(() => undefined);
     this.failedLast = !kept && !capture.aborted;
     if (kept) await this.#keep(capture);
+    else if (named)
+      this.#stale.push(capture.number); // it has its name, though a power cut may undo that: goes with the next one
     else await files.unlink(staged).catch(() => undefined);
     this.#capture = undefined;
     this.#env.onKept();
