@@ -35,7 +35,7 @@ export class ChangedStates {
 
   /**
    * Puts it into the open group. What was dropped is counted in the same group as the marks that say so, so that a crash loses or keeps both.
-   * @returns whether there was any
+   * @returns whether something had changed
    */
   write(): boolean {
     const { state, writer } = this.#env;

@@ -158,7 +158,11 @@ describe("firmware-sim: the demo, with a gateway that errs", function () {
 
   it("ends early when it is told to", async () => {
     const abort = new AbortController();
-    const gatewayCommand = [process.execPath, "-e", `console.log('{"msg":"ready"}'); setInterval(() => {}, 1000)`];
+    const gatewayCommand = [
+      process.execPath,
+      "-e",
+      `process.stdout.write('{"msg":"ready"}\\n'); setInterval(() => {}, 1000)`,
+    ];
     let reason = "";
     const print = (line: string): void => {
       if (line.includes("begin to send")) abort.abort(new Error("enough"));
