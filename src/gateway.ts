@@ -1,8 +1,7 @@
 /**
  * The composition root: the only file that knows every stage. Starts them in the order in which a reading needs them (disk, broker, uplinks,
- * doors to devices, doors to people), stops in the reverse order, and maps the config to each stage's own options.
+ * doors to devices, doors to people), stops in the reverse order. stageOptions.ts maps the config to what each stage takes.
  */
-import { readFile } from "node:fs/promises";
 import type { Clock, Timer } from "./base/clock.ts";
 import type { BackupInfo, BackupRequest, Forwarding, Intake, Source, Store } from "./base/contracts.ts";
 import { messageOf, TidegateError } from "./base/errors.ts";
@@ -11,23 +10,28 @@ import type { Log } from "./base/log.ts";
 import type { Meter } from "./base/meter.ts";
 import { Scope } from "./base/scope.ts";
 import { createBroker } from "./broker/broker.ts";
-import type { Broker, BrokerLimits, ListenerOptions } from "./broker/options.ts";
+import type { Broker } from "./broker/options.ts";
 import { parseAddress } from "./config/address.ts";
-import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
+import type { Config, SourceConfig } from "./config/schema.ts";
 import { openControl } from "./http/control.ts";
 import { type HttpViews, listenHttp } from "./http/server.ts";
 import { backupStopped } from "./journal/offlineBackup.ts";
 import { openStore } from "./journal/open.ts";
 import { createCoapClientSource } from "./sources/coap/coapClientSource.ts";
 import { type CoapDeps, createCoapServerSource } from "./sources/coap/coapServerSource.ts";
-import type { SerialSourceOptions } from "./sources/serial/options.ts";
 import { createSerialSource } from "./sources/serial/source.ts";
+import {
+  brokerLimits,
+  listenerOptions,
+  routeDefinition,
+  serialOptions,
+  uplinkOptions,
+  withGateway,
+} from "./stageOptions.ts";
 import { type CodecRegistry, createCodecs } from "./transform/codecs/registry.ts";
-import { createCommandEncoder } from "./transform/command.ts";
 import { createReadingTransform, type ReadingTransform } from "./transform/reading.ts";
-import { createRouting, type RouteDefinition } from "./transform/routes.ts";
+import { createRouting } from "./transform/routes.ts";
 import { createForwarding } from "./uplink/forwarding.ts";
-import type { TlsOptions, UplinkOptions } from "./uplink/options.ts";
 import { Uplink } from "./uplink/uplink.ts";
 
 export interface GatewayDeps {
@@ -190,36 +194,6 @@ function createSource(
   }
 }
 
-function serialOptions(source: SourceConfig & { type: "serial" }, codecs: CodecRegistry): SerialSourceOptions {
-  const { name, path, baudRate, dataBits, stopBits, parity, rtscts, framing, ack, commands } = source;
-  if (framing.type !== "lines" && framing.type !== "cobs" && framing.type !== "slip")
-    throw new TidegateError("TG_NOT_AVAILABLE", `sources.${name}.framing: ${framing.type} is not yet available`);
-  const ackCodec = ack === undefined ? undefined : codecs.get(ack);
-  return {
-    name,
-    path,
-    baudRate,
-    dataBits,
-    stopBits,
-    parity,
-    rtscts,
-    framing:
-      framing.type === "lines"
-        ? { type: "lines", maxFrameBytes: framing.maxFrameBytes }
-        : { ...framing, crc: framing.crc === "none" ? undefined : framing.crc },
-    ...(ackCodec === undefined ? {} : { ack: ackCodec }),
-    ...(commands === undefined
-      ? {}
-      : {
-          commands: {
-            topic: commands.topic,
-            encode: createCommandEncoder(commands.encode, codecs),
-            expiryMs: commands.expiry,
-          },
-        }),
-  };
-}
-
 /** `$SYS/tidegate/sources/NAME/state`, retained: published when a source's link or problem changes, looked at each second. */
 function announceSources(sources: readonly Source[], broker: Broker, clock: Clock, scope: Scope): void {
   const announced = new Map<string, string>();
@@ -239,19 +213,6 @@ function announceSources(sources: readonly Source[], broker: Broker, clock: Cloc
   scope.defer(() => timer?.cancel());
 }
 
-const withGateway = (template: string, id: string): string => template.replaceAll("{gateway}", () => id);
-
-const routeDefinition =
-  (gatewayId: string) =>
-  ({ name, from, steps, to, onError }: Config["routes"][number]): RouteDefinition => ({
-    name,
-    from,
-    to: withGateway(to, gatewayId),
-    // The config allows no other step in this version, and no dead letters: `unavailable` has said so.
-    steps: steps.map(({ decode }) => ({ decode: decode ?? "json" })),
-    onError: onError === "pass" ? "pass" : "drop",
-  });
-
 // ---------------------------------------------------------------- doors
 
 /** Opens every listener; one that cannot open is fatal. Sources retry by themselves, but a CoAP server's address must open as well. */
@@ -261,21 +222,7 @@ async function openDoors(config: Config, broker: Broker, sources: readonly Sourc
     scope.defer(() => source.stop());
     await source.start();
   }
-  for (const { url, tls } of config.mqtt.listeners) {
-    const options: ListenerOptions =
-      tls === undefined
-        ? { url }
-        : {
-            url,
-            tls: {
-              cert: await readPem(tls.cert),
-              key: await readPem(tls.key),
-              ca: tls.ca === undefined ? undefined : await readPem(tls.ca),
-              clientCert: tls.clientCert,
-            },
-          };
-    opened.push((await broker.listen(options)).url); // broker.close() closes it
-  }
+  for (const listener of config.mqtt.listeners) opened.push((await broker.listen(await listenerOptions(listener))).url); // broker.close() closes it
   return opened;
 }
 
@@ -310,72 +257,4 @@ export function backupOffline(
 function storageProblems(store: Store): string[] {
   const { state, problem } = store.stats();
   return state === "ok" ? [] : [`storage: ${state}: ${problem}`];
-}
-
-async function readPem(path: string): Promise<Buffer> {
-  try {
-    return await readFile(path);
-  } catch (cause) {
-    throw new TidegateError("TG_CONFIG", `${path} cannot be read: ${messageOf(cause)}`, { cause });
-  }
-}
-
-// ---------------------------------------------------------------- options
-
-function brokerLimits({ mqtt, storage }: Config): BrokerLimits {
-  const { connectTimeout, maxKeepAlive, outbox, sessionExpiryMax, ...same } = mqtt.limits;
-  return {
-    ...same,
-    maxPacketSize: Math.min(mqtt.limits.maxPacketSize, storage.maxMessageBytes), // what cannot be stored must not be taken
-    connectTimeoutMs: connectTimeout,
-    maxKeepAliveSeconds: maxKeepAlive,
-    outboxBytes: outbox,
-    sessionExpiryMaxMs: sessionExpiryMax,
-  };
-}
-
-async function uplinkOptions(uplink: ResolvedUplink, gatewayId: string): Promise<UplinkOptions> {
-  const { name, urls, version, clientId, username, password, envelope, meta, queue, inflight, maxQos, maxPacketSize } =
-    uplink;
-  return {
-    name,
-    gatewayId,
-    urls,
-    version: version === 4 ? 4 : 5,
-    clientId,
-    username,
-    password,
-    tls: uplink.tls === undefined ? undefined : await uplinkTls(uplink.tls),
-    keepAliveMs: uplink.keepAlive,
-    sessionExpiryMs: uplink.sessionExpiry,
-    envelope,
-    meta,
-    forward: uplink.forward.map(({ topic, to, qos, priority, ttl }) => ({
-      topic,
-      to,
-      qos: qos === 0 ? 0 : 1,
-      priority,
-      ttlMs: ttl,
-    })),
-    receive: uplink.receive.map(({ topic, to, qos, expiry }) => ({
-      topic,
-      to,
-      qos: qos === 0 ? 0 : 1,
-      expiryMs: expiry,
-    })),
-    queue: { maxBytes: queue.maxBytes, maxAgeMs: queue.maxAge, whenFull: queue.whenFull },
-    inflight,
-    maxQos,
-    maxPacketSize,
-    drain: { maxPerSecond: uplink.drain.maxPerSecond, maxBytesPerSecond: uplink.drain.maxBytesPerSecond },
-    backoff: { minMs: uplink.backoff.min, maxMs: uplink.backoff.max },
-    refusedRetries: uplink.refusedRetries,
-  };
-}
-
-async function uplinkTls(tls: NonNullable<ResolvedUplink["tls"]>): Promise<TlsOptions> {
-  const read = (path: string | undefined): Promise<Buffer | undefined> =>
-    path === undefined ? Promise.resolve(undefined) : readPem(path);
-  const [ca, cert, key] = await Promise.all([read(tls.ca), read(tls.cert), read(tls.key)]);
-  return { ca, cert, key };
 }

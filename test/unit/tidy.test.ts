@@ -14,7 +14,8 @@ const allowed = new Map<string, readonly string[]>([
   ["wire", ["base"]],
   ["config", ["base"]],
   ...stages.map((stage): [string, readonly string[]] => [stage, ["base", "wire"]]),
-  ["gateway.ts", ["base", "wire", "config", ...stages]],
+  ["stageOptions.ts", ["base", "wire", "config", ...stages]],
+  ["gateway.ts", ["base", "wire", "config", "stageOptions.ts", ...stages]],
   ["cli", ["base", "config", "gateway.ts"]],
   ["main.ts", ["base", "cli"]],
 ]);

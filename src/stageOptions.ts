@@ -1,0 +1,127 @@
+/** The config, mapped to each stage's own options type; files that it names are read here. For gateway.ts alone. */
+import { readFile } from "node:fs/promises";
+import { messageOf, TidegateError } from "./base/errors.ts";
+import type { BrokerLimits, ListenerOptions } from "./broker/options.ts";
+import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
+import type { SerialSourceOptions } from "./sources/serial/options.ts";
+import type { CodecRegistry } from "./transform/codecs/registry.ts";
+import { createCommandEncoder } from "./transform/command.ts";
+import type { RouteDefinition } from "./transform/routes.ts";
+import type { TlsOptions, UplinkOptions } from "./uplink/options.ts";
+
+/** With its certificate files read. @throws TidegateError TG_CONFIG when one cannot be read */
+export async function listenerOptions({ url, tls }: Config["mqtt"]["listeners"][number]): Promise<ListenerOptions> {
+  if (tls === undefined) return { url };
+  const [cert, key, ca] = await Promise.all([readPem(tls.cert), readPem(tls.key), readOptionalPem(tls.ca)]);
+  return { url, tls: { cert, key, ca, clientCert: tls.clientCert } };
+}
+
+export function brokerLimits({ mqtt, storage }: Config): BrokerLimits {
+  const { connectTimeout, maxKeepAlive, outbox, sessionExpiryMax, ...same } = mqtt.limits;
+  return {
+    ...same,
+    maxPacketSize: Math.min(mqtt.limits.maxPacketSize, storage.maxMessageBytes), // what cannot be stored must not be taken
+    connectTimeoutMs: connectTimeout,
+    maxKeepAliveSeconds: maxKeepAlive,
+    outboxBytes: outbox,
+    sessionExpiryMaxMs: sessionExpiryMax,
+  };
+}
+
+export async function uplinkOptions(uplink: ResolvedUplink, gatewayId: string): Promise<UplinkOptions> {
+  const { name, urls, version, clientId, username, password, envelope, meta, queue, inflight, maxQos, maxPacketSize } =
+    uplink;
+  return {
+    name,
+    gatewayId,
+    urls,
+    version: version === 4 ? 4 : 5,
+    clientId,
+    username,
+    password,
+    tls: uplink.tls === undefined ? undefined : await uplinkTls(uplink.tls),
+    keepAliveMs: uplink.keepAlive,
+    sessionExpiryMs: uplink.sessionExpiry,
+    envelope,
+    meta,
+    forward: uplink.forward.map(({ topic, to, qos, priority, ttl }) => ({
+      topic,
+      to,
+      qos: qos === 0 ? 0 : 1,
+      priority,
+      ttlMs: ttl,
+    })),
+    receive: uplink.receive.map(({ topic, to, qos, expiry }) => ({
+      topic,
+      to,
+      qos: qos === 0 ? 0 : 1,
+      expiryMs: expiry,
+    })),
+    queue: { maxBytes: queue.maxBytes, maxAgeMs: queue.maxAge, whenFull: queue.whenFull },
+    inflight,
+    maxQos,
+    maxPacketSize,
+    drain: { maxPerSecond: uplink.drain.maxPerSecond, maxBytesPerSecond: uplink.drain.maxBytesPerSecond },
+    backoff: { minMs: uplink.backoff.min, maxMs: uplink.backoff.max },
+    refusedRetries: uplink.refusedRetries,
+  };
+}
+
+async function uplinkTls(tls: NonNullable<ResolvedUplink["tls"]>): Promise<TlsOptions> {
+  const [ca, cert, key] = await Promise.all([tls.ca, tls.cert, tls.key].map(readOptionalPem));
+  return { ca, cert, key };
+}
+
+export function serialOptions(source: SourceConfig & { type: "serial" }, codecs: CodecRegistry): SerialSourceOptions {
+  const { name, path, baudRate, dataBits, stopBits, parity, rtscts, framing, ack, commands } = source;
+  if (framing.type !== "lines" && framing.type !== "cobs" && framing.type !== "slip")
+    throw new TidegateError("TG_NOT_AVAILABLE", `sources.${name}.framing: ${framing.type} is not yet available`);
+  const ackCodec = ack === undefined ? undefined : codecs.get(ack);
+  return {
+    name,
+    path,
+    baudRate,
+    dataBits,
+    stopBits,
+    parity,
+    rtscts,
+    framing:
+      framing.type === "lines"
+        ? { type: "lines", maxFrameBytes: framing.maxFrameBytes }
+        : { ...framing, crc: framing.crc === "none" ? undefined : framing.crc },
+    ...(ackCodec === undefined ? {} : { ack: ackCodec }),
+    ...(commands === undefined
+      ? {}
+      : {
+          commands: {
+            topic: commands.topic,
+            encode: createCommandEncoder(commands.encode, codecs),
+            expiryMs: commands.expiry,
+          },
+        }),
+  };
+}
+
+export const withGateway = (template: string, id: string): string => template.replaceAll("{gateway}", () => id);
+
+export const routeDefinition =
+  (gatewayId: string) =>
+  ({ name, from, steps, to, onError }: Config["routes"][number]): RouteDefinition => ({
+    name,
+    from,
+    to: withGateway(to, gatewayId),
+    // The config allows no other step in this version, and no dead letters: `unavailable` has said so.
+    steps: steps.map(({ decode }) => ({ decode: decode ?? "json" })),
+    onError: onError === "pass" ? "pass" : "drop",
+  });
+
+async function readPem(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    throw new TidegateError("TG_CONFIG", `${path} cannot be read: ${messageOf(cause)}`, { cause });
+  }
+}
+
+const readOptionalPem = (path: string | undefined): Promise<Buffer | undefined> =>
+  path === undefined ? Promise.resolve(undefined) : readPem(path);
