@@ -8,8 +8,9 @@ import { freePorts } from "../helpers/ports.ts";
 import { until } from "../helpers/wait.ts";
 import type { LoadOptions } from "./load.ts";
 import { runLoad } from "./loadProcess.ts";
+import { syncsUnderLogins } from "./logins.ts";
 import { median, say, thousands } from "./report.ts";
-import { lonely, longestTurn, million, syncsUnderLogins } from "./storage.ts";
+import { lonely, longestTurn, million } from "./storage.ts";
 
 /**
  * `npm run bench`: QoS 0 fan-in and durable QoS 1, side by side with mosquitto when it is on the PATH. The brokers take turns, round by round, so

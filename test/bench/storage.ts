@@ -5,21 +5,21 @@ import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { until } from "../helpers/wait.ts";
 import { runLoad } from "./loadProcess.ts";
-import { mebibytes, median, say, thousands } from "./report.ts";
+import { mebibytes, say, thousands } from "./report.ts";
 import { Sink } from "./sink.ts";
 
-/** The journal under the real binary: a backlog's memory, start and disk; bytes written; turns of the event loop; syncs while clients log in. */
+/** The journal under the real binary: a backlog's memory, start and disk; bytes written; turns of the event loop. */
 
 const scale = Number(process.env["TIDEGATE_BENCH_MESSAGES"] ?? 1_000_000);
 
-interface Stand {
+export interface Stand {
   readonly gateway: GatewayProcess;
   readonly port: number;
   readonly httpPort: number;
   readonly cloudPort: number;
 }
 
-async function stand(env: NodeJS.ProcessEnv = {}): Promise<Stand> {
+export async function stand(env: NodeJS.ProcessEnv = {}, prefix: readonly string[] = []): Promise<Stand> {
   const [port = 0, httpPort = 0, cloudPort = 0] = await freePorts(3);
   const gateway = await GatewayProcess.create(`
 mqtt:
@@ -34,6 +34,7 @@ uplinks:
     backoff: { min: 200ms, max: 500ms }
     forward: [ { topic: "bench/sensor/#", to: "{topic}", qos: 1 } ]
 `);
+  gateway.prefix = prefix;
   await gateway.start(env);
   return { gateway, port, httpPort, cloudPort };
 }
@@ -57,10 +58,6 @@ function folderBytes(gateway: GatewayProcess): number {
     }
   }
   return bytes;
-}
-
-async function metrics(httpPort: number): Promise<string> {
-  return await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
 }
 
 export async function million(): Promise<Record<string, unknown>> {
@@ -147,63 +144,6 @@ export async function longestTurn(): Promise<Record<string, unknown>> {
     say("\nLongest turn of the event loop, CPU time of the main thread (upper bound)");
     for (const [what, ms] of Object.entries(turns)) say(`  ${ms.toFixed(1).padStart(6)} ms  ${what}`);
     return { name: "turn", turns };
-  } finally {
-    await gateway.remove();
-  }
-}
-
-/** Buckets of the sync histogram, cumulative. */
-function syncs(text: string): Array<{ le: number; count: number }> {
-  const lines = text.matchAll(/^tidegate_storage_sync_seconds_bucket\{le="([^"]+)"\} (\d+)/gm);
-  return [...lines].map(([, le, count]) => ({
-    le: le === "+Inf" ? Number.POSITIVE_INFINITY : Number(le),
-    count: Number(count),
-  }));
-}
-
-/** The 99th percentile between two readings, by linear interpolation in its bucket; ms. */
-function p99(before: string, after: string): number {
-  const old = syncs(before);
-  const grown = syncs(after).map(({ le, count }, at) => ({ le, count: count - (old[at]?.count ?? 0) }));
-  const wanted = (grown.at(-1)?.count ?? 0) * 0.99;
-  let below = { le: 0, count: 0 };
-  for (const bucket of grown) {
-    if (bucket.count >= wanted) {
-      const share = (wanted - below.count) / Math.max(1, bucket.count - below.count);
-      return 1000 * (below.le + share * (Math.min(bucket.le, 60) - below.le));
-    }
-    below = bucket;
-  }
-  return Number.NaN;
-}
-
-export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
-  const { gateway, port, httpPort } = await stand();
-  const quiet: number[] = [];
-  const flooded: number[] = [];
-  let logins = 0;
-  try {
-    await runLoad({ mode: "trickle", port, seconds: 2 });
-    for (let round = 0; round < 5; round += 1) {
-      for (const [list, flood] of [
-        [quiet, false],
-        [flooded, true],
-      ] as const) {
-        const before = await metrics(httpPort);
-        const [, flooding] = await Promise.all([
-          runLoad({ mode: "trickle", port, seconds: 6 }),
-          flood ? runLoad({ mode: "logins", port, window: 50, seconds: 6 }) : undefined,
-        ]);
-        logins = flooding?.perSecond ?? logins;
-        list.push(p99(before, await metrics(httpPort)));
-      }
-    }
-    const ratio = median(flooded) / median(quiet);
-    say(`\nWriting and syncing a group, p99, while clients log in (${thousands(logins)})`);
-    say(
-      `  quiet      ${median(quiet).toFixed(2)} ms\n  flood      ${median(flooded).toFixed(2)} ms, ${ratio.toFixed(2)} x`,
-    );
-    return { name: "syncs under log-ins", quiet, flooded, ratio };
   } finally {
     await gateway.remove();
   }
