@@ -128,9 +128,10 @@ export class Checkpointer {
     this.#wake?.();
   }
 
-  /** A group became durable. */
+  /** A group became durable. The first one of a life synced the folder, so those of which a start found too many can go. */
   onDurable(): void {
     this.#wake?.();
+    if (this.#stale.length > 0 && this.#kept.length === 2 && this.#capture === undefined) void this.#removeStale();
   }
 
   /** Gives up what is not finished; from here on none is begun but by `close`. Never rejects. */
@@ -140,6 +141,7 @@ export class Checkpointer {
     if (this.#capture !== undefined) this.#capture.aborted = true;
     this.#wake?.();
     await this.#done;
+    await this.#removal;
   }
 
   /** The last one, with nothing open any more. Never rejects. */
@@ -239,8 +241,7 @@ export class Checkpointer {
     this.lastMark = mark;
     this.#stale.push(...this.#kept.splice(0, Math.max(0, this.#kept.length - 2)).map((old) => old.number));
     if (this.#kept.length < 2) return; // a damaged one may still hold what a second damage takes
-    this.#removal = this.#removeStale();
-    await this.#removal;
+    await this.#removeStale();
   }
 
   /** Resolves when no file is being removed. */
@@ -248,8 +249,15 @@ export class Checkpointer {
     await this.#removal;
   }
 
-  /** What is held stays until the next checkpoint. */
-  async #removeStale(): Promise<void> {
+  /** What is held, or cannot be removed now, stays until later. */
+  #removeStale(): Promise<void> {
+    this.#removal ??= this.#remove().finally(() => {
+      this.#removal = undefined;
+    });
+    return this.#removal;
+  }
+
+  async #remove(): Promise<void> {
     const { files, dir, holds } = this.#env;
     while (!holds.any && this.#stale.length > 0) {
       await files.unlink(join(dir, checkpointName(this.#stale[0]!))).catch(() => undefined);
