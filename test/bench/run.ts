@@ -1,21 +1,17 @@
-import { spawnSync } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { cpus, tmpdir } from "node:os";
-import { join } from "node:path";
-import { GatewayProcess } from "../helpers/gatewayProcess.ts";
-import { type PeerProcess, peerPath, startPeer } from "../helpers/peers.ts";
+import { cpus } from "node:os";
 import { freePorts } from "../helpers/ports.ts";
-import { until } from "../helpers/wait.ts";
+import { type Broker, has, mosquitto, tidegate } from "./brokers.ts";
 import type { LoadOptions } from "./load.ts";
 import { runLoad } from "./loadProcess.ts";
 import { syncsUnderLogins } from "./logins.ts";
 import { median, say, thousands } from "./report.ts";
+import { routing } from "./routing.ts";
 import { lonely, longestTurn, million } from "./storage.ts";
 
 /**
- * `npm run bench`: QoS 0 fan-in and durable QoS 1, side by side with mosquitto when it is on the PATH. The brokers take turns, round by round, so
- * that a machine whose speed drifts is the same for both; medians and their ratio are printed, and one JSON line for comparing by hand.
- * `npm run bench -- NAME...` runs some: speed, million, lonely, turn, logins.
+ * `npm run bench`: side by side with the peers found on the PATH (mosquitto, nats-server). The brokers take turns, round by round, so that a
+ * machine whose speed drifts is the same for all; medians and their ratio are printed, and one JSON line for comparing by hand.
+ * `npm run bench -- NAME...` runs some: routing, speed, million, lonely, turn, logins; `routing:fan-in` one shape of routing.
  */
 const rounds = Number(process.env["TIDEGATE_BENCH_ROUNDS"] ?? 5);
 const seconds = Number(process.env["TIDEGATE_BENCH_SECONDS"] ?? 3);
@@ -28,9 +24,9 @@ interface Case {
 
 const cases: readonly Case[] = [
   {
-    name: "QoS 0 fan-in, 10 publishers to 1 subscriber, 100 B",
+    name: "QoS 0 flood, 10 publishers to 1 subscriber, 100 B",
     load: { mode: "fan-in-qos0", publishers: 10, payloadBytes: 100, window: 0 },
-    note: "messages that reach the subscriber",
+    note: "messages that reach the subscriber; what it cannot take is dropped",
   },
   {
     name: "QoS 1 durable, 100 publishers, 10 in flight each, 200 B",
@@ -38,64 +34,6 @@ const cases: readonly Case[] = [
     note: "PUBACKs; tidegate: each after fdatasync, an uplink that is down keeps all of it; mosquitto: no disk at all",
   },
 ];
-
-interface Broker {
-  readonly name: string;
-  start(port: number): Promise<void>;
-  stop(): Promise<void>;
-}
-
-function tidegate(durable: boolean): Broker {
-  let gateway: GatewayProcess | undefined;
-  return {
-    name: "tidegate",
-    async start(port) {
-      gateway = await GatewayProcess.create(gatewayConfig(port, durable));
-      await gateway.start();
-    },
-    async stop() {
-      await gateway?.remove();
-    },
-  };
-}
-
-/** Durable: an uplink whose cloud is never there takes everything, so each message is on disk before its PUBACK. */
-function gatewayConfig(port: number, durable: boolean): string {
-  const uplink = `
-uplinks:
-  - name: cloud
-    url: mqtt://127.0.0.1:1
-    queue: { maxBytes: 6 GiB }
-    forward: [ { topic: "bench/sensor/#", to: "{topic}", qos: 1 } ]
-`;
-  return `
-mqtt: { listeners: [ { url: "mqtt://127.0.0.1:${port}" } ] }
-http: { listen: false }
-storage: { maxBytes: 8 GiB, minFreeBytes: 64 MiB }
-${durable ? uplink : ""}`;
-}
-
-function mosquitto(): Broker {
-  let peer: PeerProcess | undefined;
-  let dir = "";
-  return {
-    name: "mosquitto",
-    async start(port) {
-      dir = await mkdtemp(join(tmpdir(), "tidegate-bench-"));
-      const file = join(dir, "mosquitto.conf");
-      await writeFile(
-        file,
-        `listener ${port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_inflight_messages 0\nuser root\n`,
-      );
-      peer = startPeer("mosquitto", ["-c", file]);
-      await until("mosquitto listens", () => peer?.output().includes("running"));
-    },
-    async stop() {
-      await peer?.stop("SIGKILL");
-      await rm(dir, { recursive: true, force: true });
-    },
-  };
-}
 
 async function measure(broker: Broker, load: Case["load"]): Promise<number> {
   const [port = 0] = await freePorts(1);
@@ -107,7 +45,7 @@ async function measure(broker: Broker, load: Case["load"]): Promise<number> {
   }
 }
 
-const hasMosquitto = spawnSync("which", ["mosquitto"], { env: { PATH: peerPath } }).status === 0;
+const hasMosquitto = has("mosquitto");
 if (!hasMosquitto) say("mosquitto is not on the PATH: tidegate alone (apt-get install mosquitto)");
 
 say(
@@ -117,7 +55,7 @@ say(
 async function speed(): Promise<Array<Record<string, unknown>>> {
   const report: Array<Record<string, unknown>> = [];
   for (const { name, load, note } of cases) {
-    const brokers = [tidegate(load.mode === "qos1"), ...(hasMosquitto ? [mosquitto()] : [])];
+    const brokers = [tidegate({ durable: load.mode === "qos1" }), ...(hasMosquitto ? [mosquitto()] : [])];
     const rates = new Map<string, number[]>(brokers.map((broker) => [broker.name, []]));
     for (let round = 0; round < rounds; round += 1)
       for (const broker of brokers) rates.get(broker.name)?.push(await measure(broker, load));
@@ -134,9 +72,13 @@ async function speed(): Promise<Array<Record<string, unknown>>> {
   return report;
 }
 
-const all = { speed, million, lonely, turn: longestTurn, logins: syncsUnderLogins };
-const chosen = process.argv.slice(2);
+const chosen = process.argv.slice(2).map((name) => name.split(":"));
+const shapes = chosen.flatMap(([name, shape]) => (name === "routing" && shape !== undefined ? [shape] : []));
+const all = {
+  routing: () => routing(rounds, seconds, shapes),
+  ...{ speed, million, lonely, turn: longestTurn, logins: syncsUnderLogins },
+};
 const report: unknown[] = [];
 for (const [name, run] of Object.entries(all))
-  if (chosen.length === 0 || chosen.includes(name)) report.push(await run());
+  if (chosen.length === 0 || chosen.some(([wanted]) => wanted === name)) report.push(await run());
 say(`\n${JSON.stringify({ node: process.version, cores: cpus().length, rounds, seconds, report })}`);

@@ -1,0 +1,89 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { freePorts } from "../helpers/ports.ts";
+import { aedes, type Broker, bare, has, mosquitto, natsServer, pinned, tidegate } from "./brokers.ts";
+import { median, say, thousands } from "./report.ts";
+import type { TrafficOptions, TrafficResult } from "./traffic.ts";
+
+/** Messages passed on, by shape of the traffic, the broker on one core and the load on the other; peers in turn. */
+
+interface Shape {
+  readonly name: string;
+  readonly traffic: Omit<TrafficOptions, "port" | "seconds" | "payloadBytes">;
+  /** Peers that cannot do it. */
+  readonly without?: readonly string[];
+}
+
+const shapes: readonly Shape[] = [
+  { name: "fan-in 20:1", traffic: { groups: 1, publishers: 20, subscribers: 1, qos: 0, window: 20_000 } },
+  { name: "fan-out 1:100", traffic: { groups: 1, publishers: 1, subscribers: 100, qos: 0, window: 1000 } },
+  { name: "100 pairs", traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 0, window: 500 } },
+  { name: "1000 pairs, 1 in flight", traffic: { groups: 1000, publishers: 1, subscribers: 1, qos: 0, window: 1 } },
+  { name: "QoS 1, 100 pairs", traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 1, window: 20 } },
+  {
+    name: "QoS 2, 100 pairs",
+    traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 2, window: 20 },
+    without: ["nats-server"],
+  },
+  {
+    name: "QoS 1, 100 pairs, persistent sessions (tidegate: synced before each PUBACK)",
+    traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 1, window: 20, persistent: true },
+    without: ["bare", "nats-server", "aedes"],
+  },
+];
+
+async function runTraffic(options: TrafficOptions): Promise<TrafficResult> {
+  const file = join(import.meta.dirname, "traffic.ts");
+  const args = [...pinned(1), process.execPath, "--import", "tsx", file, JSON.stringify(options)];
+  const [command = "", ...rest] = args;
+  const child = spawn(command, rest, { stdio: ["ignore", "pipe", "inherit"] });
+  let output = "";
+  child.stdout.on("data", (chunk) => (output += chunk));
+  await once(child, "close");
+  return JSON.parse(output) as TrafficResult;
+}
+
+async function measure(broker: Broker, shape: Shape, seconds: number): Promise<TrafficResult> {
+  const [port = 0] = await freePorts(1);
+  await broker.start(port, pinned(0));
+  try {
+    return await runTraffic({ ...shape.traffic, payloadBytes: 100, port, seconds });
+  } finally {
+    await broker.stop();
+  }
+}
+
+/** @param only parts of names of shapes; none: all of them */
+export async function routing(
+  rounds: number,
+  seconds: number,
+  only: readonly string[],
+): Promise<Record<string, unknown>> {
+  const report: Record<string, unknown> = {};
+  for (const shape of shapes) {
+    if (only.length > 0 && !only.some((part) => shape.name.includes(part))) continue;
+    const all = [tidegate({ durable: false }), bare(), ...(has("mosquitto") ? [mosquitto()] : [])];
+    if (has("nats-server")) all.push(natsServer());
+    all.push(aedes());
+    const brokers = all.filter(({ name }) => shape.without?.includes(name) !== true);
+    const seen = new Map<string, TrafficResult[]>(brokers.map(({ name }) => [name, []]));
+    for (let round = 0; round < rounds; round += 1)
+      for (const broker of brokers) seen.get(broker.name)?.push(await measure(broker, shape, seconds));
+    say(`\n${shape.name}`);
+    const ours = median((seen.get("tidegate") ?? []).map(({ perSecond }) => perSecond));
+    for (const [name, results] of seen) report[`${shape.name}: ${name}`] = tell(name, results, ours);
+  }
+  return { name: "routing", ...report };
+}
+
+function tell(name: string, results: readonly TrafficResult[], ours: number): readonly number[] {
+  const rates = results.map(({ perSecond }) => perSecond);
+  const lost = results.reduce((sum, result) => sum + result.lost, 0);
+  const ratio = name === "tidegate" ? "" : `, tidegate ${(ours / median(rates)).toFixed(2)} x`;
+  const range = `[${thousands(Math.min(...rates))} - ${thousands(Math.max(...rates))}]`;
+  say(
+    `  ${name.padEnd(12)} ${thousands(median(rates)).padStart(9)} ${range}${ratio}${lost > 0 ? `, ${lost} lost` : ""}`,
+  );
+  return rates.map(Math.round);
+}
