@@ -136,6 +136,7 @@ function assemble(loaders: readonly Loader[], state: State, bytes: number): Load
     const last = Math.max(0, ...loader.segments.keys()); // it may have been written to
     for (const [number, segment] of loader.segments) segments.set(number, { ...segment, sealed: number < last });
   }
+  const noFooter = { storeMs: 0, wallMs: 0 };
   const footers = loaders.flatMap(({ footer }) => footer ?? []);
   const most = (of: (footer: Footer) => number): number => Math.max(0, ...footers.map(of));
   return {
@@ -143,7 +144,7 @@ function assemble(loaders: readonly Loader[], state: State, bytes: number): Load
     header: oldest!.header,
     records: loaders.reduce((sum, { records }) => sum + records, 0),
     storeMs: most(({ storeMs }) => storeMs),
-    wallMs: most(({ wallMs }) => wallMs),
+    wallMs: footers.reduce((last, footer) => (footer.storeMs >= last.storeMs ? footer : last), noFooter).wallMs,
     clean: loaders.every(({ whole, footer }) => whole && footer?.clean === true),
     nextSegment: most(({ nextSegment }) => nextSegment),
     provenGroup: Math.max(

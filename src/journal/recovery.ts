@@ -236,8 +236,7 @@ export class Recovery {
       else if (walker.type === recordType.groupEnd) {
         const end = readGroupEnd(from);
         this.#group = Math.max(this.#group, end.group);
-        this.#storeMs = Math.max(this.#storeMs, end.clockMs);
-        this.#wallMs = end.wallMs;
+        this.#clockWas(end.clockMs, end.wallMs);
       } else applyRecord(this.#state, walker.type, from);
     } catch (error) {
       if (!(error instanceof FieldError)) throw error;
@@ -245,10 +244,17 @@ export class Recovery {
     }
   }
 
+  /** The two clocks belong together: with one of them from an older record, the time between would count twice. */
+  #clockWas(storeMs: number, wallMs: number): void {
+    if (storeMs < this.#storeMs) return;
+    this.#storeMs = storeMs;
+    this.#wallMs = wallMs;
+  }
+
   #take(segment: Segment, walker: RecordWalker): void {
     const message = this.#message;
     message.start(walker.buffer, walker.at + recordHeaderBytes, walker.next, walker.flags);
-    this.#storeMs = Math.max(this.#storeMs, message.acceptedAtMs);
+    this.#clockWas(message.acceptedAtMs, message.wallMs);
     while (message.nextTaker()) {
       const { lane: id, seq, expiresAtMs } = message.taker;
       const lane = this.#state.lanes.get(id);
