@@ -59,14 +59,14 @@ chapter("the client id", (world) => {
   });
 
   it("[MQTT-3.1.3-2] tells sessions apart, upper and lower case too", async () => {
-    (await world().join("a", durable)).drop();
+    await (await world().join("a", durable)).drop();
     await world().join("A", durable, false);
     await world().join("a ", durable, false);
     await world().join("a", durable, true);
   });
 
   it("[MQTT-3.1.3-2] [MQTT-3.1.3-4] may be of any UTF-8 that the server takes, and is told apart by its bytes", async () => {
-    (await world().join("k\u00e9", durable)).drop();
+    await (await world().join("k\u00e9", durable)).drop();
     await world().join("ke\u0301", durable, false);
     await world().join("k\u00e9", durable, true);
   });
@@ -80,7 +80,7 @@ chapter("the client id", (world) => {
 
   it("[MQTT-3.1.3-10] [MQTT-3.1.3-11] Will topic and user name may be of any UTF-8", async () => {
     const watcher = await world().subscriber("watcher", ["#", 0]);
-    (await world().join("a", { username: "\u00fc\u{1f600}", will: { topic: "\u6c34/\u{1f4a7}" } })).drop();
+    await (await world().join("a", { username: "\u00fc\u{1f600}", will: { topic: "\u6c34/\u{1f4a7}" } })).drop();
     await watcher.gets(publish("\u6c34/\u{1f4a7}", ""));
   });
 

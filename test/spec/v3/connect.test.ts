@@ -56,7 +56,7 @@ chapter("the first packet", (world) => {
 
   it("[MQTT-3.1.0-2] a second CONNECT of another client id ends the connection, and makes no session", async () => {
     await violation(world(), connect("other", durable));
-    (await world().join("other", durable, false)).drop();
+    await (await world().join("other", durable, false)).drop();
   });
 
   it("[MQTT-3.1.0-2] a second CONNECT in the same write: one CONNACK, then the end", async () => {
@@ -197,12 +197,12 @@ chapter("a CONNECT that is refused", (world) => {
 chapter("CONNACK", (world) => {
   it("[MQTT-3.1.4-4] [MQTT-3.2.2-1] Clean Session 1 is accepted with Session Present 0", async () => {
     await world().join("a", {}, false);
-    (await world().join("a", durable, false)).drop();
+    await (await world().join("a", durable, false)).drop();
     await world().join("a", {}, false); // although there is a session stored
   });
 
   it("[MQTT-3.2.2-2] [MQTT-3.2.2-3] Clean Session 0 is told whether a session is stored", async () => {
-    (await world().join("a", durable, false)).drop();
+    await (await world().join("a", durable, false)).drop();
     await (await world().join("a", durable, true)).leave();
     await world().join("b", durable, false);
     await world().join("a", durable, true);
@@ -221,7 +221,7 @@ chapter("CONNACK", (world) => {
   });
 
   it("[MQTT-3.2.2-4] [MQTT-3.2.2-5] a refusal has Session Present 0 although a session is stored", async () => {
-    (await world().join("a", durable)).drop();
+    await (await world().join("a", durable)).drop();
     const wire = world().open();
     wire.send(connect("a", { ...durable, level: 6 }));
     await wire.ends(connack(1, false));
@@ -230,7 +230,7 @@ chapter("CONNACK", (world) => {
   it("[MQTT-3.2.0-1] is the first packet where messages wait for the session", async () => {
     const sleeper = await world().join("a", durable);
     await subscribed(sleeper, ["t/#", 1]);
-    sleeper.drop();
+    await sleeper.drop();
     const publisher = await world().join("p");
     await published(publisher, "t/1", "one");
     const wire = world().open();

@@ -171,9 +171,10 @@ export class Wire {
     if (!this.#socket.destroyed) this.#socket.write(join(...packets));
   }
 
-  /** As a cable that is pulled. */
-  drop(): void {
+  /** As a cable that is pulled. The server has seen it then: before that it may send still, and DUP would be 1 the next time. */
+  async drop(): Promise<void> {
     this.#socket.destroy();
+    await turns();
   }
 
   /** The complete packets that have come so far, taken out. */
@@ -306,6 +307,34 @@ export async function subscribed(wire: Wire, ...wishes: readonly Wish[]): Promis
 export async function published(wire: Wire, topic: string, payload: string, more: Publish = {}): Promise<void> {
   wire.send(publish(topic, payload, { qos: 1, id: 801, ...more }));
   await wire.gets(puback(more.id ?? 801));
+}
+
+/** Publishes with QoS 2 through to the PUBCOMP. */
+export async function publishedExactlyOnce(
+  wire: Wire,
+  topic: string,
+  payload: string,
+  more: Publish = {},
+): Promise<void> {
+  const { id = 802 } = more;
+  wire.send(publish(topic, payload, { ...more, qos: 2, id }));
+  await wire.gets(pubrec(id));
+  wire.send(pubrel(id));
+  await wire.gets(pubcomp(id));
+}
+
+/** Publishes and goes through the exchange of its QoS. */
+export async function complete(
+  wire: Wire,
+  topic: string,
+  payload: string,
+  qos: Qos,
+  more: Publish = {},
+): Promise<void> {
+  if (qos === 2) return publishedExactlyOnce(wire, topic, payload, more);
+  if (qos === 1) return published(wire, topic, payload, more);
+  wire.send(publish(topic, payload, more));
+  await wire.lives(); // so the server has taken it
 }
 
 const will: Will = { topic: "will/of/the/faulty", payload: "gone" };

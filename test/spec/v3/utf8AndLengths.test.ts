@@ -109,8 +109,8 @@ chapter("strings that are UTF-8", (world) => {
   });
 
   it("[MQTT-1.5.3-3] U+FEFF is not stripped from a client id", async () => {
-    (await world().join("a", durable)).drop();
-    (await world().join("\ufeffa", durable, false)).drop();
+    await (await world().join("a", durable)).drop();
+    await (await world().join("\ufeffa", durable, false)).drop();
     await world().join("\ufeffa", durable, true);
   });
 

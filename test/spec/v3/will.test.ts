@@ -39,37 +39,37 @@ chapter("the Will Message is published", (world) => {
   }
 
   it("[MQTT-3.1.2-8] of a session that is kept as well", async () => {
-    (await world().join("a", { ...durable, will })).drop();
+    await (await world().join("a", { ...durable, will })).drop();
     await watcher.gets(message);
   });
 
   it("[MQTT-3.1.2-8] [MQTT-3.1.3-10] with an empty payload", async () => {
-    (await world().join("a", { will: { topic: "w" } })).drop();
+    await (await world().join("a", { will: { topic: "w" } })).drop();
     await watcher.gets(publish("w", ""));
   });
 
   it("[MQTT-3.1.2-9] with its QoS", async () => {
-    (await world().join("a", { will: { ...will, qos: 1 } })).drop();
+    await (await world().join("a", { will: { ...will, qos: 1 } })).drop();
     await watcher.receives("will", "gone", { qos: 1 });
-    (await world().join("b", { will: { ...will, qos: 2 } })).drop();
+    await (await world().join("b", { will: { ...will, qos: 2 } })).drop();
     await watcher.receives("will", "gone", { qos: 2 });
   });
 
   it("[MQTT-3.1.2-16] not retained when Will Retain is 0", async () => {
-    (await world().join("a", { will })).drop();
+    await (await world().join("a", { will })).drop();
     await watcher.gets(message);
     await (await world().subscriber("later", ["#", 2])).quiet();
   });
 
   it("[MQTT-3.1.2-16] and leaves what was retained before", async () => {
     await published(await world().join("p"), "will", "kept", { retain: true });
-    (await world().join("a", { will })).drop();
+    await (await world().join("a", { will })).drop();
     await (await world().subscriber("later", ["will", 0])).gets(publish("will", "kept", { retain: true }));
   });
 
   for (const qos of [0, 1, 2] as const) {
     it(`[MQTT-3.1.2-17] [MQTT-3.1.2-9] retained when Will Retain is 1, QoS ${qos}`, async () => {
-      (await world().join("a", { will: { ...will, qos, retain: true } })).drop();
+      await (await world().join("a", { will: { ...will, qos, retain: true } })).drop();
       await watcher.receives("will", "gone", { qos });
       await (await world().subscriber("later", ["#", 2])).receives("will", "gone", {
         ...{ qos, retain: true },
@@ -79,7 +79,7 @@ chapter("the Will Message is published", (world) => {
 
   it("[MQTT-3.1.2-17] an empty retained Will removes what was retained [MQTT-3.3.1-11]", async () => {
     await published(await world().join("p"), "will", "kept", { retain: true });
-    (await world().join("a", { will: { topic: "will", retain: true } })).drop();
+    await (await world().join("a", { will: { topic: "will", retain: true } })).drop();
     await watcher.take();
     await (await world().subscriber("later", ["#", 2])).quiet();
   });
@@ -88,8 +88,8 @@ chapter("the Will Message is published", (world) => {
     const sleeper = await world().join("s", durable);
     sleeper.send(hex("8209 0001 0004 77696c6c 01"));
     await sleeper.gets(hex("9003000101"));
-    sleeper.drop();
-    (await world().join("a", { will: { ...will, qos: 1 } })).drop();
+    await sleeper.drop();
+    await (await world().join("a", { will: { ...will, qos: 1 } })).drop();
     await watcher.take();
     const back = await world().join("s", durable, true);
     await back.receives("will", "gone", { qos: 1 });
@@ -111,25 +111,25 @@ chapter("the Will Message is not published", (world) => {
   it("[MQTT-3.14.4-3] after DISCONNECT and the end of the stream in one", async () => {
     const wire = await world().join("a", { will });
     wire.send(disconnect);
-    wire.drop();
+    await wire.drop();
     await watcher.quiet();
   });
 
   it("[MQTT-3.1.2-12] when there was none", async () => {
-    (await world().join("a")).drop();
+    await (await world().join("a")).drop();
     await watcher.lives();
   });
 
   it("[MQTT-3.1.2-10] a second time, when its session goes on without one", async () => {
-    (await world().join("a", { ...durable, will })).drop();
+    await (await world().join("a", { ...durable, will })).drop();
     await watcher.gets(message);
-    (await world().join("a", durable, true)).drop();
+    await (await world().join("a", durable, true)).drop();
     await watcher.lives();
   });
 
   it("[MQTT-3.1.2-10] after DISCONNECT, when its session goes on without one", async () => {
     await (await world().join("a", { ...durable, will })).leave();
-    (await world().join("a", durable, true)).drop();
+    await (await world().join("a", durable, true)).drop();
     await watcher.lives();
   });
 
@@ -144,7 +144,7 @@ chapter("the Will Message is not published", (world) => {
     await world().join("a", { will });
     const second = await world().join("a", { will: { topic: "second", payload: "s" } });
     await watcher.gets(message);
-    second.drop();
+    await second.drop();
     await watcher.gets(publish("second", "s"));
     await watcher.lives();
   });
