@@ -36,7 +36,7 @@ export function packet(first: number, ...parts: readonly Bytes[]): Buffer {
 
 export interface Will {
   topic: string | Bytes;
-  payload?: string;
+  payload?: string | Bytes;
   qos?: 0 | 1 | 2 | 3;
   retain?: boolean;
 }
@@ -46,7 +46,7 @@ export interface Connect {
   keepAlive?: number;
   will?: Will;
   username?: string | Bytes;
-  password?: string;
+  password?: string | Bytes;
   name?: string;
   level?: number;
   /** In place of the flags that follow from the rest. */
@@ -279,7 +279,7 @@ export class World {
     return wire;
   }
 
-  /** A clean client with these subscriptions, all granted. */
+  /** A clean client with these subscriptions, all granted. Retained messages may precede a SUBACK; this server sends them after it. */
   async subscriber(clientId: string, ...wishes: readonly Wish[]): Promise<Wire> {
     const wire = await this.join(clientId);
     await subscribed(wire, ...wishes);
@@ -288,6 +288,7 @@ export class World {
 
   async restart(): Promise<void> {
     await this.rig.close();
+    await this.rig.store.close();
     const store = this.rig.store.crash();
     store.timeMs = this.rig.store.timeMs;
     this.rig = new Rig({ ...this.#options, store });
