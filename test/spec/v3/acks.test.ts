@@ -164,8 +164,12 @@ chapter("QoS 2, the server as receiver", (world) => {
     for (const wire of [one, two]) {
       wire.send(publish("t", "p", { qos: 2, id: 4 }));
       await wire.gets(pubrec(4));
-      await watcher.gets(publish("t", "p"));
     }
+    for (const wire of [one, two]) {
+      wire.send(pubrel(4));
+      await wire.gets(pubcomp(4));
+    }
+    await watcher.gets(publish("t", "p"), publish("t", "p"));
   });
 
   it("[MQTT-4.3.3-2] several at once, released in another order", async () => {
@@ -174,7 +178,9 @@ chapter("QoS 2, the server as receiver", (world) => {
     await wire.gets(pubrec(1), pubrec(2), pubrec(3));
     for (const id of [2, 3, 1]) wire.send(pubrel(id));
     await wire.gets(pubcomp(2), pubcomp(3), pubcomp(1));
-    await watcher.gets(publish("t", "1"), publish("t", "2"), publish("t", "3"));
+    // Delivered when they came or when they were released: a server may do either.
+    const payloads = (await watcher.deliveries()).map(({ payload }) => payload);
+    expect(payloads.join()).to.be.oneOf(["1,2,3", "2,3,1"]);
   });
 
   it("[MQTT-4.3.3-2] [MQTT-4.1.0-1] [MQTT-3.1.2-4] a reconnect between PUBREC and PUBREL does not make it a new message", async () => {
@@ -192,13 +198,13 @@ chapter("QoS 2, the server as receiver", (world) => {
   });
 
   it("[MQTT-3.1.2-6] [MQTT-4.3.3-2] with Clean Session 1 it is a new message after a reconnect", async () => {
-    for (let count = 0; count < 2; count += 1) {
-      const wire = await world().join("a");
-      wire.send(publish("t", "p", { qos: 2, id: 4 }));
-      await wire.gets(pubrec(4));
-      await watcher.gets(publish("t", "p"));
-      await wire.drop();
-    }
+    const wire = await world().join("a");
+    wire.send(publish("t", "first", { qos: 2, id: 4 }));
+    await wire.gets(pubrec(4));
+    await wire.drop();
+    await watcher.take();
+    await publishedExactlyOnce(await world().join("a"), "t", "second", { id: 4, dup: true });
+    await watcher.gets(publish("t", "second"));
   });
 
   it("[MQTT-4.1.0-1] [MQTT-4.3.3-2] nor does a restart of the server", async () => {
