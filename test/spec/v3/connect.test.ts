@@ -228,9 +228,7 @@ chapter("CONNACK", (world) => {
   });
 
   it("[MQTT-3.2.0-1] is the first packet where messages wait for the session", async () => {
-    const sleeper = await world().join("a", durable);
-    await subscribed(sleeper, ["t/#", 1]);
-    await sleeper.drop();
+    await world().asleep("a", ["t/#", 1]);
     const publisher = await world().join("p");
     await published(publisher, "t/1", "one");
     const wire = world().open();

@@ -72,9 +72,7 @@ chapter("a transient error", (world) => {
   for (const verdict of ["full", "failed"] as const) {
     for (const qos of [1, 2] as const) {
       it(`[MQTT-4.8.0-2] the store is ${verdict}: a QoS ${qos} message for a session ends the connection without an answer, and no other`, async () => {
-        const sleeper = await world().join("s", durable);
-        await subscribed(sleeper, ["t", 2]);
-        await sleeper.drop();
+        await world().asleep("s", ["t", 2]);
         const bystander = await world().subscriber("bystander", ["other", 1]);
         const wire = await world().join("a");
         world().rig.store.verdict = verdict;
@@ -88,9 +86,7 @@ chapter("a transient error", (world) => {
   }
 
   it("[MQTT-4.8.0-2] afterwards the client can send the message again", async () => {
-    const sleeper = await world().join("s", durable);
-    await subscribed(sleeper, ["t", 2]);
-    await sleeper.drop();
+    await world().asleep("s", ["t", 2]);
     const wire = await world().join("a", durable);
     world().rig.store.verdict = "full";
     wire.send(publish("t", "p", { qos: 2, id: 5 }));
@@ -104,9 +100,7 @@ chapter("a transient error", (world) => {
 
 chapter("acknowledgements and the store", (world) => {
   it("[MQTT-4.3.2-2] [MQTT-4.3.3-2] no PUBACK and no PUBREC before the message is in the server's keeping", async () => {
-    const sleeper = await world().join("s", durable);
-    await subscribed(sleeper, ["t", 2]);
-    await sleeper.drop();
+    await world().asleep("s", ["t", 2]);
     const wire = await world().join("a");
     world().rig.store.hold = true;
     wire.send(publish("t", "1", { qos: 1, id: 1 }), publish("t", "2", { qos: 2, id: 2 }));
@@ -117,9 +111,7 @@ chapter("acknowledgements and the store", (world) => {
   });
 
   it("[MQTT-4.3.2-2] [MQTT-4.1.0-1] what was acknowledged is there after a crash of the server", async () => {
-    const sleeper = await world().join("s", durable);
-    await subscribed(sleeper, ["t", 2]);
-    await sleeper.drop();
+    await world().asleep("s", ["t", 2]);
     const wire = await world().join("a");
     await published(wire, "t", "acknowledged");
     world().rig.store.hold = true;

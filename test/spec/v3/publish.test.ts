@@ -155,9 +155,7 @@ chapter("overlapping subscriptions", (world) => {
   });
 
   it("[MQTT-3.3.5-1] of a session that is away", async () => {
-    const sleeper = await world().join("s", durable);
-    await subscribed(sleeper, ["t", 1], ["+", 2]);
-    await sleeper.drop();
+    await world().asleep("s", ["t", 1], ["+", 2]);
     await complete(await world().join("p"), "t", "p", 2);
     const copies = await (await world().join("s", durable, true)).deliveries();
     expect(

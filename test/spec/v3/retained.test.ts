@@ -9,7 +9,6 @@ import {
   type Qos,
   suback,
   subscribe,
-  subscribed,
   unsuback,
   unsubscribe,
   type Wire,
@@ -105,9 +104,7 @@ chapter("the RETAIN flag", (world) => {
   }
 
   it("[MQTT-3.3.1-9] is 0 for a session that was away", async () => {
-    const sleeper = await world().join("s", durable);
-    await subscribed(sleeper, ["t", 1]);
-    await sleeper.drop();
+    await world().asleep("s", ["t", 1]);
     await retain(publisher, "t", "p");
     await (await world().join("s", durable, true)).receives("t", "p", { qos: 1, retain: false });
   });

@@ -17,11 +17,7 @@ import {
 
 chapter("Clean Session 0", (world) => {
   /** The session of "s" with this subscription, its client gone. */
-  const asleep = async (filter: string, qos: Qos): Promise<void> => {
-    const wire = await world().join("s", durable);
-    await subscribed(wire, [filter, qos]);
-    await wire.drop();
-  };
+  const asleep = (filter: string, qos: Qos): Promise<void> => world().asleep("s", [filter, qos]);
   const awake = (): Promise<Wire> => world().join("s", durable, true);
 
   it("[MQTT-3.1.2-4] [MQTT-3.1.4-3] the subscriptions are there when the client comes back", async () => {
@@ -93,9 +89,7 @@ chapter("Clean Session 0", (world) => {
 
 chapter("Clean Session 1", (world) => {
   it("[MQTT-3.1.2-6] [MQTT-3.1.4-3] throws away subscriptions and waiting messages, for good", async () => {
-    const wire = await world().join("s", durable);
-    await subscribed(wire, ["t", 1]);
-    await wire.drop();
+    await world().asleep("s", ["t", 1]);
     const publisher = await world().join("p");
     await published(publisher, "t", "waits");
     const clean = await world().join("s");

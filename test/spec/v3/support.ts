@@ -286,6 +286,14 @@ export class World {
     return wire;
   }
 
+  /** A session with these subscriptions, its client gone. */
+  async asleep(clientId: string, ...wishes: readonly Wish[]): Promise<void> {
+    const wire = await this.join(clientId, durable);
+    await subscribed(wire, ...wishes);
+    await wire.drop();
+  }
+
+  /** Stops the broker in good order and starts another on its store. */
   async restart(): Promise<void> {
     await this.rig.close();
     await this.rig.store.close();
@@ -371,7 +379,7 @@ export async function refusedSilently(world: World, bytes: Bytes): Promise<void>
 
 /** `describe` with a world of its own for each test. */
 export function chapter(title: string, tests: (world: () => World) => void, options: RigOptions = {}): void {
-  describe(`MQTT 3.1.1, ${title}`, () => {
+  describe(title.startsWith("MQTT 3.1:") ? title : `MQTT 3.1.1, ${title}`, () => {
     let world: World;
     beforeEach(() => {
       world = new World(options);
