@@ -5,6 +5,7 @@ import { TidegateError } from "../base/errors.ts";
 import { LogLimiter } from "../base/log.ts";
 import type { Message } from "../base/message.ts";
 import { topicFilterFault, topicNameFault } from "../base/topic.ts";
+import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { AckLedger } from "./ackLedger.ts";
 import { Connection, pause } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
@@ -36,10 +37,9 @@ import type { Handler } from "./topicEntry.ts";
 import { Wills } from "./wills.ts";
 
 const pendingBytesMax = 4 * 1024 * 1024;
-const tickMs = 1000;
+/** Fine enough for a Keep Alive or a will delay of a second. */
+const tickMs = 250;
 const sysIntervalMsDefault = 10_000;
-const serverShuttingDown = 0x8b;
-const administrativeAction = 0x98;
 
 /** Makes the MQTT broker on a store. Durable sessions are there at once, retained values when `ready` resolves. */
 export function createBroker(options: BrokerOptions, deps: BrokerDeps): Broker {
@@ -72,7 +72,12 @@ class MqttBroker implements Broker {
     const idsFor = (session: Session, topic: string): readonly number[] | undefined =>
       subscriptions.idsFor(session, cache.get(topic));
     const outgoing = { store, ledger, references, metrics, limits, idsFor };
-    const wills = new Wills((message, session) => this.#publishWill(message, session));
+    const wills = new Wills({
+      store,
+      log,
+      metrics,
+      publish: (message, clientId) => this.#publishWill(message, clientId),
+    });
     const sessions = new Sessions({ store, log, limits, metrics, references, subscriptions, wills, outgoing });
     const retained = new Retained({ store, clock, metrics, limits: limits.retained });
     const deliverer = new Deliverer(metrics, () => store.nowMs());
@@ -169,7 +174,7 @@ class MqttBroker implements Broker {
 
   disconnect(clientId: string): boolean {
     const link = this.#context.sessions.get(clientId)?.link;
-    link?.close(administrativeAction);
+    link?.close(reason.administrativeAction);
     return link !== undefined;
   }
 
@@ -212,8 +217,9 @@ class MqttBroker implements Broker {
   async #close(): Promise<void> {
     this.#tick?.cancel();
     const listeners = [...this.#listeners].map((listener) => listener.close());
-    // No wills: a restart of ours is not the clients' fault, and they come back.
-    for (const connection of [...this.#connections]) connection.close(serverShuttingDown, false);
+    for (const connection of [...this.#connections]) {
+      connection.close(reason.serverShuttingDown, "the gateway stops", "defer");
+    }
     this.#references.flush();
     this.#context.retained.close();
     await Promise.all(listeners);
@@ -238,10 +244,10 @@ class MqttBroker implements Broker {
     for (const connection of this.#connections) connection.resume(pause.store);
   }
 
-  #publishWill(message: Message, session: Session): void {
-    const { cache, pipeline, metrics } = this.#context;
+  #publishWill(message: Message, clientId: string): void {
+    const { cache, pipeline, metrics, sessions } = this.#context;
     if (message.topic.startsWith("$")) metrics.dropped("sys-topic").value += 1;
-    else pipeline.publish(message, cache.get(message.topic), session, undefined);
+    else pipeline.publish(message, cache.get(message.topic), sessions.get(clientId), undefined);
   }
 
   #publishSys(topic: string, text: string): void {

@@ -2,10 +2,11 @@ import type { Duplex } from "node:stream";
 import type { Timer } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
 import { encodeAck } from "../wire/mqtt/ack.ts";
+import { versionOfConnect } from "../wire/mqtt/connect.ts";
 import { encodePacket } from "../wire/mqtt/encode.ts";
 import { FrameScanner } from "../wire/mqtt/frameScanner.ts";
-import type { ConnackPacket, Packet, ProtocolVersion } from "../wire/mqtt/packet.ts";
-import { ProtocolError } from "../wire/mqtt/protocolError.ts";
+import type { Packet, ProtocolVersion } from "../wire/mqtt/packet.ts";
+import { malformed, ProtocolError, violation } from "../wire/mqtt/protocolError.ts";
 import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
 import { type AckByte, ackByte } from "./ackLedger.ts";
 import type { BrokerContext } from "./context.ts";
@@ -14,6 +15,7 @@ import type { PeerInfo } from "./options.ts";
 import { Outbox } from "./outbox.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
 import type { Link, Session } from "./session.ts";
+import type { WillFate } from "./wills.ts";
 
 /** Why reading stands still; bits, because several may hold at once. */
 export const pause = { acks: 1, store: 2, outbox: 4 } as const;
@@ -23,6 +25,9 @@ const ackNames = { 64: "puback", 80: "pubrec", 98: "pubrel", 112: "pubcomp" } as
 const lingerMs = 1000;
 /** Beyond the outbox limit, which only acknowledgements and answers can pass. */
 const answersMax = 256 * 1024;
+const connectByte = 0x10;
+/** So much of a packet that has not all come yet is a sign of life, too: on a slow link one may take longer than the Keep Alive. */
+const livelyBytes = 1024;
 
 type State =
   | { readonly phase: "connecting" }
@@ -49,10 +54,15 @@ export class Connection implements Link {
   waitingAcks = 0;
   /** QoS 1 and 2 PUBLISH that the client may count as unacknowledged (MQTT 5 section 4.9). */
   unacknowledged = 0;
+  /** QoS 2 ids that the session held before this connection: when they come again they count for the first time here. */
+  resumedIds: Set<number> | undefined;
   readonly aliases: Array<string | undefined> = [];
   feed: RetainedFeed | undefined;
   readonly openedMs: number;
+  /** When the last whole packet came; for Keep Alive. */
   lastReadMs: number;
+  #partialBytes = 0;
+  #begun = false;
   #state: State = { phase: "connecting" };
   #pauses = 0;
   #linger: Timer | undefined;
@@ -73,11 +83,11 @@ export class Connection implements Link {
     this.lastReadMs = context.clock.monotonicMs();
     this.openedMs = this.lastReadMs - (peer.waitedMs ?? 0);
     socket.on("data", (chunk: Buffer) => this.#onData(chunk));
-    socket.on("end", () => this.#finish(true, false));
-    socket.on("error", () => this.#finish(true, false));
+    socket.on("end", () => this.#finish("publish", false));
+    socket.on("error", () => this.#finish("publish", false));
     socket.on("close", () => {
       this.#linger?.cancel();
-      this.#finish(true, false);
+      this.#finish("publish", false);
     });
   }
 
@@ -103,23 +113,32 @@ export class Connection implements Link {
    */
   get #waitingAcksMax(): number {
     const { receiveMaximum } = this.#context.limits;
-    return this.version === 4 ? receiveMaximum : 2 * receiveMaximum + this.window;
+    return this.version === 5 ? 2 * receiveMaximum + this.window : receiveMaximum;
   }
 
   connected(session: Session): void {
     this.#state = { phase: "connected", session };
   }
 
-  send(packet: Packet): void {
-    const bytes = encodePacket(packet, this.version);
-    if (bytes.length <= this.packetSizeMax) this.outbox.append(bytes, 0, bytes.length);
+  /** False: it is larger than the client takes [MQTT-3.1.2-24], even without its Reason String [MQTT-3.2.2-19], so it was not sent. */
+  send(packet: Packet): boolean {
+    let bytes = encodePacket(packet, this.version);
+    if (bytes.length > this.packetSizeMax) bytes = encodePacket(unexplained(packet), this.version);
+    if (bytes.length > this.packetSizeMax) return false;
+    this.outbox.append(bytes, 0, bytes.length);
+    return true;
+  }
+
+  /** Whether `send` would send it. */
+  takes(packet: Packet): boolean {
+    return !Number.isFinite(this.packetSizeMax) || encodePacket(packet, this.version).length <= this.packetSizeMax;
   }
 
   writeAck(kind: AckByte, packetId: number, reasonCode: number): void {
     if (kind === ackByte.puback || kind === ackByte.pubcomp || (kind === ackByte.pubrec && reasonCode >= 0x80)) {
       if (this.unacknowledged > 0) this.unacknowledged -= 1;
     }
-    if (reasonCode === 0 || this.version === 4) {
+    if (reasonCode === 0 || this.version !== 5) {
       this.outbox.appendAck(kind, packetId);
       return;
     }
@@ -150,26 +169,24 @@ export class Connection implements Link {
     this.#resumeSoon();
   }
 
-  /** Refuses the CONNECT, then closes. */
-  refuse(reasonCode: number, returnCode: number): void {
+  /** Refuses the CONNECT, then closes. @param why for people; only MQTT 5 can be told */
+  refuse(reasonCode: number, returnCode: number, why?: string): void {
     const code = this.version === 5 ? reasonCode : returnCode;
-    this.send({ kind: "connack", sessionPresent: false, reasonCode: code });
-    this.#finish(false, true);
+    this.send({ kind: "connack", sessionPresent: false, reasonCode: code, properties: explanation(why) });
+    this.#finish("discard", true);
   }
 
-  connack(packet: ConnackPacket): void {
-    this.send(packet);
+  /** Ends the connection from our side: MQTT 5 is told why [MQTT-4.13.2-1], 3.1.1 has no packet for it. @param why for people */
+  close(reasonCode: number, why?: string, will: WillFate = "publish"): void {
+    if (this.#state.phase === "connected" && this.version === 5) {
+      this.send({ kind: "disconnect", reasonCode, properties: explanation(why) });
+    }
+    this.#finish(will, true);
   }
 
-  /** Ends the connection from our side: MQTT 5 is told why [MQTT-4.13.2-1], 3.1.1 has no packet for it. */
-  close(reasonCode: number, sendWill = true): void {
-    if (this.#state.phase === "connected" && this.version === 5) this.send({ kind: "disconnect", reasonCode });
-    this.#finish(sendWill, true);
-  }
-
-  /** The client said DISCONNECT. @param sendWill it asked for its will all the same (0x04) */
-  leave(sendWill: boolean): void {
-    this.#finish(sendWill, true);
+  /** The client said DISCONNECT. @param normally with reason 0, which removes its will [MQTT-3.1.2-10] */
+  leave(normally: boolean): void {
+    this.#finish(normally ? "discard" : "publish", true);
   }
 
   /** Keep Alive and the time for CONNECT. @param nowMs monotonic */
@@ -177,27 +194,37 @@ export class Connection implements Link {
     if (this.#state.phase === "connecting") {
       if (nowMs - this.openedMs < this.#context.limits.connectTimeoutMs) return;
       this.#context.metrics.refused("timeout").value += 1;
-      this.#finish(false, false);
+      this.#finish("discard", false);
     } else if (this.keepAliveMs > 0 && this.#pauses === 0 && nowMs - this.lastReadMs > this.keepAliveMs * 1.5) {
       this.#context.metrics.protocolError("keep-alive").value += 1; // [MQTT-3.1.2-22]
-      this.close(reason.keepAliveTimeout);
+      this.close(reason.keepAliveTimeout, "nothing came for one and a half times the Keep Alive");
     }
   }
 
   #onData(chunk: Buffer): void {
     if (!this.open) return;
-    this.lastReadMs = this.#context.clock.monotonicMs();
     this.#context.metrics.bytesReceived.value += chunk.length;
+    this.#partialBytes += chunk.length;
+    if (this.#partialBytes >= livelyBytes) this.#alive();
     this.scanner.push(chunk);
-    this.#readPackets();
+    this.#readPackets(chunk);
   }
 
-  #readPackets(): void {
+  #alive(): void {
+    this.#partialBytes = 0;
+    this.lastReadMs = this.#context.clock.monotonicMs();
+  }
+
+  #readPackets(first?: Buffer): void {
+    let came = false;
     try {
+      if (!this.#begun && first !== undefined) this.#begin(first);
       while (this.#pauses === 0 && this.#state.phase !== "closed" && this.scanner.next()) {
+        came = true;
         this.#host.frame(this);
         if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax) this.#pauses |= pause.acks;
       }
+      if (came) this.#alive();
     } catch (error) {
       this.#fault(error);
       return;
@@ -207,6 +234,14 @@ export class Connection implements Link {
       this.#pauses |= pause.outbox;
     }
     if (this.#pauses !== 0 && this.open) this.#socket.pause();
+  }
+
+  /** The very first byte says whether it can be a CONNECT [MQTT-3.1.0-1]: whoever speaks another protocol need not be listened to. */
+  #begin(chunk: Buffer): void {
+    this.#begun = true;
+    if (chunk[0] === connectByte) return;
+    if ((chunk[0] ?? 0) >> 4 === connectByte >> 4) malformed("wrong flags in the fixed header of CONNECT"); // [MQTT-2.1.3-1]
+    violation("the first packet is not CONNECT");
   }
 
   #fault(error: unknown): void {
@@ -222,9 +257,20 @@ export class Connection implements Link {
     if (this.#context.faultLog.due(address ?? listener)) {
       log.info({ clientId, address, reasonCode: error.reasonCode }, `TG_PROTOCOL: ${error.message}`);
     }
-    if (this.#state.phase === "connecting" && error.reasonCode === reason.unsupportedProtocolVersion) {
-      this.refuse(error.reasonCode, connectReturn.unacceptableProtocolVersion); // [MQTT-3.1.2-2]
-    } else this.close(error.reasonCode);
+    if (this.#state.phase === "connecting") this.#refuseFault(error);
+    else this.close(error.reasonCode, error.message);
+  }
+
+  /** Before the CONNACK there is no DISCONNECT [MQTT-3.14.0-1]: MQTT 5 is told in the CONNACK, 3.1.1 only of another protocol level. */
+  #refuseFault({ reasonCode, message }: ProtocolError): void {
+    if (reasonCode === reason.unsupportedProtocolVersion) {
+      this.refuse(reasonCode, connectReturn.unacceptableProtocolVersion); // [MQTT-3.1.2-2]
+      return;
+    }
+    const { buffer, first, body, end } = this.scanner;
+    if (first === connectByte && versionOfConnect(buffer, body, end) === 5) this.version = 5;
+    if (this.version === 5) this.refuse(reasonCode, 0, message);
+    else this.#finish("discard", true); // [MQTT-3.2.2-6] of 3.1.1
   }
 
   #onRoom(): void {
@@ -239,12 +285,12 @@ export class Connection implements Link {
 
   #resumeReading(): void {
     if (this.#pauses !== 0 || !this.open) return;
-    this.lastReadMs = this.#context.clock.monotonicMs(); // Keep Alive stood still with us
+    this.#alive(); // Keep Alive stood still with us
     this.#readPackets(); // what was left of the last chunk
     if (this.#pauses === 0 && this.open) this.#socket.resume();
   }
 
-  #finish(sendWill: boolean, polite: boolean): void {
+  #finish(will: WillFate, polite: boolean): void {
     if (this.#state.phase === "closed") return;
     const session = this.session;
     this.#state = { phase: "closed" };
@@ -257,9 +303,19 @@ export class Connection implements Link {
       this.#socket.resume(); // or the peer's end is never seen
       this.#linger = this.#context.clock.setTimer(lingerMs, () => this.#socket.destroy());
     } else this.#socket.destroy();
-    if (session !== undefined && session.link === this) this.#context.sessions.detached(session, sendWill);
+    if (session !== undefined && session.link === this) this.#context.sessions.detached(session, will);
     this.#host.closed(this);
   }
+}
+
+function explanation(why: string | undefined): { reasonString: string } | undefined {
+  return why === undefined ? undefined : { reasonString: why };
+}
+
+/** Without its Reason String, which is all that these have beside what they must say. */
+function unexplained(packet: Packet): Packet {
+  const explains = packet.kind === "disconnect" || (packet.kind === "connack" && packet.reasonCode !== 0);
+  return explains ? { ...packet, properties: undefined } : packet;
 }
 
 function faultOf(reasonCode: number): ProtocolFault {

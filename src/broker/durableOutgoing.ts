@@ -5,7 +5,7 @@ import { type AckLedger, ackByte } from "./ackLedger.ts";
 import { Fifo } from "./fifo.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
-import { type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
+import { answers, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
 import { clientKey, mapNames, queueName, type References } from "./references.ts";
 import type { Link, Outgoing, Session } from "./session.ts";
 
@@ -24,6 +24,7 @@ interface Item {
   readonly message: Message;
   readonly qos: Qos;
   readonly retain: boolean;
+  readonly ids: readonly number[] | undefined;
   readonly acceptedAtMs: number;
   readonly group: number;
 }
@@ -64,17 +65,21 @@ export class DurableOutgoing implements Outgoing {
   /** Newest ordinal that any connection was sent: DUP is set up to here. */
   #sentUpTo: number;
   #sentBefore = 0;
+  /** The same without a guess: after a crash `sentUpTo` is the most that may have been sent. */
+  #surelySent: number;
+  #surelySentBefore = 0;
   /** Changes with each connection, so that an old read cannot disturb a new one. */
   #epoch = 0;
   #reading = false;
   #awaitingGroup = false;
 
-  /** @param sentUpTo newest ordinal that may have been sent in an earlier run */
-  constructor(session: Session, deps: DurableDeps, sentUpTo: number, recSeen: readonly number[]) {
+  /** @param sentUpTo newest ordinal that may have been sent in an earlier run. @param surelySent the newest that was */
+  constructor(session: Session, deps: DurableDeps, sentUpTo: number, surelySent: number, recSeen: readonly number[]) {
     this.#session = session;
     this.#deps = deps;
     this.#queue = queueName(session.clientId);
     this.#sentUpTo = sentUpTo;
+    this.#surelySent = surelySent;
     for (const ordinal of recSeen) this.#recSeen.add(ordinal);
   }
 
@@ -150,7 +155,15 @@ export class DurableOutgoing implements Outgoing {
     this.#cursor = ordinal;
     const frame = qos === 1 && this.#ready.size === 0 ? frames.frame(link.version, qos, retain, ids) : undefined;
     if (frame === undefined || frame.length > link.packetSizeMax || !this.#idFree(ordinal)) {
-      this.#ready.push({ ordinal, message: frames.owned(), qos, retain, acceptedAtMs: frames.acceptedAtMs, group });
+      this.#ready.push({
+        ordinal,
+        message: frames.owned(),
+        qos,
+        retain,
+        ids,
+        acceptedAtMs: frames.acceptedAtMs,
+        group,
+      });
       this.pump();
       return;
     }
@@ -160,14 +173,15 @@ export class DurableOutgoing implements Outgoing {
 
   puback(packetId: number): void {
     const sent = this.#inflight.get(packetId);
-    if (sent?.next !== "puback") return;
+    if (!answers(sent?.next, "puback") || sent === undefined) return;
     this.#done(packetId, sent.ordinal);
   }
 
   pubrec(packetId: number, reasonCode: number): void {
     const link = this.#session.link;
     const sent = this.#inflight.get(packetId);
-    if (link === undefined || sent?.next === "puback") return;
+    if (link === undefined) return;
+    answers(sent?.next === "pubcomp" ? "pubrec" : sent?.next, "pubrec");
     if (reasonCode >= 0x80) {
       if (sent === undefined) return;
       this.#deps.metrics.dropped("client-refused").value += 1;
@@ -191,7 +205,7 @@ export class DurableOutgoing implements Outgoing {
 
   pubcomp(packetId: number): void {
     const sent = this.#inflight.get(packetId);
-    if (sent?.next !== "pubcomp") return;
+    if (!answers(sent?.next, "pubcomp") || sent === undefined) return;
     this.#done(packetId, sent.ordinal);
   }
 
@@ -204,6 +218,7 @@ export class DurableOutgoing implements Outgoing {
     this.#cursor = this.#droppedUpTo = 0;
     this.#gaveWay = { from: 0, upTo: -1 };
     this.#sentBefore = this.#sentUpTo;
+    this.#surelySentBefore = this.#surelySent;
     this.pump();
   }
 
@@ -235,10 +250,11 @@ export class DurableOutgoing implements Outgoing {
       this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, 0);
       return;
     }
-    const message = unexpired(item.message, item.acceptedAtMs, this.#deps.store.nowMs());
-    const ids = this.#session.usesIds ? this.#deps.idsFor(this.#session, item.message.topic) : undefined;
+    // Only what nobody began to send expires [MQTT-3.3.2-5]: a PUBLISH without its answer is sent again [MQTT-4.4.0-1].
+    const begun = item.ordinal <= this.#surelySentBefore;
+    const message = unexpired(item.message, item.acceptedAtMs, this.#deps.store.nowMs(), begun);
     const packetId = 1 + (item.ordinal % idCount);
-    const packet = message && publishPacket(message, item.qos, item.retain, packetId, ids);
+    const packet = message && publishPacket(message, item.qos, item.retain, packetId, item.ids);
     const dup = item.qos > 0 && item.ordinal <= this.#sentBefore;
     const frame = packet && encodePublish(dup ? { ...packet, dup } : packet, link.version);
     if (frame === undefined || frame.length > link.packetSizeMax) {
@@ -257,6 +273,7 @@ export class DurableOutgoing implements Outgoing {
     const packetId = 1 + (ordinal % idCount);
     this.#inflight.set(packetId, { ordinal, next });
     if (ordinal > this.#sentUpTo) this.#sentUpTo = ordinal;
+    if (ordinal > this.#surelySent) this.#surelySent = ordinal;
     return packetId;
   }
 
@@ -314,7 +331,8 @@ export class DurableOutgoing implements Outgoing {
       if (read.ordinal >= this.#gaveWay.from && read.ordinal <= this.#gaveWay.upTo) continue;
       const { ordinal, message, acceptedAtMs, group } = read;
       const qos = (read.meta & 3) as Qos; // what metaOf wrote
-      this.#ready.push({ ordinal, message, qos, retain: (read.meta & 4) !== 0, acceptedAtMs, group });
+      const ids = this.#session.usesIds ? this.#deps.idsFor(this.#session, message.topic) : undefined;
+      this.#ready.push({ ordinal, message, qos, retain: (read.meta & 4) !== 0, ids, acceptedAtMs, group });
     }
     if (batch.length === 0) this.#cursor = Math.max(this.#cursor, upTo); // all of them were dropped meanwhile
     this.pump();

@@ -19,7 +19,8 @@ export type DropReason =
   | "session-ended"
   | "client-refused"
   | "rotten"
-  | "write-failed";
+  | "write-failed"
+  | "will-not-stored";
 
 export type ProtocolFault =
   | "malformed"

@@ -117,7 +117,7 @@ export interface ClientInfo {
   readonly clientId: string;
   readonly connected: boolean;
   readonly address: string | undefined;
-  readonly version: 4 | 5 | undefined;
+  readonly version: 3 | 4 | 5 | undefined;
   readonly durable: boolean;
   readonly subscriptions: number;
   /** Messages that wait for it or are in flight. */

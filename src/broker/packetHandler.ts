@@ -72,5 +72,5 @@ function handleDisconnect(
     }
     session.expiryMs = Math.min(seconds * 1000, context.limits.sessionExpiryMaxMs);
   }
-  connection.leave(packet.reasonCode !== 0); // a normal one discards the will [MQTT-3.14.4-3]
+  connection.leave(packet.reasonCode === reason.success); // a normal one discards the will [MQTT-3.14.4-3]
 }

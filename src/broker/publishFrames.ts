@@ -1,5 +1,6 @@
 import type { Message, Qos } from "../base/message.ts";
 import type { ProtocolVersion, PublishPacket } from "../wire/mqtt/packet.ts";
+import { violation } from "../wire/mqtt/protocolError.ts";
 import { encodePublish } from "../wire/mqtt/publish.ts";
 
 /**
@@ -99,13 +100,26 @@ export function publishPacket(
   };
 }
 
-/** The message as it may still be sent: with what is left of its expiry [MQTT-3.3.2-6], or undefined when it has expired [MQTT-3.3.2-5]. */
-export function unexpired(message: Message, acceptedAtMs: number, nowMs: number): Message | undefined {
+/**
+ * The message as it may still be sent: with what is left of its expiry [MQTT-3.3.2-6], or undefined when it has expired [MQTT-3.3.2-5].
+ * @param begun it was sent before, so it is sent again whatever has passed
+ */
+export function unexpired(message: Message, acceptedAtMs: number, nowMs: number, begun = false): Message | undefined {
   const seconds = message.properties?.messageExpirySeconds;
   if (seconds === undefined || nowMs <= acceptedAtMs) return message;
   const leftMs = seconds * 1000 - (nowMs - acceptedAtMs);
-  if (leftMs <= 0) return undefined;
-  return { ...message, properties: { ...message.properties, messageExpirySeconds: Math.ceil(leftMs / 1000) } };
+  if (leftMs <= 0 && !begun) return undefined;
+  const messageExpirySeconds = Math.max(0, Math.ceil(leftMs / 1000));
+  return { ...message, properties: { ...message.properties, messageExpirySeconds } };
+}
+
+/**
+ * Whether what a client sent is the answer that its in-flight message waits for. False: no such message; its session may know more than ours.
+ * @throws ProtocolError 0x82 for the answer of another QoS or step (MQTT 5 section 4.3, [MQTT-4.8.0-1] of 3.1.1)
+ */
+export function answers(expected: string | undefined, came: "puback" | "pubrec" | "pubcomp"): boolean {
+  if (expected !== undefined && expected !== came) violation(`${came} for a message that waits for a ${expected}`);
+  return expected !== undefined;
 }
 
 /** What a message counts for against limits in bytes. */

@@ -83,6 +83,7 @@ function take(
 ): void {
   const { qos } = message;
   if (qos === 2 && session.held.has(packetId)) {
+    if (connection.resumedIds?.delete(packetId)) countUnacknowledged(context, connection);
     // Sent again: not delivered again [MQTT-4.3.3-10], but answered once the first one is durable.
     context.ledger.add(connection, ackByte.pubrec, packetId, 0, session.held.get(packetId) ?? 0);
     return;

@@ -2,7 +2,13 @@ import type { Clock, Timer } from "../base/clock.ts";
 import type { Store, Txn } from "../base/contracts.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 
-export const mapNames = { session: "session", subscription: "sub", qos2In: "qos2in", qos2Out: "qos2out" } as const;
+export const mapNames = {
+  session: "session",
+  subscription: "sub",
+  qos2In: "qos2in",
+  qos2Out: "qos2out",
+  will: "will",
+} as const;
 
 /** Key of something that belongs to a client. A client id cannot hold U+0000 [MQTT-1.5.4-2]. */
 export const clientKey = (clientId: string, rest: string | number): string => `${clientId}\u0000${rest}`;

@@ -23,6 +23,7 @@ export class RetainedFeed {
   readonly #subscriptions = new Fifo<{ filter: string; delivery: Delivery }>();
   #cursor: TopicCursor<RetainedValue> | undefined;
   #delivery: Delivery | undefined;
+  #filter = "";
   /** Found, not read. */
   #found: RetainedValue[] = [];
   /** Read, not sent; of #found from #at on. */
@@ -88,6 +89,7 @@ export class RetainedFeed {
       const next = this.#subscriptions.shift();
       this.#cursor = next === undefined ? undefined : this.#context.retained.cursor(next.filter);
       this.#delivery = next?.delivery;
+      this.#filter = next?.filter ?? "";
     }
     if (this.#cursor === undefined) return false;
     this.#found = this.#cursor.next(findMax, stepsMax).sort((a, b) => a.position - b.position);
@@ -108,6 +110,7 @@ export class RetainedFeed {
     const held = this.#ready[this.#at];
     this.#at += 1;
     if (value === undefined || held === undefined || this.#delivery === undefined) return;
+    if (!this.#session.subscriptions.has(this.#filter)) return; // unsubscribed meanwhile: nothing new begins [MQTT-3.10.4-2]
     // Replaced while it was read; the new one is fresh enough to be read from memory.
     if (held === "changed") this.#found.push(value);
     else if (value.position >= 0) this.#send(held, value, this.#delivery);
@@ -118,6 +121,7 @@ export class RetainedFeed {
     const message = unexpired(held.message, held.acceptedAtMs, store.nowMs());
     if (message === undefined) return;
     const { outgoing } = this.#session;
+    if (delivery.own === null && message.source === this.#session.source) return; // No Local [MQTT-3.8.3-3]
     const qos = lowerQos(message.qos, delivery.qos);
     if (qos === 0 || !(outgoing instanceof DurableOutgoing)) {
       deliverer.single(message, delivery, true, 0, 0); // retain is set [MQTT-3.3.1-8]

@@ -20,8 +20,8 @@ export interface Link extends AckTarget {
   readonly packetSizeMax: number;
   /** QoS 1 and 2 in flight to it: the smaller of maxInflight and its Receive Maximum. */
   readonly window: number;
-  /** Ends the connection, e.g. because another took its session over. */
-  close(reasonCode: number): void;
+  /** Ends the connection, e.g. because another took its session over. @param why for people; a client may be told */
+  close(reasonCode: number, why?: string): void;
   readonly address: string | undefined;
 }
 

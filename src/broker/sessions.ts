@@ -1,5 +1,6 @@
 import type { Store } from "../base/contracts.ts";
 import { type Log, LogLimiter } from "../base/log.ts";
+import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { type DurableDeps, DurableOutgoing } from "./durableOutgoing.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
@@ -8,7 +9,7 @@ import { type Link, Session, type SubscriptionOptions } from "./session.ts";
 import { decodeSession, decodeSubscription, encodeSession, encodeSubscription } from "./sessionRecords.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 import { VolatileOutgoing, type VolatileTotal } from "./volatileOutgoing.ts";
-import type { Wills } from "./wills.ts";
+import type { WillFate, Wills } from "./wills.ts";
 
 export interface SessionsDeps {
   readonly store: Store;
@@ -55,7 +56,7 @@ export class Sessions {
    * many. The caller sets link, then calls `attached`.
    */
   open(clientId: string, clean: boolean, durable: boolean): { session: Session; present: boolean } | undefined {
-    this.#byId.get(clientId)?.link?.close(0x8e);
+    this.#byId.get(clientId)?.link?.close(reason.sessionTakenOver, "another connection came with the same client id");
     let session = this.#byId.get(clientId);
     if (session !== undefined && clean) {
       this.end(session);
@@ -63,7 +64,8 @@ export class Sessions {
     }
     if (session !== undefined) return { session, present: true };
     if (durable && this.#isFull()) return undefined;
-    session = this.#make(clientId, durable, 0, []);
+    this.#deps.wills.ended(clientId); // of a session that ended with the gateway
+    session = this.#make(clientId, durable, 0, 0, []);
     this.#byId.set(clientId, session);
     return { session, present: false };
   }
@@ -86,17 +88,17 @@ export class Sessions {
   attached(session: Session, link: Link): void {
     session.link = link;
     session.disconnectedAtMs = undefined;
-    this.#deps.wills.resumed(session);
+    this.#deps.wills.resumed(session.clientId, this.#deps.store.nowMs());
     this.#persist(session);
+    this.#deps.wills.connected(session);
   }
 
-  /** The connection is gone. @param abnormal without a DISCONNECT that discards the will [MQTT-3.14.4-3] */
-  detached(session: Session, abnormal: boolean): void {
+  /** The connection is gone. @param will what becomes of its will [MQTT-3.14.4-3] */
+  detached(session: Session, will: WillFate): void {
     session.link = undefined;
     session.outgoing.detached();
     const nowMs = this.#deps.store.nowMs();
-    if (abnormal) this.#deps.wills.left(session, nowMs);
-    session.will = undefined;
+    this.#deps.wills.left(session, will, nowMs);
     if (!session.durable || session.expiryMs <= 0) {
       this.end(session);
       return;
@@ -113,7 +115,7 @@ export class Sessions {
     const filters = [...session.subscriptions.keys()];
     this.#deps.subscriptions.removeAll(session);
     if (session.outgoing instanceof DurableOutgoing) this.#erase(session, session.outgoing, filters);
-    this.#deps.wills.ended(session);
+    this.#deps.wills.ended(session.clientId);
   }
 
   /** Ends sessions whose expiry has passed. @param nowMs store clock */
@@ -163,11 +165,11 @@ export class Sessions {
     });
   }
 
-  #make(clientId: string, durable: boolean, sentUpTo: number, recSeen: readonly number[]): Session {
+  #make(clientId: string, durable: boolean, sentUpTo: number, surely: number, recSeen: readonly number[]): Session {
     const { limits, metrics, outgoing, store } = this.#deps;
     return new Session(clientId, durable, (session) =>
       durable
-        ? new DurableOutgoing(session, outgoing, sentUpTo, recSeen)
+        ? new DurableOutgoing(session, outgoing, sentUpTo, surely, recSeen)
         : new VolatileOutgoing(session, limits.session, metrics, () => store.nowMs(), this.#volatile),
     );
   }
@@ -220,7 +222,7 @@ export class Sessions {
         record?.sentUpTo ?? 0,
         record?.disconnectedAtMs === undefined && oldest > 0 ? oldest + limits.maxInflight - 1 : 0,
       );
-      const session = this.#make(clientId, true, sentUpTo, recSeen.get(clientId) ?? []);
+      const session = this.#make(clientId, true, sentUpTo, record?.sentUpTo ?? 0, recSeen.get(clientId) ?? []);
       session.expiryMs = Math.min(record?.expiryMs ?? limits.sessionExpiryMaxMs, limits.sessionExpiryMaxMs);
       session.disconnectedAtMs = record?.disconnectedAtMs ?? nowMs;
       for (const id of held.get(clientId) ?? []) session.held.set(id, 0);

@@ -1,6 +1,6 @@
 import { topicFilterFault } from "../base/topic.ts";
 import { isShared, splitSharedFilter } from "../wire/mqtt/filter.ts";
-import type { SubscribePacket, Subscription, UnsubscribePacket } from "../wire/mqtt/packet.ts";
+import type { SubackPacket, SubscribePacket, Subscription, UnsubscribePacket } from "../wire/mqtt/packet.ts";
 import { ProtocolError } from "../wire/mqtt/protocolError.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import type { Connection } from "./connection.ts";
@@ -16,13 +16,17 @@ export function handleSubscribe(
   packet: SubscribePacket,
 ): void {
   const id = packet.subscriptionIdentifier ?? 0;
+  const { version } = connection;
   const reasonCodes: number[] = [];
+  const before = new Map<string, SubscriptionOptions | undefined>();
   const changes: Array<readonly [string, SubscriptionOptions]> = [];
   const wantRetained: Array<{ filter: string; delivery: Delivery }> = [];
   for (const wanted of packet.subscriptions) {
     const fault = faultOf(context, session, wanted.filter);
-    reasonCodes.push(fault ?? wanted.qos);
+    // MQTT 3.1 has no code for a refusal: the client gets a positive answer (its section 3.9).
+    reasonCodes.push(fault === undefined || version === 3 ? wanted.qos : fault);
     if (fault !== undefined) continue;
+    if (!before.has(wanted.filter)) before.set(wanted.filter, session.subscriptions.get(wanted.filter));
     const { qos, noLocal, retainAsPublished } = wanted;
     const options: SubscriptionOptions = { qos, noLocal, retainAsPublished, id };
     const isNew = context.subscriptions.add(session, wanted.filter, options);
@@ -30,15 +34,16 @@ export function handleSubscribe(
     changes.push([wanted.filter, options]);
     if (sendsRetained(wanted, isNew)) {
       const ids = id === 0 ? undefined : [id];
-      wantRetained.push({ filter: wanted.filter, delivery: { session, qos, retainAsPublished, ids, own: undefined } });
+      const own = noLocal ? null : undefined;
+      wantRetained.push({ filter: wanted.filter, delivery: { session, qos, retainAsPublished, ids, own } });
     }
   }
   if (!context.sessions.persistSubscriptions(session, changes)) {
-    for (const [filter] of changes) context.subscriptions.remove(session, filter);
+    putBack(context, session, before);
     reasonCodes.fill(reason.implementationSpecificError);
     wantRetained.length = 0;
   }
-  connection.send({ kind: "suback", packetId: packet.packetId, reasonCodes });
+  answer(connection, { kind: "suback", packetId: packet.packetId, reasonCodes });
   const feed = connection.feed;
   if (feed === undefined || wantRetained.length === 0) return;
   if (feed.waiting + wantRetained.length > 2 * context.limits.maxSubscriptions) {
@@ -62,7 +67,26 @@ export function handleUnsubscribe(
     return reason.success;
   });
   context.sessions.persistSubscriptions(session, removed);
-  connection.send({ kind: "unsuback", packetId: packet.packetId, reasonCodes: version === 5 ? reasonCodes : [] });
+  answer(connection, { kind: "unsuback", packetId: packet.packetId, reasonCodes: version === 5 ? reasonCodes : [] });
+}
+
+/** @throws ProtocolError 0x95 when the client takes none of that size: without the answer it would wait for ever */
+function answer(connection: Connection, packet: SubackPacket): void {
+  if (!connection.send(packet)) {
+    throw new ProtocolError(reason.packetTooLarge, `the ${packet.kind} is larger than the Maximum Packet Size`);
+  }
+}
+
+/** The store did not take what was subscribed, so all is as it was. */
+function putBack(
+  context: BrokerContext,
+  session: Session,
+  before: ReadonlyMap<string, SubscriptionOptions | undefined>,
+): void {
+  for (const [filter, options] of before) {
+    if (options === undefined) context.subscriptions.remove(session, filter);
+    else context.subscriptions.add(session, filter, options);
+  }
 }
 
 function faultOf(context: BrokerContext, session: Session, sent: string): number | undefined {

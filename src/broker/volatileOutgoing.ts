@@ -4,7 +4,7 @@ import { ackByte } from "./ackLedger.ts";
 import { Fifo } from "./fifo.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
-import { messageBytes, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
+import { answers, messageBytes, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
 import type { Outgoing, Session } from "./session.ts";
 
 interface Waiting {
@@ -83,14 +83,14 @@ export class VolatileOutgoing implements Outgoing {
   }
 
   puback(packetId: number): void {
-    if (this.#inflight.get(packetId) !== "puback") return;
+    if (!answers(this.#inflight.get(packetId), "puback")) return;
     this.#inflight.delete(packetId);
     this.pump();
   }
 
   pubrec(packetId: number, reasonCode: number): void {
     const state = this.#inflight.get(packetId);
-    if (state === "puback") return;
+    answers(state === "pubcomp" ? "pubrec" : state, "pubrec");
     if (state !== undefined && reasonCode >= 0x80) {
       this.#inflight.delete(packetId); // it will not take it: done [MQTT-4.3.3-4]
       this.#metrics.dropped("client-refused").value += 1;
@@ -103,7 +103,7 @@ export class VolatileOutgoing implements Outgoing {
   }
 
   pubcomp(packetId: number): void {
-    if (this.#inflight.get(packetId) !== "pubcomp") return;
+    if (!answers(this.#inflight.get(packetId), "pubcomp")) return;
     this.#inflight.delete(packetId);
     this.pump();
   }

@@ -36,7 +36,7 @@ export interface UplinkOptions {
   readonly gatewayId: string;
   /** mqtt:// or mqtts://, tried in order. */
   readonly urls: readonly string[];
-  readonly version: ProtocolVersion;
+  readonly version: Exclude<ProtocolVersion, 3>;
   readonly clientId: string;
   readonly username: string | undefined;
   readonly password: string | undefined;

@@ -49,14 +49,14 @@ export function decodeAck(
   return packet;
 }
 
-/** 4 bytes on success and in 3.1.1 (which has no reason codes), else 5. */
+/** 4 bytes on success and before MQTT 5 (no reason codes), else 5. */
 export function encodeAck(
   kind: AckPacket["kind"],
   packetId: number,
   reasonCode: number,
   version: ProtocolVersion,
 ): Buffer {
-  if (reasonCode === 0 || version === 4) {
+  if (reasonCode === 0 || version !== 5) {
     const buffer = Buffer.allocUnsafe(4);
     writeAck(buffer, 0, kind, packetId);
     return buffer;

@@ -10,7 +10,7 @@ const flag = { reserved: 0x01, clean: 0x02, will: 0x04, willRetain: 0x20, passwo
 /**
  * CONNECT (section 3.1 of both versions). An empty client id with Clean Session 0 in 3.1.1 is decoded: it is answered with return code 2,
  * which the broker does. Binary fields are copies, because a session outlives its chunk.
- * @throws ProtocolError 0x84 for another protocol level (and for MQIsdp, which is MQTT 3.1), else 0x81, 0x82, 0x90
+ * @throws ProtocolError 0x84 for another protocol level, else 0x81, 0x82, 0x90
  */
 export function decodeConnect(buffer: Buffer, body: number, end: number): ConnectPacket {
   const cursor = new Cursor(buffer, body, end, true);
@@ -29,8 +29,9 @@ export function decodeConnect(buffer: Buffer, body: number, end: number): Connec
   };
   if (properties !== undefined) packet.properties = properties;
   if ((flags & flag.will) !== 0) packet.will = readWill(cursor, flags, version);
-  if ((flags & flag.username) !== 0) packet.username = cursor.text();
-  if ((flags & flag.password) !== 0) packet.password = cursor.binary();
+  // In MQTT 3.1 the remaining length takes precedence over these two flags (its section 3.1).
+  if ((flags & flag.username) !== 0 && (version !== 3 || cursor.remaining > 0)) packet.username = cursor.text();
+  if ((flags & flag.password) !== 0 && (version !== 3 || cursor.remaining > 0)) packet.password = cursor.binary();
   cursor.finish();
   return packet;
 }
@@ -40,12 +41,28 @@ function readVersion(cursor: Cursor): ProtocolVersion {
   if (name !== "MQTT" && name !== "MQIsdp") malformed("the protocol name is not MQTT"); // [MQTT-3.1.2-1]
   const level = cursor.u8();
   if (name === "MQTT" && (level === 4 || level === 5)) return level;
+  if (name === "MQIsdp" && level === 3) return level;
   throw new ProtocolError(reason.unsupportedProtocolVersion, `protocol ${name} level ${level} is not served`); // [MQTT-3.1.2-2]
 }
 
+/**
+ * The protocol version of a CONNECT that may be wrong in everything else: what is answered to it depends on it. Undefined: not to be seen.
+ */
+export function versionOfConnect(buffer: Buffer, body: number, end: number): ProtocolVersion | undefined {
+  try {
+    return readVersion(new Cursor(buffer, body, end));
+  } catch {
+    return undefined;
+  }
+}
+
 function requireFlags(flags: number, version: ProtocolVersion): void {
-  if ((flags & flag.reserved) !== 0) malformed("the reserved connect flag is set"); // [MQTT-3.1.2-3]
   const willQos = (flags >> 3) & 3;
+  if (version === 3) {
+    if ((flags & flag.will) !== 0 && willQos === 3) malformed("will QoS 3");
+    return; // it ignores flags that say nothing
+  }
+  if ((flags & flag.reserved) !== 0) malformed("the reserved connect flag is set"); // [MQTT-3.1.2-3]
   if ((flags & flag.will) === 0) {
     if (willQos !== 0 || (flags & flag.willRetain) !== 0) malformed("will flags without a will"); // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
   } else if (willQos === 3) malformed("will QoS 3"); // [MQTT-3.1.2-12]

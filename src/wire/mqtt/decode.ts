@@ -98,12 +98,19 @@ function requireHeader(
   from: "client" | "server",
 ): void {
   const bit = 1 << kind;
-  if (kind === 0 || (kind === type.auth && version === 4)) malformed(`packet type ${kind} is reserved`); // 3.1.1 table 2.1
-  if ((first & 0x0f) !== ((flagsTwo & bit) === 0 ? 0 : 2))
+  if (kind === 0 || (kind === type.auth && version !== 5 && version !== undefined))
+    malformed(`packet type ${kind} is reserved`); // 3.1.1 table 2.1
+  if (!hasRightFlags(first & 0x0f, (flagsTwo & bit) !== 0, version))
     malformed(`wrong flags in the fixed header of packet type ${kind}`); // [MQTT-2.1.3-1]
   const wrong = from === "client" ? onlyFromServers : onlyFromClients;
   if ((wrong & bit) !== 0) violation(`packet type ${kind} from a ${from}`); // MQTT 5 table 2-1
-  if (kind === type.disconnect && version === 4 && from === "server") violation("DISCONNECT from a server in 3.1.1"); // 3.1.1 table 2.1
+  if (kind === type.disconnect && version !== 5 && from === "server") violation("DISCONNECT from a server in 3.1.1"); // 3.1.1 table 2.1
+}
+
+/** MQTT 3.1 lets DUP be set on what is sent again, and does not say what unused flags must be (its section 2.1). */
+function hasRightFlags(flags: number, two: boolean, version: ProtocolVersion | undefined): boolean {
+  if (version === 3) return !two || (flags & 0b0110) === 2;
+  return flags === (two ? 2 : 0);
 }
 
 function ping(kind: "pingreq" | "pingresp", body: number, end: number): Packet {

@@ -10,8 +10,8 @@ import { reason } from "./reasonCodes.ts";
 writeToStream.cacheNumbers = false;
 
 /**
- * Any packet as bytes: PUBLISH, acknowledgements and pings by our own writers, the others by mqtt-packet. `properties` are left out in
- * 3.1.1. The packet is taken as it is: that it keeps MQTT's rules is the caller's part.
+ * Any packet as bytes: PUBLISH, acknowledgements and pings by our own writers, the others by mqtt-packet. `properties` are left out before
+ * MQTT 5. The packet is taken as it is: that it keeps MQTT's rules is the caller's part.
  * @throws Error (never a ProtocolError) when it cannot be written: a string above 65,535 bytes, a SUBACK without codes, AUTH in 3.1.1
  */
 export function encodePacket(packet: Packet, version: ProtocolVersion): Buffer {
@@ -22,7 +22,7 @@ export function encodePacket(packet: Packet, version: ProtocolVersion): Buffer {
     case "pubrec":
     case "pubrel":
     case "pubcomp":
-      if (version === 4 || packet.properties === undefined) {
+      if (version !== 5 || packet.properties === undefined) {
         return encodeAck(packet.kind, packet.packetId, packet.reasonCode, version);
       }
       return write(
@@ -65,7 +65,7 @@ function encodeRest(packet: RestPacket, version: ProtocolVersion): Buffer {
     case "suback":
     case "unsuback": {
       // 3.1.1 has one code for all failures [MQTT-3.9.3-2].
-      const granted = packet.reasonCodes.map((code) => (version === 4 && code > 2 ? reason.unspecifiedError : code));
+      const granted = packet.reasonCodes.map((code) => (version !== 5 && code > 2 ? reason.unspecifiedError : code));
       return write({ cmd: packet.kind, messageId: packet.packetId, granted }, packet.properties, version);
     }
     case "unsubscribe": {
@@ -74,10 +74,10 @@ function encodeRest(packet: RestPacket, version: ProtocolVersion): Buffer {
       return write({ cmd: "unsubscribe", messageId, unsubscriptions: [...packet.filters] }, properties, version);
     }
     case "disconnect":
-      if (version === 4 || (packet.reasonCode === 0 && packet.properties === undefined)) return Buffer.from([0xe0, 0]);
+      if (version !== 5 || (packet.reasonCode === 0 && packet.properties === undefined)) return Buffer.from([0xe0, 0]);
       return write({ cmd: "disconnect", reasonCode: packet.reasonCode }, packet.properties, version);
     case "auth":
-      if (version === 4) throw new RangeError("MQTT 3.1.1 has no AUTH");
+      if (version !== 5) throw new RangeError("MQTT 3.1.1 has no AUTH");
       return write({ cmd: "auth", reasonCode: packet.reasonCode }, packet.properties, version);
     default:
       return packet satisfies never;
@@ -98,7 +98,7 @@ function encodeConnect(packet: ConnectPacket): Buffer {
   const nameless = username === undefined && password !== undefined;
   const fields = {
     cmd: "connect",
-    protocolId: "MQTT",
+    protocolId: version === 3 ? "MQIsdp" : "MQTT",
     protocolVersion: version,
     clean,
     keepalive,

@@ -1,11 +1,11 @@
 /**
- * MQTT control packets as values (MQTT 3.1.1 and 5, chapter 3), one union for both versions. For 3.1.1 `properties` are absent and reason
- * codes are 0. Absent fields were not sent.
+ * MQTT control packets as values (MQTT 3.1.1 and 5, chapter 3), one union for all versions. Before MQTT 5 `properties` are absent and
+ * reason codes are 0. Absent fields were not sent.
  */
 import type { MessageProperties, Qos } from "../../base/message.ts";
 
-/** Protocol level byte of CONNECT: 4 is MQTT 3.1.1, 5 is MQTT 5. */
-export type ProtocolVersion = 4 | 5;
+/** Protocol level byte of CONNECT: 3 is MQTT 3.1 (MQIsdp), 4 is MQTT 3.1.1, 5 is MQTT 5. */
+export type ProtocolVersion = 3 | 4 | 5;
 
 export interface ConnectProperties {
   sessionExpirySeconds?: number;

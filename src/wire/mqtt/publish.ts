@@ -128,7 +128,7 @@ function decodeCarefully(
   const qos = (first >> 1) & 3;
   const dup = (first & 8) !== 0;
   if (qos === 3) malformed("QoS 3"); // [MQTT-3.3.1-4]
-  if (dup && qos === 0) malformed("DUP with QoS 0"); // [MQTT-3.3.1-2]
+  if (dup && qos === 0 && version !== 3) malformed("DUP with QoS 0"); // [MQTT-3.3.1-2]; 3.1 only says that it means nothing
   const cursor = new Cursor(buffer, body, end);
   const length = cursor.u16();
   if (length > cursor.remaining) malformed("the topic reaches past the packet");

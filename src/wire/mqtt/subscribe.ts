@@ -43,10 +43,14 @@ export function decodeSubscribe(buffer: Buffer, body: number, end: number, versi
   return packet;
 }
 
+/** Bits that must be 0; MQTT 3.1 only says that they are not used. */
+const reservedOptions: Readonly<Record<ProtocolVersion, number>> = { 3: 0, 4: 0xfc, 5: 0xc0 };
+
 function readOptions(filter: string, options: number, version: ProtocolVersion): Subscription {
-  if ((options & (version === 5 ? 0xc0 : 0xfc)) !== 0) malformed("reserved subscription options are set"); // [MQTT-3.8.3-5]
+  if ((options & reservedOptions[version]) !== 0) malformed("reserved subscription options are set"); // [MQTT-3.8.3-5], [MQTT-3-8.3-4] of 3.1.1
   const qos = options & 3;
   if (qos === 3) violation("subscription QoS 3"); // [MQTT-3-8.3-4] of 3.1.1
+  if (version !== 5) return { filter, qos: qos as Qos, noLocal: false, retainAsPublished: false, retainHandling: 0 };
   const noLocal = (options & 0x04) !== 0;
   if (noLocal && isShared(filter)) violation("No Local on a shared subscription"); // [MQTT-3.8.3-4]
   const retainHandling = (options >> 4) & 3;
