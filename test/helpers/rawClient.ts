@@ -13,6 +13,8 @@ export interface RawOptions {
   readonly version: 4 | 5;
   /** Keeps its session over connections (MQTT 5: for ever, as the broker allows). */
   readonly persistent: boolean;
+  /** In mqtt-packet's form. */
+  readonly will?: object;
   /** Called for each packet but CONNACK; without it they are kept in `packets`. */
   readonly onPacket?: (packet: SeenPacket) => void;
 }
@@ -54,6 +56,7 @@ export class RawClient {
     client.send({
       ...{ cmd: "connect", protocolId: "MQTT", protocolVersion: version, clean: !persistent, clientId, keepalive: 0 },
       ...expiry,
+      ...(options.will === undefined ? {} : { will: options.will }),
     });
     await until("CONNACK or the end", () => client.closed || client.#connack !== undefined);
     const code = client.#connack?.[version === 5 ? "reasonCode" : "returnCode"];
