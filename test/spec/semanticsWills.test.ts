@@ -186,6 +186,19 @@ describe("wills, MQTT 5 only", () => {
     await next.close();
   });
 
+  it("a session that is not there any more does not hold its will back", async () => {
+    await rig.client(5, "a", { ...keeps(100), will: delayed(50) });
+    rig.store.commit((txn) => txn.delete("session", "a")); // as a rotten record is found
+    await turns();
+    const next = new Rig({ store: rig.store.crash() });
+    const again = await watcher(next);
+    const client = next.open(5);
+    client.send(connectPacket(5, "a", keeps(100)));
+    expect((await client.connack()).sessionPresent).to.equal(false);
+    expect(payloads(await again.take())).to.deep.equal(["gone"]);
+    await next.close();
+  });
+
   it("one that finds no room in the store is counted, and published all the same", async () => {
     rig.store.verdict = "full";
     const client = await rig.client(5, "a", { will: will("x", { qos: 0 }) });
