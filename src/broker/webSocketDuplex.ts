@@ -9,8 +9,8 @@ const binary = { binary: true, compress: false, fin: true };
 
 /**
  * A WebSocket as the byte stream that Connection takes: each write is one binary frame, how frames were cut on the way in is forgotten
- * [MQTT-6.0.0-2], and who does not take from it lets the TCP connection fill up. (Not ws's createWebSocketStream: it says "close" only once
- * the TCP connection has ended, a second after us, and takes text for bytes.)
+ * [MQTT-6.0.0-2], and who does not take from it lets the TCP connection fill up. As fast as ws's createWebSocketStream, which takes text for bytes
+ * and stays open after `destroy` until the peer has answered.
  */
 export class WebSocketDuplex extends Duplex {
   readonly #ws: WebSocket;
