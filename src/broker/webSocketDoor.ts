@@ -57,7 +57,7 @@ export class MqttUpgrade {
     let opened = false;
     this.#server.handleUpgrade(request, socket, head, (ws) => {
       opened = true;
-      outcome.open(new WebSocketDuplex(ws, outcome.broken));
+      outcome.open(new WebSocketDuplex(ws, socket, outcome.broken));
     });
     if (!opened) outcome.refused("WebSocket: a wrong opening handshake"); // ws has answered 400, 405 or 503
   }

@@ -15,8 +15,8 @@ const binary = { binary: true, compress: false, fin: true };
 export class WebSocketDuplex extends Duplex {
   readonly #ws: WebSocket;
 
-  /** @param broken called when the peer breaks the rules of RFC 6455 or of MQTT section 6; it is closed already */
-  constructor(ws: WebSocket, broken: () => void) {
+  /** @param socket under `ws` @param broken called when the peer breaks the rules of RFC 6455 or of MQTT section 6; it is closed then */
+  constructor(ws: WebSocket, socket: Duplex, broken: () => void) {
     super({ allowHalfOpen: false, readableHighWaterMark: readBytes });
     this.#ws = ws;
     ws.on("message", (data, isBinary) => {
@@ -24,6 +24,7 @@ export class WebSocketDuplex extends Duplex {
       if (!isBinary) {
         broken();
         ws.close(unsupportedData, "MQTT goes in binary frames"); // [MQTT-6.0.0-1]
+        socket.end(); // as ws does for faults that it finds: the peer's close frame is not waited for
         this.destroy();
       } else if (!this.push(data)) ws.pause();
     });
