@@ -36,7 +36,7 @@ import { Subscriptions } from "./subscriptions.ts";
 import { SysTopics } from "./sysTopics.ts";
 import { TopicCache } from "./topicCache.ts";
 import type { Handler } from "./topicEntry.ts";
-import type { MqttUpgrade } from "./webSocketDoor.ts";
+import { MqttUpgrade } from "./webSocketDoor.ts";
 import { Wills } from "./wills.ts";
 
 const pendingBytesMax = 4 * 1024 * 1024;
@@ -59,8 +59,8 @@ class MqttBroker implements Broker {
   readonly #sysIntervalMs: number;
   readonly #connections = new Set<Connection>();
   readonly #admission: Admission;
+  readonly #webSockets: MqttUpgrade;
   readonly #listeners = new Set<ListenerHandle>();
-  #webSockets: Promise<MqttUpgrade> | undefined;
   #tick: Timer | undefined;
   #sysDueMs = 0;
   #closed: Promise<void> | undefined;
@@ -96,6 +96,7 @@ class MqttBroker implements Broker {
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);
+    this.#webSockets = new MqttUpgrade(limits.maxPacketSize);
     this.#references = references;
     this.#wills = wills;
     this.#sysIntervalMs = options.sysIntervalMs ?? sysIntervalMsDefault;
@@ -159,24 +160,16 @@ class MqttBroker implements Broker {
     const address = remoteAddress === undefined ? undefined : plainAddress(remoteAddress);
     const place = this.#admit(socket, address);
     if (place === undefined) return;
-    const { metrics, limits, log } = this.#context;
-    this.#webSockets ??= import("./webSocketDoor.ts").then(({ MqttUpgrade }) => new MqttUpgrade(limits.maxPacketSize));
-    this.#webSockets.then(
-      (webSockets) =>
-        webSockets.take(request, socket, head, {
-          open: (stream) => this.#take(stream, { address, listener }, place),
-          refused: () => {
-            metrics.refused("websocket").value += 1;
-          },
-          broken: () => {
-            metrics.protocolError("websocket").value += 1;
-          },
-        }),
-      (error: unknown) => {
-        log.error({ error }, "WebSockets cannot be served");
-        socket.destroy();
+    const { metrics } = this.#context;
+    this.#webSockets.take(request, socket, head, {
+      open: (stream) => this.#take(stream, { address, listener }, place),
+      refused: () => {
+        metrics.refused("websocket").value += 1;
       },
-    );
+      broken: () => {
+        metrics.protocolError("websocket").value += 1;
+      },
+    });
   }
 
   /** Gives a socket its place until it closes. Undefined: there is none, which is counted, and it was ended. */

@@ -2,7 +2,7 @@ import { lstat, unlink } from "node:fs/promises";
 import { connect, type Server } from "node:net";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { certificateWarnings } from "./certificates.ts";
-import { Door, type DoorDeps, type DoorOptions } from "./door.ts";
+import { Door, type DoorDeps } from "./door.ts";
 import type { ListenerHandle, ListenerOptions, ListenerTls } from "./options.ts";
 
 /** Node's default of 511 makes bursts of devices wait whole seconds for their SYN. */
@@ -12,7 +12,7 @@ const ports: Readonly<Record<string, number>> = { "mqtt:": 1883, "mqtts:": 8883,
 /** Opens one listener. @throws TidegateError TG_LISTEN when the address or a certificate cannot be used, TG_CONFIG when the url is none of ours */
 export async function openListener(options: ListenerOptions, deps: DoorDeps): Promise<ListenerHandle> {
   const url = parse(options.url);
-  const door = await openDoor(url, options, deps);
+  const door = openDoor(url, options, deps);
   const { server } = door;
   const handle = {
     setTls: (tls: ListenerTls): void => {
@@ -56,19 +56,14 @@ function webSocketPath({ protocol, pathname }: URL): string | undefined {
   return pathname === "/" ? "/mqtt" : pathname;
 }
 
-async function openDoor(url: URL, { url: text, tls, proxyProtocol }: ListenerOptions, deps: DoorDeps): Promise<Door> {
+function openDoor(url: URL, { url: text, tls, proxyProtocol }: ListenerOptions, deps: DoorDeps): Door {
   const secured = url.protocol === "mqtts:" || url.protocol === "wss:";
   if (secured && tls === undefined)
     throw new TidegateError("TG_CONFIG", `${text}: ${url.protocol.slice(0, -1)} needs tls: { cert, key }`);
-  const path = webSocketPath(url);
-  let webSocket: DoorOptions["webSocket"];
-  if (path !== undefined) {
-    const { WebSocketDoor } = await import("./webSocketDoor.ts"); // costs 10 MB of memory, which most gateways need not pay
-    webSocket = (hooks) => new WebSocketDoor(path, deps.limits.maxPacketSize, hooks);
-  }
+  const used = secured ? tls : undefined;
+  const options = { url: text, proxyProtocol: proxyProtocol === true, tls: used, webSocketPath: webSocketPath(url) };
   try {
-    const used = secured ? tls : undefined;
-    const door = new Door({ url: text, proxyProtocol: proxyProtocol === true, tls: used, webSocket }, deps);
+    const door = new Door(options, deps);
     if (used !== undefined) warnOf(used, text, deps);
     return door;
   } catch (cause) {
