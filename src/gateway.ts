@@ -111,7 +111,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
       storage: { ...store.stats(), nowMs: store.nowMs() },
     }),
   };
-  const http = await openHttp(config, scope, deps, views);
+  const http = await openHttp(config, scope, deps, views, broker);
   const { dataDir, id } = config.gateway;
   const backup = (dir: string, signal: AbortSignal) => store.backup({ dir, gateway: id, version, signal });
   const control = await openControl(dataDir, { ...views, backup }, log.child({ stage: "control" }));
@@ -231,11 +231,16 @@ async function openHttp(
   scope: Scope,
   { log }: GatewayDeps,
   views: HttpViews,
+  broker: Broker,
 ): Promise<string | undefined> {
   if (config.http.listen === false) return undefined;
   const address = parseAddress(config.http.listen, ["http"]);
   if (typeof address === "string") throw new TidegateError("TG_CONFIG", `http.listen: ${address}`);
-  const handle = await listenHttp({ host: address.host, port: address.port }, views, log.child({ stage: "http" }));
+  const { host, port } = address;
+  const listener = `${config.http.listen}/mqtt`;
+  const handle = await listenHttp({ host, port }, views, log.child({ stage: "http" }), (request, socket, head) =>
+    broker.upgrade(request, socket, head, listener),
+  );
   scope.defer(() => handle.close());
   return `http://${address.host}:${handle.port}`;
 }

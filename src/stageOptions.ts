@@ -1,7 +1,8 @@
 /** The config, mapped to each stage's own options type; files that it names are read here. For gateway.ts alone. */
 import { readFile } from "node:fs/promises";
 import { messageOf, TidegateError } from "./base/errors.ts";
-import type { BrokerLimits, ListenerOptions } from "./broker/options.ts";
+import type { BrokerLimits, Certificate, ListenerOptions, ListenerTls } from "./broker/options.ts";
+import type { ListenerConfig } from "./config/mqtt.ts";
 import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
 import type { SerialSourceOptions } from "./sources/serial/options.ts";
 import type { CodecRegistry } from "./transform/codecs/registry.ts";
@@ -10,10 +11,24 @@ import type { RouteDefinition } from "./transform/routes.ts";
 import type { TlsOptions, UplinkOptions } from "./uplink/options.ts";
 
 /** With its certificate files read. @throws TidegateError TG_CONFIG when one cannot be read */
-export async function listenerOptions({ url, tls }: Config["mqtt"]["listeners"][number]): Promise<ListenerOptions> {
-  if (tls === undefined) return { url };
-  const [cert, key, ca] = await Promise.all([readPem(tls.cert), readPem(tls.key), readOptionalPem(tls.ca)]);
-  return { url, tls: { cert, key, ca, clientCert: tls.clientCert } };
+export async function listenerOptions(listener: ListenerConfig): Promise<ListenerOptions> {
+  const { url, tls, proxyProtocol } = listener;
+  return tls === undefined ? { url, proxyProtocol } : { url, proxyProtocol, tls: await listenerTls(tls) };
+}
+
+async function listenerTls({ ca, clientCert, sni, ...own }: NonNullable<ListenerConfig["tls"]>): Promise<ListenerTls> {
+  const named = Object.entries(sni).map(async ([name, files]) => [name, await certificate(files)] as const);
+  return {
+    ...(await certificate(own)),
+    ca: await readOptionalPem(ca),
+    clientCert,
+    sni: Object.fromEntries(await Promise.all(named)),
+  };
+}
+
+async function certificate({ cert, key }: { cert: string; key: string }): Promise<Certificate> {
+  const [certPem, keyPem] = await Promise.all([readPem(cert), readPem(key)]);
+  return { cert: certPem, key: keyPem };
 }
 
 export function brokerLimits({ mqtt, storage }: Config): BrokerLimits {

@@ -1,3 +1,4 @@
+import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Timer } from "../base/clock.ts";
 import type { PublishResult } from "../base/contracts.ts";
@@ -7,6 +8,7 @@ import type { Message } from "../base/message.ts";
 import { topicFilterFault, topicNameFault } from "../base/topic.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { AckLedger } from "./ackLedger.ts";
+import { Admission, type Place } from "./admission.ts";
 import { Connection, pause } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
 import { Deliverer } from "./deliverer.ts";
@@ -24,6 +26,7 @@ import type {
 } from "./options.ts";
 import { Flusher } from "./outbox.ts";
 import { handleFrame } from "./packetHandler.ts";
+import { plainAddress } from "./peerAddress.ts";
 import { PendingBytes } from "./pendingBytes.ts";
 import { Pipeline } from "./pipeline.ts";
 import { References } from "./references.ts";
@@ -34,6 +37,7 @@ import { Subscriptions } from "./subscriptions.ts";
 import { SysTopics } from "./sysTopics.ts";
 import { TopicCache } from "./topicCache.ts";
 import type { Handler } from "./topicEntry.ts";
+import { MqttUpgrade } from "./webSocketDoor.ts";
 import { Wills } from "./wills.ts";
 
 const pendingBytesMax = 4 * 1024 * 1024;
@@ -54,7 +58,8 @@ class MqttBroker implements Broker {
   readonly #sys: SysTopics;
   readonly #sysIntervalMs: number;
   readonly #connections = new Set<Connection>();
-  readonly #byAddress = new Map<string, number>();
+  readonly #admission: Admission;
+  readonly #webSockets: MqttUpgrade;
   readonly #listeners = new Set<ListenerHandle>();
   #tick: Timer | undefined;
   #sysDueMs = 0;
@@ -95,6 +100,8 @@ class MqttBroker implements Broker {
       ...{ store, clock, log, limits, anonymous, authenticate, metrics, flusher: new Flusher(), ledger, pending },
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
+    this.#admission = new Admission(limits, metrics);
+    this.#webSockets = new MqttUpgrade(limits.maxPacketSize);
     this.#references = references;
     this.#wills = wills;
     this.#sysIntervalMs = options.sysIntervalMs ?? sysIntervalMsDefault;
@@ -140,30 +147,62 @@ class MqttBroker implements Broker {
     await this.ready.catch(() => {}); // logged; without the retained values we still serve
     if (this.#closed !== undefined) throw new TidegateError("TG_LISTEN", `${options.url}: the broker is closed`);
     const handle = await openListener(options, {
-      metrics: this.#context.metrics,
-      limits: this.#context.limits,
-      accept: (socket, peer) => this.attach(socket, peer),
+      ...this.#context,
+      admission: this.#admission,
+      accept: (stream, peer, place) => this.#take(stream, peer, place),
     });
     this.#listeners.add(handle);
     return handle;
   }
 
   attach(socket: Duplex, peer: PeerInfo = { listener: "attached" }): void {
-    const { metrics, limits } = this.#context;
-    const { address } = peer;
-    const ofAddress = address === undefined ? 0 : (this.#byAddress.get(address) ?? 0);
-    const tooMany = this.#connections.size >= limits.maxConnections;
-    if (tooMany || ofAddress >= limits.maxConnectionsPerAddress || this.#closed !== undefined) {
-      metrics.refused(tooMany ? "max-connections" : "max-per-address").value += 1;
-      socket.on("error", () => {});
-      socket.destroy();
+    const place = this.#admit(socket, peer.address);
+    if (place !== undefined) this.#take(socket, peer, place);
+  }
+
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, listener: string): void {
+    const { remoteAddress } = request.socket;
+    const address = remoteAddress === undefined ? undefined : plainAddress(remoteAddress);
+    const place = this.#admit(socket, address);
+    if (place === undefined) return;
+    const { metrics } = this.#context;
+    this.#webSockets.take(request, socket, head, {
+      open: (stream) => this.#take(stream, { address, listener }, place),
+      refused: () => {
+        metrics.refused("websocket").value += 1;
+      },
+      broken: () => {
+        metrics.protocolError("websocket").value += 1;
+      },
+    });
+  }
+
+  /** Gives a socket its place until it closes. Undefined: there is none, which is counted, and it was ended. */
+  #admit(socket: Duplex, address: string | undefined): Place | undefined {
+    socket.on("error", () => {}); // "close" follows
+    const place = this.#admission.enter();
+    if (place?.from(address) === true) {
+      socket.once("close", () => place.leave());
+      return place;
+    }
+    place?.leave();
+    socket.destroy();
+    return undefined;
+  }
+
+  #take(stream: Duplex, peer: PeerInfo, place: Place): void {
+    if (this.#closed !== undefined) {
+      stream.on("error", () => {});
+      stream.destroy();
       return;
     }
-    metrics.connectionsAccepted.value += 1;
-    if (address !== undefined) this.#byAddress.set(address, ofAddress + 1);
-    const connection = new Connection(socket, peer, this.#context, {
+    this.#context.metrics.connectionsAccepted.value += 1;
+    const connection = new Connection(stream, peer, this.#context, {
       frame: (from) => handleFrame(this.#context, from),
-      closed: (from) => this.#forget(from),
+      closed: (from) => {
+        this.#connections.delete(from);
+        place.leave(); // not only when the socket has closed: who comes back at once finds room
+      },
     });
     this.#connections.add(connection);
   }
@@ -229,15 +268,6 @@ class MqttBroker implements Broker {
     let online = 0;
     for (const connection of this.#connections) if (connection.session !== undefined) online += 1;
     return online;
-  }
-
-  #forget(connection: Connection): void {
-    if (!this.#connections.delete(connection)) return;
-    const { address } = connection.peer;
-    if (address === undefined) return;
-    const left = (this.#byAddress.get(address) ?? 1) - 1;
-    if (left > 0) this.#byAddress.set(address, left);
-    else this.#byAddress.delete(address);
   }
 
   #resumeAll(): void {

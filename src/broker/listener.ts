@@ -1,75 +1,81 @@
 import { lstat, unlink } from "node:fs/promises";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import { connect, type Server } from "node:net";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
-import type { BrokerMetrics } from "./metrics.ts";
-import type { BrokerLimits, ListenerHandle, ListenerOptions, PeerInfo } from "./options.ts";
-import { TlsDoor } from "./tlsDoor.ts";
+import { certificateWarnings } from "./certificates.ts";
+import { Door, type DoorDeps } from "./door.ts";
+import type { ListenerHandle, ListenerOptions, ListenerTls } from "./options.ts";
 
 /** Node's default of 511 makes bursts of devices wait whole seconds for their SYN. */
 const backlog = 4096;
-const ports: Readonly<Record<string, number>> = { "mqtt:": 1883, "mqtts:": 8883 };
+const ports: Readonly<Record<string, number>> = { "mqtt:": 1883, "mqtts:": 8883, "ws:": 80, "wss:": 443 };
 
-export interface ListenerDeps {
-  readonly metrics: BrokerMetrics;
-  readonly limits: Pick<BrokerLimits, "connectTimeoutMs" | "maxConnections" | "maxConnectionsPerAddress">;
-  /** A connection, its TLS handshake done. */
-  readonly accept: (socket: Socket, peer: PeerInfo) => void;
-}
-
-interface Door {
-  readonly server: Server;
-  close(): Promise<void>;
-}
-
-/** Opens one listener. @throws TidegateError TG_LISTEN when the address cannot be opened, TG_CONFIG when it is none of ours */
-export async function openListener(options: ListenerOptions, deps: ListenerDeps): Promise<ListenerHandle> {
+/** Opens one listener. @throws TidegateError TG_LISTEN when the address or a certificate cannot be used, TG_CONFIG when the url is none of ours */
+export async function openListener(options: ListenerOptions, deps: DoorDeps): Promise<ListenerHandle> {
   const url = parse(options.url);
-  const { server, close } = openDoor(url, options, deps);
+  const door = openDoor(url, options, deps);
+  const { server } = door;
+  const handle = {
+    setTls: (tls: ListenerTls): void => {
+      try {
+        door.setTls(tls);
+      } catch (cause) {
+        throw unusable(options.url, cause);
+      }
+      warnOf(tls, options.url, deps);
+    },
+    close: (): Promise<void> => {
+      const ended = closed(server);
+      door.close();
+      return ended;
+    },
+  };
   if (url.protocol === "unix:") {
     await listenOnPath(server, decodeURIComponent(url.pathname), options.url);
-    return { url: options.url, port: 0, close };
+    return { ...handle, url: options.url, port: 0 };
   }
   const host = url.hostname.replace(/^\[|\]$/g, "");
   const port = url.port === "" ? (ports[url.protocol] ?? 1883) : Number(url.port);
   await listening(server, { host, port, backlog }, options.url);
   const address = server.address();
   const taken = typeof address === "object" && address !== null ? address.port : port;
-  return { url: `${url.protocol}//${url.hostname}:${taken}`, port: taken, close };
+  return { ...handle, url: `${url.protocol}//${url.hostname}:${taken}${webSocketPath(url) ?? ""}`, port: taken };
 }
 
 function parse(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url !== undefined && (url.protocol === "unix:" || (url.protocol in ports && url.hostname !== ""))) return url;
-  throw new TidegateError("TG_CONFIG", `${text}: a listener is mqtt://HOST:PORT, mqtts://HOST:PORT or unix:///PATH`);
+  throw new TidegateError(
+    "TG_CONFIG",
+    `${text}: a listener is mqtt://HOST:PORT, mqtts://HOST:PORT, ws://HOST:PORT/PATH, wss://HOST:PORT/PATH or unix:///PATH`,
+  );
 }
 
-function openDoor(url: URL, options: ListenerOptions, deps: ListenerDeps): Door {
-  const { limits, metrics } = deps;
-  const accept = (socket: Socket, certified: boolean, waitedMs: number): void => {
-    socket.setNoDelay(true);
-    deps.accept(socket, { address: socket.remoteAddress, listener: options.url, certified, waitedMs });
-  };
-  if (url.protocol !== "mqtts:") {
-    const server = createServer((socket) => accept(socket, false, 0));
-    return { server, close: () => closed(server) };
-  }
-  const { tls } = options;
-  if (tls === undefined) throw new TidegateError("TG_CONFIG", `${options.url}: mqtts needs tls: { cert, key }`);
+/** Where WebSockets are answered; undefined for a listener without them. */
+function webSocketPath({ protocol, pathname }: URL): string | undefined {
+  if (protocol !== "ws:" && protocol !== "wss:") return undefined;
+  return pathname === "/" ? "/mqtt" : pathname;
+}
+
+function openDoor(url: URL, { url: text, tls, proxyProtocol }: ListenerOptions, deps: DoorDeps): Door {
+  const secured = url.protocol === "mqtts:" || url.protocol === "wss:";
+  if (secured && tls === undefined)
+    throw new TidegateError("TG_CONFIG", `${text}: ${url.protocol.slice(0, -1)} needs tls: { cert, key }`);
+  const used = secured ? tls : undefined;
+  const options = { url: text, proxyProtocol: proxyProtocol === true, tls: used, webSocketPath: webSocketPath(url) };
   try {
-    const door = new TlsDoor(tls, { limits, metrics, accept });
-    return {
-      server: door.server,
-      close: () => {
-        const ended = closed(door.server);
-        door.close();
-        return ended;
-      },
-    };
+    const door = new Door(options, deps);
+    if (used !== undefined) warnOf(used, text, deps);
+    return door;
   } catch (cause) {
-    throw new TidegateError("TG_LISTEN", `${options.url}: the certificate or key is not usable: ${messageOf(cause)}`, {
-      cause,
-    });
+    throw unusable(text, cause);
   }
+}
+
+const unusable = (url: string, cause: unknown): TidegateError =>
+  new TidegateError("TG_LISTEN", `${url}: the certificate or key is not usable: ${messageOf(cause)}`, { cause });
+
+function warnOf(tls: ListenerTls, listener: string, { log, clock }: DoorDeps): void {
+  for (const warning of certificateWarnings(tls, clock.wallMs())) log.warn({ listener }, warning);
 }
 
 async function listenOnPath(server: Server, path: string, url: string): Promise<void> {

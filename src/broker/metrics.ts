@@ -29,6 +29,7 @@ export type ProtocolFault =
   | "receive-maximum"
   | "topic"
   | "keep-alive"
+  | "websocket"
   | "other";
 
 /** The broker's counters. On the hot path a counter is a field increment. */
@@ -81,7 +82,17 @@ export class BrokerMetrics {
 
   /** Connections that were not let in. @param reason one of a few words of ours. */
   refused(
-    reason: "max-connections" | "max-per-address" | "auth" | "sessions" | "client-id" | "will" | "timeout" | "tls",
+    reason:
+      | "max-connections"
+      | "max-per-address"
+      | "auth"
+      | "sessions"
+      | "client-id"
+      | "will"
+      | "timeout"
+      | "proxy"
+      | "tls"
+      | "websocket",
   ): Counter {
     let counter = this.#refused.get(reason);
     if (counter === undefined) {

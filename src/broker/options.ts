@@ -1,3 +1,5 @@
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
 import type { Clock } from "../base/clock.ts";
 import type { Forwarding, Publisher, Routing, Store } from "../base/contracts.ts";
 import type { Log } from "../base/log.ts";
@@ -8,7 +10,7 @@ export interface BrokerLimits {
   readonly maxConnections: number;
   /** Connections of one IP address; unix sockets have none. */
   readonly maxConnectionsPerAddress: number;
-  /** From accept to a complete CONNECT, the TLS handshake included. */
+  /** From accept to a complete CONNECT: PROXY header, TLS and WebSocket handshake included. */
   readonly connectTimeoutMs: number;
   readonly maxPacketSize: number;
   readonly maxTopicLevels: number;
@@ -80,17 +82,29 @@ export interface BrokerDeps {
 }
 
 /** PEM texts, not paths. */
-export interface ListenerTls {
+export interface Certificate {
   readonly cert: string | Buffer;
   readonly key: string | Buffer;
+}
+
+export interface ListenerTls extends Certificate {
+  /** Whose certificates of clients are taken; needed unless `clientCert` is none. */
   readonly ca?: string | Buffer | undefined;
+  /** optional: who shows none is let in, who shows one that is not `ca`'s is not. */
   readonly clientCert: "none" | "optional" | "required";
+  /** Other certificates by the name that the client asks for (SNI): `gw.example`, or `*.example` for one label. */
+  readonly sni?: Readonly<Record<string, Certificate>> | undefined;
 }
 
 export interface ListenerOptions {
-  /** `mqtt://host:port`, `mqtts://host:port` (needs `tls`) or `unix:///path`. Port 0 takes a free one; a missing port is 1883 or 8883. */
+  /**
+   * `mqtt://host:port`, `mqtts://host:port`, `ws://host:port/path`, `wss://host:port/path` or `unix:///path`. mqtts and wss need `tls`. Port 0
+   * takes a free one; a missing port is 1883, 8883, 80 or 443, a missing path `/mqtt`.
+   */
   readonly url: string;
   readonly tls?: ListenerTls | undefined;
+  /** Every connection begins with a PROXY protocol header (version 1 or 2), and the address in it is the client's. */
+  readonly proxyProtocol?: boolean | undefined;
 }
 
 export interface ListenerHandle {
@@ -98,18 +112,25 @@ export interface ListenerHandle {
   readonly url: string;
   /** 0 for a unix socket. */
   readonly port: number;
+  /**
+   * Other certificates for new connections; those already made stay as they are.
+   * @throws TidegateError TG_LISTEN when they cannot be used, or the listener has no TLS: those before them stay
+   */
+  setTls(tls: ListenerTls): void;
   /** Stops accepting; connections already made stay. */
   close(): Promise<void>;
 }
 
 /** Where a connection comes from. */
 export interface PeerInfo {
-  /** IP address, or undefined where there is none (unix socket, test). */
+  /** IP address, IPv4 never as ::ffff:1.2.3.4; undefined where there is none (unix socket, a proxy that names none, test). */
   readonly address?: string | undefined;
   readonly listener: string;
   /** It showed a certificate that the listener accepts. */
   readonly certified?: boolean | undefined;
-  /** How long it took for its TLS handshake; counts for connectTimeout. */
+  /** The common name of that certificate's subject, if there is one that can be a user name. */
+  readonly certificateName?: string | undefined;
+  /** How long it took from accept to its first byte of MQTT; counts for connectTimeout, in ms. */
   readonly waitedMs?: number | undefined;
 }
 
@@ -139,8 +160,13 @@ export interface BrokerStats {
 export interface Broker extends Publisher {
   /** Opens a listener, once what was retained is loaded. @throws TidegateError TG_LISTEN, TG_CONFIG */
   listen(listener: ListenerOptions): Promise<ListenerHandle>;
-  /** Takes a byte stream as a new connection (WebSocket, tests). */
-  attach(socket: import("node:stream").Duplex, peer?: PeerInfo): void;
+  /** Takes a byte stream as a new connection (tests). */
+  attach(socket: Duplex, peer?: PeerInfo): void;
+  /**
+   * Takes an HTTP server's upgrade request as a new connection, MQTT over WebSocket (MQTT 5 section 6). Path, Host and Origin are the caller's to
+   * check; everything else, and the socket, is the broker's from here on. @param head what came behind the request @param listener its url
+   */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, listener: string): void;
   /** Resolves when the retained values of the store are in memory. `listen` waits for it. */
   readonly ready: Promise<void>;
   /** To be called when what Routing or Forwarding would answer has changed. */

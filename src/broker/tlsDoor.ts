@@ -1,98 +1,96 @@
-import { createServer, type Server, type Socket } from "node:net";
-import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from "node:tls";
-import type { BrokerMetrics } from "./metrics.ts";
-import type { BrokerLimits, ListenerTls } from "./options.ts";
-
-export interface TlsDoorDeps {
-  readonly metrics: BrokerMetrics;
-  readonly limits: Pick<BrokerLimits, "connectTimeoutMs" | "maxConnections" | "maxConnectionsPerAddress">;
-  /** Its handshake is done. @param certified it showed a certificate that `ca` has signed @param waitedMs since it arrived */
-  readonly accept: (socket: Socket, certified: boolean, waitedMs: number) => void;
-}
+import { createServer, type TLSSocket, type TlsOptions, type Server as TlsServer } from "node:tls";
+import type { Arrival } from "./arrival.ts";
+import { certificateName, serverContexts } from "./certificates.ts";
+import type { ListenerTls } from "./options.ts";
 
 /**
- * TLS behind a plain server of our own, so that the limits on connections hold from the first byte on: a handshake costs more memory and work
- * than a connection, and whoever never ends it would be counted nowhere.
+ * TLS for connections that a plain server has accepted, so that the limits on connections hold from the first byte on: a handshake costs more
+ * memory and work than a connection, and whoever never ends it would be counted nowhere.
  */
 export class TlsDoor {
-  /** The one that listens. */
-  readonly server: Server;
-  readonly #tls: TlsServer;
-  readonly #optional: boolean;
-  readonly #deps: TlsDoorDeps;
-  /** Every connection of this door, in handshake or past it. */
-  readonly #sockets = new Set<Socket>();
-  /** By address and port of the peer: the secured socket is another object. */
-  readonly #shaking = new Map<string, { readonly raw: Socket; readonly arrivedMs: number }>();
-  readonly #byAddress = new Map<string, number>();
+  #tls: TlsServer;
+  readonly #handshakeMsMax: number;
+  readonly #secured: (socket: TLSSocket, arrival: Arrival) => void;
+  /** By both ends' addresses: the secured socket is another object. */
+  readonly #shaking = new Map<string, Arrival>();
 
-  /** @throws Error when certificate or key cannot be used */
-  constructor(tls: ListenerTls, deps: TlsDoorDeps) {
-    this.#deps = deps;
-    this.#optional = tls.clientCert === "optional";
-    this.#tls = createTlsServer(
-      {
-        cert: tls.cert,
-        key: tls.key,
-        ...(tls.ca === undefined ? {} : { ca: tls.ca }),
-        requestCert: tls.clientCert !== "none",
-        rejectUnauthorized: tls.clientCert === "required",
-        handshakeTimeout: deps.limits.connectTimeoutMs,
-        minVersion: "TLSv1.2",
-      },
-      (socket) => this.#secured(socket),
-    );
-    this.#tls.on("tlsClientError", (_error: Error, socket: TLSSocket) => {
-      deps.metrics.refused("tls").value += 1;
+  /**
+   * @param handshakeMsMax of ours: whoever calls `shake` has a shorter one @param secured a handshake is done; the arrival has its certificate's name
+   * @throws Error when a certificate or key cannot be used
+   */
+  constructor(tls: ListenerTls, handshakeMsMax: number, secured: (socket: TLSSocket, arrival: Arrival) => void) {
+    this.#handshakeMsMax = handshakeMsMax;
+    this.#secured = secured;
+    this.#tls = this.#serverOf(tls);
+  }
+
+  /**
+   * Other certificates for the handshakes that begin from now on. The tickets of earlier sessions are worth nothing with them: nobody comes back
+   * with what an authority has vouched for that is asked no more.
+   * @throws Error when they cannot be used; those before them then stay
+   */
+  replace(tls: ListenerTls): void {
+    this.#tls = this.#serverOf(tls);
+  }
+
+  /** Begins a handshake. `arrival.raw` may have bytes in its buffer; nobody else reads it. */
+  shake(arrival: Arrival): void {
+    const key = endsOf(arrival.raw);
+    this.#shaking.set(key, arrival);
+    arrival.raw.once("close", () => {
+      if (this.#shaking.get(key) === arrival) this.#shaking.delete(key);
+    });
+    this.#tls.emit("connection", arrival.raw);
+  }
+
+  /** A server that never listens: Node's way to have TLS of this kind on a socket that is already there. */
+  #serverOf(tls: ListenerTls): TlsServer {
+    const { clientCert } = tls;
+    if (clientCert !== "none" && tls.ca === undefined) throw new Error(`clientCert: ${clientCert} needs a ca`);
+    const contexts = serverContexts(tls);
+    const options: TlsOptions = {
+      ...contexts.fallback,
+      SNICallback: (name, answer) => answer(null, contexts.forName(name)),
+      requestCert: clientCert !== "none",
+      rejectUnauthorized: clientCert === "required",
+      handshakeTimeout: this.#handshakeMsMax,
+    };
+    const server = createServer(options, (socket) => this.#done(socket, clientCert));
+    server.on("tlsClientError", (error: Error, socket: TLSSocket) => {
+      this.#shaking.get(endsOf(socket))?.refuse(`TLS: ${error.message.slice(0, 200)}`);
       socket.destroy();
     });
-    this.server = createServer((raw) => this.#arrived(raw));
+    return server;
   }
 
-  /** Ends what is still in its handshake; else the server would wait for it. */
-  close(): void {
-    for (const { raw } of this.#shaking.values()) raw.destroy();
-  }
-
-  #arrived(raw: Socket): void {
-    const { limits, metrics } = this.#deps;
-    const { remoteAddress: address = "" } = raw;
-    const ofAddress = this.#byAddress.get(address) ?? 0;
-    const tooMany = this.#sockets.size >= limits.maxConnections;
-    if (tooMany || ofAddress >= limits.maxConnectionsPerAddress) {
-      metrics.refused(tooMany ? "max-connections" : "max-per-address").value += 1;
-      raw.on("error", () => {});
-      raw.destroy();
+  #done(socket: TLSSocket, clientCert: ListenerTls["clientCert"]): void {
+    const key = endsOf(socket);
+    const arrival = this.#shaking.get(key);
+    if (arrival === undefined) {
+      socket.destroy(); // it has closed in between
       return;
     }
-    this.#sockets.add(raw);
-    const key = peerKey(raw);
-    this.#shaking.set(key, { raw, arrivedMs: performance.now() });
-    this.#byAddress.set(address, ofAddress + 1);
-    raw.once("close", () => {
-      this.#sockets.delete(raw);
-      if (this.#shaking.get(key)?.raw === raw) this.#shaking.delete(key);
-      const left = (this.#byAddress.get(address) ?? 1) - 1;
-      if (left > 0) this.#byAddress.set(address, left);
-      else this.#byAddress.delete(address);
-    });
-    this.#tls.emit("connection", raw);
-  }
-
-  #secured(socket: TLSSocket): void {
-    const key = peerKey(socket);
-    const nowMs = performance.now();
-    const waitedMs = nowMs - (this.#shaking.get(key)?.arrivedMs ?? nowMs);
     this.#shaking.delete(key);
-    // A certificate that is shown but not ours is refused even where none is needed.
-    const shown = this.#optional && Object.keys(socket.getPeerCertificate() ?? {}).length > 0;
-    if (shown && !socket.authorized) {
-      this.#deps.metrics.refused("tls").value += 1;
-      socket.destroy();
+    socket.on("error", () => {}); // "close" follows
+    const shown = clientCert === "none" ? undefined : socket.getPeerCertificate();
+    const subject = shown?.subject; // none without a certificate: an empty object
+    // What OpenSSL's SSL_VERIFY_PEER does: who needs no certificate, and shows one that is not ours, is refused all the same.
+    if (subject !== undefined && !socket.authorized) {
+      arrival.end(`TLS: the client's certificate is refused (${String(socket.authorizationError)})`);
       return;
     }
-    this.#deps.accept(socket, socket.authorized, waitedMs);
+    arrival.certified = subject !== undefined && socket.authorized;
+    arrival.certificateName = arrival.certified ? certificateName(subject) : undefined;
+    this.#secured(socket, arrival);
   }
 }
 
-const peerKey = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`;
+interface Ends {
+  readonly remoteAddress?: string | undefined;
+  readonly remotePort?: number | undefined;
+  readonly localAddress?: string | undefined;
+  readonly localPort?: number | undefined;
+}
+
+const endsOf = ({ remoteAddress, remotePort, localAddress, localPort }: Ends): string =>
+  `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;

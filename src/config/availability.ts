@@ -30,8 +30,6 @@ const builtInToCome = (node: ConfigNode, root: ConfigNode): boolean =>
   is(...codecsToCome)(node) && root.get("codecs")?.get(String(node.scalar)) === undefined;
 
 const table: readonly Unavailable[] = [
-  { path: "mqtt.listeners.*.url", what: "MQTT over WebSocket", when: scheme("ws", "wss") },
-  { path: "mqtt.listeners.*.proxyProtocol", what: "the PROXY protocol", when: is(true) },
   { path: "access.usersFile", what: "users" },
   { path: "access.rules", what: "access rules", when: (node) => (node.items?.length ?? 0) > 0 },
   { path: "deadLetters", what: "dead letters" },

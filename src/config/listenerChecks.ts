@@ -46,11 +46,11 @@ function checkTaken(url: ConfigNode, address: Address, seen: Set<string>, report
   seen.add(key);
 }
 
-/** True while no listener can be reached from another machine. */
-export function everyListenerIsLocal(urls: readonly string[]): boolean {
-  return urls.every((url) => {
+/** True while no listener can be reached from another machine. A balancer in front of one is there to reach it. */
+export function everyListenerIsLocal(listeners: readonly { url: string; proxyProtocol: boolean }[]): boolean {
+  return listeners.every(({ url, proxyProtocol }) => {
     const address = parseAddress(url, ["mqtt", "mqtts", "ws", "wss", "unix"]);
-    return typeof address !== "string" && isLocal(address);
+    return typeof address !== "string" && isLocal(address) && !proxyProtocol;
   });
 }
 
@@ -82,14 +82,18 @@ function checkTls(node: ConfigNode, address: Address, report: Reporter): void {
 }
 
 function checkOpen(root: ConfigNode, { node, url, address }: Listener, report: Reporter, hasUsers: boolean): void {
-  if (isLocal(address) || hasUsers) return;
+  const proxied = node.get("proxyProtocol")?.scalar === true;
+  if ((isLocal(address) && !proxied) || hasUsers) return;
   if (root.get("access")?.get("anonymous")?.scalar === true) return;
   if (node.get("tls")?.text("clientCert") === "required") return;
   const ways = ['"access: { anonymous: true }" lets everybody in'];
   if (isAvailable("access.usersFile")) ways.push('"tidegate passwd add NAME" makes a user');
-  if (address.scheme === "mqtts") ways.push('"clientCert: required" in its tls, with ca, asks for a certificate');
-  else if (address.scheme === "mqtt")
-    ways.push('"url: mqtts://..." with "tls: { cert, key, ca, clientCert: required }" asks for a certificate');
-  ways.push(`"${url.path.at(-1)}: ${address.scheme}://127.0.0.1:${address.port}" stays on this machine`);
+  const { scheme } = address;
+  if (scheme === "mqtts" || scheme === "wss")
+    ways.push('"clientCert: required" in its tls, with ca, asks for a certificate');
+  else if (scheme === "mqtt" || scheme === "ws")
+    ways.push(`"url: ${scheme}s://..." with "tls: { cert, key, ca, clientCert: required }" asks for a certificate`);
+  if (proxied) ways.push('"proxyProtocol: false" if no balancer stands in front of it');
+  else ways.push(`"${url.path.at(-1)}: ${scheme}://127.0.0.1:${address.port}" stays on this machine`);
   report.node(url, `open to the network, and nobody is asked who they are (add one of: ${ways.join("; ")})`);
 }

@@ -104,7 +104,7 @@ function completed(
     ...written,
     gateway: { ...written.gateway, id, dataDir: written.gateway.dataDir ?? stateFolder },
     storage: { ...storage, maxMessageBytes: storage.maxMessageBytes ?? mqtt.limits.maxPacketSize },
-    access: { ...access, anonymous: access.anonymous ?? everyListenerIsLocal(mqtt.listeners.map(({ url }) => url)) },
+    access: { ...access, anonymous: access.anonymous ?? everyListenerIsLocal(mqtt.listeners) },
     sources: written.sources.map((source) =>
       source.type === "coap" ? { ...source, observe: source.observe ?? source.every === undefined } : source,
     ),

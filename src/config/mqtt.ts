@@ -1,20 +1,55 @@
-import type { z } from "zod";
-import { address, duration, filePath, flag, integer, list, oneOf, section, size } from "./fields.ts";
+import { isIP } from "node:net";
+import { z } from "zod";
+import { address, duration, filePath, flag, integer, list, oneOf, otherwise, section, size } from "./fields.ts";
+
+const certificate = {
+  cert: filePath().describe("Certificate chain, PEM"),
+  key: filePath().describe("Private key, PEM"),
+};
+
+/** As clients send it in TLS (RFC 6066: a host name, never an address), or with its first label open. */
+const serverName = /^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/i;
+const serverNames = 'a host name: gateway.example, or "*.example" for one label';
+
+const sni = z
+  .record(z.string(), section(certificate), {
+    error: otherwise("%k where a map is expected", "gateway.example: { cert, key }"),
+  })
+  .superRefine((byName, context) => {
+    const seen = new Set<string>();
+    for (const name of Object.keys(byName)) {
+      const known = seen.has(name.toLowerCase());
+      seen.add(name.toLowerCase());
+      const message = known ? `the name is here already (${serverNames})` : `not a name (${serverNames})`;
+      if (known || name.length > 253 || isIP(name) !== 0 || !serverName.test(name))
+        context.addIssue({ code: "custom", path: [name], message });
+    }
+  });
 
 /** A certificate of the server's own; `ca` is what clients' certificates are checked with. */
 const listenerTls = section({
-  cert: filePath().describe("Certificate chain, PEM"),
-  key: filePath().describe("Private key, PEM"),
+  ...certificate,
   ca: filePath().optional().describe("Authorities whose client certificates are accepted, PEM"),
-  clientCert: oneOf("none", "optional", "required").prefault("none"),
+  clientCert: oneOf("none", "optional", "required")
+    .prefault("none")
+    .describe("A certificate that is shown and is not the authority's is refused with optional as well"),
+  sni: sni.prefault({}).describe("Other certificates, by the host name that a client asks for"),
 });
 
+const pathFault = "a ? is not possible here (ws://HOST:PORT/PATH; without a path it is /mqtt)";
+
 const listener = section({
-  url: address("mqtt", "mqtts", "ws", "wss", "unix"),
+  url: address("mqtt", "mqtts", "ws", "wss", "unix")
+    .superRefine((url, context) => {
+      if (/^wss?:.*\?/i.test(url)) context.addIssue({ code: "custom", message: pathFault });
+    })
+    .describe("A WebSocket listener answers at the url's path, /mqtt without one"),
   tls: listenerTls.optional().describe("Needed by mqtts:// and wss://"),
   proxyProtocol: flag()
     .prefault(false)
-    .describe("Connections come through a proxy that sends the PROXY protocol header"),
+    .describe(
+      "Every connection comes through a balancer that sends a PROXY protocol header (version 1 or 2); the address in it counts for limits and logs",
+    ),
 });
 
 const session = section({

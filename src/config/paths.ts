@@ -19,6 +19,7 @@ export function makePathsAbsolute(config: WrittenConfig, folder: string): void {
   for (const listener of config.mqtt.listeners) {
     if (listener.url.startsWith("unix://")) listener.url = `unix://${absolute(listener.url.slice("unix://".length))}`;
     each(listener.tls, "cert", "key", "ca");
+    for (const certificate of Object.values(listener.tls?.sni ?? {})) each(certificate, "cert", "key");
   }
   for (const codec of Object.values(config.codecs)) if (codec.type === "protobuf") each(codec, "schema");
   for (const source of config.sources) if (source.type === "serial" && !usbPath.test(source.path)) each(source, "path");

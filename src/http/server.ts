@@ -1,5 +1,6 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 
@@ -22,18 +23,29 @@ export interface HttpOptions {
 export interface HttpHandle {
   readonly host: string;
   readonly port: number;
+  /** Stops listening and ends its connections, but for those that were given to `mqtt`. */
   close(): Promise<void>;
 }
 
+/** Takes an upgrade request for `/mqtt` whose Host and Origin are good, and the socket with it. @param head what came behind the request */
+export type MqttUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+
+/** Of HTTP; those of MQTT have limits of their own. */
 const connectionsMax = 64;
 
 /**
  * `/health`, `/metrics` and `/api/v1/*` on node:http alone: they must answer on a machine that has no memory to spare, and a framework costs 15 MB
  * and 200 ms at start. Only loopback is served in this version; Host and Origin are checked, or a page in a browser on the gateway could read it.
  *
+ * @param mqtt MQTT over WebSocket on `/mqtt`; without it there is none
  * @throws TidegateError TG_LISTEN when the address cannot be opened
  */
-export async function listenHttp(options: HttpOptions, views: HttpViews, log: Log): Promise<HttpHandle> {
+export async function listenHttp(
+  options: HttpOptions,
+  views: HttpViews,
+  log: Log,
+  mqtt?: MqttUpgrade,
+): Promise<HttpHandle> {
   const server = createServer(
     {
       maxHeaderSize: 8192,
@@ -51,18 +63,51 @@ export async function listenHttp(options: HttpOptions, views: HttpViews, log: Lo
       }
     },
   );
-  server.maxConnections = connectionsMax;
+  const sockets = boundedSockets(server);
+  server.on("upgrade", (request, socket, head) => {
+    const refusal = upgradeRefusal(request, mqtt);
+    if (refusal !== undefined || mqtt === undefined) return refuseUpgrade(socket, refusal ?? 404);
+    sockets.delete(socket);
+    mqtt(request, socket, head);
+  });
   await open(server, options);
   const { address, port } = server.address() as AddressInfo;
   return {
     host: address,
     port,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
+    close: async () => {
+      server.close(); // its callback would wait for the connections of MQTT as well
+      for (const socket of sockets) socket.destroy();
+    },
   };
+}
+
+/** Those that speak HTTP; one too many is ended. `server.maxConnections` would count WebSockets as well, and shut the dashboard out. */
+function boundedSockets(server: Server): Set<Duplex> {
+  const sockets = new Set<Duplex>();
+  server.on("connection", (socket: Socket) => {
+    if (sockets.size >= connectionsMax) {
+      socket.destroy();
+      return;
+    }
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+  return sockets;
+}
+
+/** The status that refuses an upgrade, or undefined. */
+function upgradeRefusal(request: IncomingMessage, mqtt: MqttUpgrade | undefined): number | undefined {
+  const { host, origin } = request.headers;
+  if (!isLocalHost(host)) return 421;
+  if (origin !== undefined && !isSameOrigin(origin, host)) return 403;
+  return mqtt === undefined || pathOf(request) !== "/mqtt" ? 404 : undefined;
+}
+
+function refuseUpgrade(socket: Duplex, status: number): void {
+  socket.on("error", () => {});
+  socket.once("finish", () => socket.destroy());
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 
 function open(server: Server, { host, port }: HttpOptions): Promise<void> {

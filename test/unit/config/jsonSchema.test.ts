@@ -28,6 +28,8 @@ describe("config: JSON Schema for editors", () => {
     expect(at("storage", "maxBytes").anyOf?.map(({ type }) => type)).to.deep.equal(["string", "number"]);
     expect(at("uplinks", "[]").required).to.deep.equal(["name"]);
     expect(at("sources", "[]").oneOf?.length).to.equal(3);
+    const sni = at("mqtt", "listeners", "[]", "tls", "sni").additionalProperties as Schema;
+    expect(sni.required).to.deep.equal(["cert", "key"]);
   });
 
   it("has patterns that the documented spellings match", () => {

@@ -39,6 +39,15 @@ describe("config: loading", () => {
     expect(boiler.fields[4]?.bits).to.deep.equal({ door: 0, fan: 1, mode: [2, 3] });
   });
 
+  it("makes the files of certificates by name absolute as well", async () => {
+    const tls = "tls: { cert: c, key: k, sni: { a.example: { cert: tls/a.crt, key: /etc/a.key } } }";
+    const path = join(import.meta.dirname, "none.yaml");
+    const config = await accepted(`mqtt: { listeners: [{ url: wss://127.0.0.1, ${tls} }] }`, { path });
+    expect(config.mqtt.listeners[0]?.tls?.sni).to.deep.equal({
+      "a.example": { cert: join(import.meta.dirname, "tls/a.crt"), key: "/etc/a.key" },
+    });
+  });
+
   it("has the example's values as defaults", async () => {
     const { config: written } = await example();
     const config = await accepted("");

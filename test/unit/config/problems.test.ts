@@ -94,6 +94,7 @@ uplinks:
   const source = (keys: string) => `sources: [{ name: s, topic: t, ${keys} }]`;
   const field = (keys: string) => `codecs: { s: { type: struct, fields: [{ name: a, ${keys} }] } }`;
   const listener = (keys: string) => `mqtt: { listeners: [{ ${keys} }] }`;
+  const sni = (names: string) => listener(`url: mqtts://127.0.0.1, tls: { cert: c, key: k, sni: { ${names} } }`);
   const cases: Array<[what: string, text: string, path: string, message: string]> = [
     ["a list where a map belongs", "mqtt: []", "mqtt", "a list where a map is expected"],
     ["a text for the whole file", "hello", "yaml", "a text where a map is expected"],
@@ -115,6 +116,23 @@ uplinks:
     ["a password in a url", uplink("url: mqtt://u:hunter2@h"), "uplinks[0].url", "do not belong into a url"],
     ["a path of no use", "http: { listen: http://127.0.0.1/x }", "http.listen", "a path is not possible"],
     ["a path of a CoAP server", source("type: coap-server, listen: coap://127.0.0.1/x"), "sources[0].listen", "{path}"],
+    ["a query of a WebSocket", listener("url: 'ws://127.0.0.1/mqtt?a=1'"), "mqtt.listeners[0].url", "a ? is not"],
+    ["wss without tls", listener("url: wss://127.0.0.1"), "mqtt.listeners[0].tls", "wss:// needs tls"],
+    ["ws with tls", listener("url: ws://127.0.0.1, tls: { cert: c, key: k }"), "mqtt.listeners[0].tls", "ws://"],
+    ["half a certificate", sni("a.example: { cert: c }"), "mqtt.listeners[0].tls.sni.a.example.key", "is missing"],
+    [
+      "an address for a name",
+      sni("192.0.2.1: { cert: c, key: k }"),
+      "mqtt.listeners[0].tls.sni.192.0.2.1",
+      "not a name",
+    ],
+    ["a wildcard inside", sni("a.*.b: { cert: c, key: k }"), "mqtt.listeners[0].tls.sni.a.*.b", "not a name"],
+    [
+      "a name twice",
+      sni("a.example: { cert: c, key: k }, A.example: { cert: c, key: k }"),
+      "mqtt.listeners[0].tls.sni.A.example",
+      "already",
+    ],
     ["tls with mqtt", listener("url: mqtt://127.0.0.1, tls: { cert: c, key: k }"), "mqtt.listeners[0].tls", "mqtt://"],
     [
       "certificates without an authority",

@@ -65,6 +65,18 @@ describe("config: listeners that are open to the network", () => {
     }
   });
 
+  it("takes a local address behind a balancer for an open one, and its clients for no local ones", async () => {
+    const listeners = (more: string) => `mqtt: { listeners: [{ url: unix:///x, proxyProtocol: ${more} }] }`;
+    await refuses(listeners("true"), "mqtt.listeners[0].url", '"proxyProtocol: false"');
+    expect((await accepted(listeners("false"))).access.anonymous).to.equal(true);
+    await accepted(`${listeners("true")}\naccess: { anonymous: true }`);
+  });
+
+  it("names wss for a WebSocket listener", async () => {
+    await refuses("mqtt: { listeners: [{ url: ws://0.0.0.0/mqtt }] }", "mqtt.listeners[0].url", '"url: wss://...');
+    await accepted(`mqtt: { listeners: [{ url: wss://0.0.0.0, ${tls} required } }] }`);
+  });
+
   it("asks the same of http", async () => {
     await refuses("http: { listen: http://0.0.0.0:8080 }", "http.listen", '"listen: http://127.0.0.1:8080"');
   });
@@ -97,7 +109,6 @@ describe("config: what is not available yet", () => {
       env: { CLOUD_PASSWORD: "x" },
     });
     expect(result.ok && places(result.unavailable)).to.deep.equal([
-      "11:12 mqtt.listeners[2].url",
       "37:14 deadLetters",
       "41:14 access.usersFile",
       "43:5 access.rules",
@@ -113,7 +124,10 @@ describe("config: what is not available yet", () => {
 
   it("is quiet about defaults, and about what works", async () => {
     const text = `
-mqtt: { listeners: [{ url: mqtts://127.0.0.1, tls: { cert: c, key: k }, proxyProtocol: false }] }
+mqtt:
+  listeners:
+    - { url: mqtts://127.0.0.1, tls: { cert: c, key: k, sni: { a.example: { cert: c2, key: k2 } } }, proxyProtocol: true }
+    - { url: wss://127.0.0.1/mqtt, tls: { cert: c, key: k } }
 access: { anonymous: true, rules: [] }
 codecs: { a: { type: cbor }, s: { type: struct, fields: [{ name: a, type: u24 }] } }
 sources:
@@ -129,8 +143,6 @@ http: { listen: false }`;
   const source = (keys: string) => `sources: [{ name: s, topic: t, ${keys} }]`;
   const serial = (keys: string) => source(`type: serial, path: /dev/x, ${keys}`);
   const cases: Array<[text: string, path: string]> = [
-    ["mqtt: { listeners: [{ url: wss://127.0.0.1, tls: { cert: c, key: k } }] }", "mqtt.listeners[0].url"],
-    ["mqtt: { listeners: [{ url: unix:///x, proxyProtocol: true }] }", "mqtt.listeners[0].proxyProtocol"],
     ["deadLetters: { maxAge: 90d }", "deadLetters"],
     ["codecs: { c: { type: csv, columns: [a] } }", "codecs.c.type"],
     ["codecs: { c: { type: senml } }", "codecs.c.type"],

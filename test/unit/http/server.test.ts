@@ -1,7 +1,11 @@
+import { once } from "node:events";
 import { request } from "node:http";
+import { connect, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { expect } from "chai";
 import { silentLog } from "../../../src/base/log.ts";
 import { type HttpHandle, listenHttp } from "../../../src/http/server.ts";
+import { until } from "../../helpers/wait.ts";
 
 describe("http/server", () => {
   let server: HttpHandle;
@@ -63,6 +67,84 @@ describe("http/server", () => {
     expect((await get("/api/v1/status", { Origin: "http://evil.example" })).status).to.equal(403);
     const own = `127.0.0.1:${server.port}`;
     expect((await get("/api/v1/status", { Host: own, Origin: `http://${own}` })).status).to.equal(200);
+  });
+
+  it("has no MQTT where nobody takes it", async () => {
+    const socket = connect(server.port, "127.0.0.1");
+    socket.write(`GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
+    expect((await once(socket, "data")).toString()).to.match(/^HTTP\/1\.1 404 /);
+    await once(socket, "close");
+  });
+
+  describe("MQTT over WebSocket", () => {
+    let door: HttpHandle;
+    let taken: Array<{ socket: Duplex; head: string }>;
+    const clients: Socket[] = [];
+
+    beforeEach(async () => {
+      taken = [];
+      const views = { health: () => [], metrics: () => "", status: () => ({}) };
+      door = await listenHttp({ host: "127.0.0.1", port: 0 }, views, silentLog, (_request, socket, head) => {
+        taken.push({ socket, head: head.toString() });
+      });
+    });
+    afterEach(async () => {
+      for (const client of clients.splice(0)) client.destroy();
+      await door.close();
+    });
+
+    function ask(path: string, headers: string): Socket {
+      const socket = connect(door.port, "127.0.0.1");
+      socket.on("error", () => {});
+      clients.push(socket);
+      socket.write(`GET ${path} HTTP/1.1\r\n${headers}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbehind`);
+      return socket;
+    }
+    const own = (): string => `127.0.0.1:${door.port}`;
+
+    it("is given away on /mqtt, with what came behind the request", async () => {
+      ask("/mqtt", `Host: ${own()}`);
+      ask("/mqtt?x=1", `Host: localhost:${door.port}\r\nOrigin: http://localhost:${door.port}`);
+      await until("both", () => taken.length === 2);
+      expect(taken.map(({ head }) => head)).to.deep.equal(["behind", "behind"]);
+    });
+
+    it("is no door for a page in a browser: Host and Origin; nor on another path", async () => {
+      for (const [path, headers, status] of [
+        ["/mqtt", "Host: evil.example", 421],
+        ["/mqtt", "X: y", 421],
+        ["/mqtt", `Host: ${own()}\r\nOrigin: http://evil.example`, 403],
+        ["/mqtt", `Host: ${own()}\r\nOrigin: null`, 403],
+        ["/mqtt", `Host: ${own()}\r\nOrigin: https://${own()}`, 403],
+        ["/", `Host: ${own()}`, 404],
+        ["/mqtt/", `Host: ${own()}`, 404],
+      ] as const) {
+        const socket = ask(path, headers);
+        const [answer] = await once(socket, "data");
+        // Node itself refuses a request of HTTP/1.1 without a Host.
+        expect(String(answer), headers).to.match(new RegExp(`^HTTP/1.1 ${headers === "X: y" ? "4(00|21)" : status} `));
+        await until("it is closed", () => socket.destroyed);
+      }
+      expect(taken).to.deep.equal([]);
+    });
+
+    it("takes no place from the dashboard, and outlives the server", async () => {
+      for (let count = 0; count < 70; count += 1) ask("/mqtt", `Host: ${own()}`);
+      await until("all of them", () => taken.length === 70);
+      const idle = Array.from({ length: 64 }, () => {
+        const socket = connect(door.port, "127.0.0.1");
+        clients.push(socket.on("error", () => {}));
+        return socket;
+      });
+      await until("as many of HTTP as there may be", () => idle.every((socket) => socket.readyState === "open"));
+      const late = connect(door.port, "127.0.0.1");
+      clients.push(late.on("error", () => {}));
+      await until("one too many is out", () => late.destroyed);
+      await door.close();
+      await until("those of HTTP are out", () => idle.every((socket) => socket.destroyed));
+      expect(taken.every(({ socket }) => !socket.destroyed)).to.equal(true);
+      for (const { socket } of taken) socket.destroy();
+    });
   });
 
   it("says which port is in use", async () => {

@@ -1,0 +1,58 @@
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export interface Issued {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  /** Where they lie, until `remove`. */
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+/** An authority of its own with openssl, made at run time: a certificate that is kept with the tests runs out. */
+export class TestCa {
+  readonly ca: Buffer;
+  readonly caFile: string;
+  readonly #folder: string;
+  #count = 0;
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+    const { cert, certFile } = this.#make("/CN=Test authority", [], 30);
+    this.ca = cert;
+    this.caFile = certFile;
+  }
+
+  /** Undefined, and a line that says so, where there is no openssl. */
+  static make(): TestCa | undefined {
+    if (spawnSync("openssl", ["version"]).status === 0) return new TestCa(mkdtempSync(join(tmpdir(), "tidegate-ca-")));
+    process.stdout.write("      without TLS: openssl not found: apt-get install openssl\n");
+    return undefined;
+  }
+
+  /** @param subject `/CN=gw.example` @param names `DNS:gw.example,IP:127.0.0.1` */
+  issue(subject: string, names = "IP:127.0.0.1", days = 90): Issued {
+    const by = ["-CA", this.caFile, "-CAkey", join(this.#folder, "1.key")];
+    return this.#make(
+      subject,
+      [...by, "-addext", `subjectAltName=${names}`, "-addext", "basicConstraints=CA:FALSE"],
+      days,
+    );
+  }
+
+  remove(): void {
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  #make(subject: string, more: string[], days: number): Issued {
+    this.#count += 1;
+    const certFile = join(this.#folder, `${this.#count}.crt`);
+    const keyFile = join(this.#folder, `${this.#count}.key`);
+    const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", keyFile];
+    const what = ["-subj", subject, "-utf8", "-days", String(days)];
+    execFileSync("openssl", ["req", "-x509", ...key, "-out", certFile, ...what, ...more], { stdio: "pipe" });
+    return { cert: readFileSync(certFile), key: readFileSync(keyFile), certFile, keyFile };
+  }
+}
