@@ -204,6 +204,20 @@ describe("MQTT 5 CONNACK: Keep Alive", () => {
   );
 
   it(
+    "[MQTT-3.1.2-22] bytes of a packet that never ends are no packet",
+    withRig(async (rig) => {
+      const half = await joined(rig, "half", { keepAlive: 10 });
+      half.send(Buffer.from([0x30, 100]));
+      for (let second = 0; second < 17; second += 1) {
+        rig.advance(1000);
+        half.send(Buffer.from([0]));
+        await half.hex();
+      }
+      await half.gone();
+    }),
+  );
+
+  it(
     "[MQTT-3.1.2-22] a client that goes silent loses its connection as if the network had failed: its will is published",
     withRig(async (rig) => {
       const seen = await joined(rig, "seen");

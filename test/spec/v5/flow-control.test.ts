@@ -220,6 +220,24 @@ describe("MQTT 5 flow control and expiry", () => {
       expect(await reader.says()).to.deep.equal(["PUBLISH q1 t=long 2:90"]);
     }),
   );
+
+  for (const qos of [1, 2] as const) {
+    it(
+      `[MQTT-4.3.3-7] [MQTT-4.4.0-1] QoS ${qos} that was sent is sent again although it expired meanwhile`,
+      withRig(async (rig) => {
+        const reader = await joined(rig, "reader", limit(1));
+        await reader.subscribe("t", qos);
+        const writer = await joined(rig, "writer");
+        writer.publish("t", "sent", { qos, id: 1, properties: [[P.expiry, 5]] });
+        const [first] = await reader.publishes(1);
+        await reader.drop();
+        rig.advance(10_000);
+        const back = await joined(rig, "reader", limit(1));
+        const [again] = await back.publishes(1);
+        expect([again?.id, again?.payload, again?.dup]).to.deep.equal([first?.id, "sent", true]);
+      }),
+    );
+  }
 });
 
 describe("MQTT 5 flow control on a resumed session", () => {

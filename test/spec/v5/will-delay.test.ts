@@ -188,6 +188,53 @@ describe("MQTT 5 will and restart", () => {
     await seen.gone();
   }
 
+  for (const [name, delay] of [
+    ["without delay", 0],
+    ["with a delay", 30],
+  ] as const) {
+    it(`[MQTT-3.1.2-7, -8] a connected client ${name}, the server crashes: published after the restart, once`, async () => {
+      const rig = new Rig();
+      await waiting(rig);
+      await joined(rig, "c", delayed(delay, 3600));
+      await turns();
+      const after = new Rig({ store: rig.store.crash() });
+      after.advance(delay * 1000 + 2000);
+      const seen = await joined(after, "seen", kept);
+      after.advance(1000);
+      expect(await seen.says()).to.deep.equal(published);
+      after.advance(3600_000);
+      expect(await seen.says()).to.deep.equal([]);
+      await after.close();
+    });
+
+    it(`[MQTT-3.1.2-7, -8] a connected client ${name}, the server shuts down: published then or after the restart, once`, async () => {
+      const rig = new Rig();
+      await waiting(rig);
+      await joined(rig, "c", delayed(delay, 3600));
+      await rig.close();
+      const after = new Rig({ store: rig.store.crash() });
+      after.advance(delay * 1000 + 2000);
+      const seen = await joined(after, "seen", kept);
+      after.advance(1000);
+      expect(await seen.says()).to.deep.equal(published);
+      await after.close();
+    });
+  }
+
+  it("[MQTT-3.1.2-8] the delay goes on over a crash of the server", async () => {
+    const rig = new Rig();
+    await waiting(rig);
+    await (await joined(rig, "c", delayed(30, 3600))).drop();
+    rig.advance(5000);
+    await turns();
+    const after = new Rig({ store: rig.store.crash() });
+    const seen = await joined(after, "seen", kept);
+    expect(await seen.says()).to.deep.equal([]);
+    after.advance(32_000);
+    expect(await seen.says()).to.deep.equal(published);
+    await after.close();
+  });
+
   it("[MQTT-3.1.3-9] the client is back after a crash of the server, within the delay: no will", async () => {
     const rig = new Rig();
     await waiting(rig);
