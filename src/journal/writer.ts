@@ -174,9 +174,12 @@ export class GroupWriter implements RecordSink {
 
   /** Writes and syncs what is there; resolves once that is durable, or failed. */
   async flush(): Promise<void> {
-    if (!this.isEmpty || this.unsyncedSinceMs !== undefined) this.schedule(true);
-    const pending = (): boolean => this.#busy || this.#scheduled || this.#hasMore;
-    while (this.failed === undefined && pending()) {
+    if (!this.isEmpty) this.schedule(true);
+    while (this.failed === undefined && !this.#ended) {
+      if (!this.#busy && !this.#scheduled && !this.#hasMore) {
+        if (this.unsyncedSinceMs === undefined) return;
+        this.schedule(true); // only now: a group without a sync of its own may have been under way
+      }
       await new Promise<void>((resolve) => this.#idle.push(resolve));
     }
   }
