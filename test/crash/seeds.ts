@@ -17,6 +17,9 @@ export const regressions: ReadonlyArray<readonly [seed: number, caught: string]>
   [50_125, "a checkpoint that had its name when the sync of the folder failed was not removed while the gateway ran"],
   [100_082, "checkpoints that two crashes in a row had kept from being removed stayed until the next one was taken"],
   [102_652, "the store clock counted a time twice: from a message's store time, with an older group's wall time"],
-  [106_494, "closing did not sync a group that was being written without a sync: a power cut after it repeated messages"],
+  [
+    106_494,
+    "closing did not sync a group that was being written without a sync: a power cut after it repeated messages",
+  ],
   [11_436, "a torn group that nobody waited for, before a whole empty one, was called damaged"],
 ];
