@@ -44,6 +44,7 @@ export interface PeerProcess {
   readonly child: ChildProcess;
   /** Everything it printed on stdout and stderr. */
   readonly output: () => string;
+  readonly stdout: () => string;
   /** Its exit code, once it ended. */
   readonly ended: Promise<number | null>;
   stop(signal?: NodeJS.Signals): Promise<void>;
@@ -69,8 +70,13 @@ export function startPeer(program: string, args: string[], input?: string | Buff
   running.add(child);
   child.once("close", () => running.delete(child));
   let output = "";
-  child.stdout.setEncoding("latin1").on("data", (chunk: string) => (output += chunk)); // a byte each, wherever it is cut
+  let stdout = "";
+  // A character a byte, wherever it is cut.
   child.stderr.setEncoding("latin1").on("data", (chunk: string) => (output += chunk));
+  child.stdout.setEncoding("latin1").on("data", (chunk: string) => {
+    output += chunk;
+    stdout += chunk;
+  });
   child.stdin.on("error", () => {});
   if (input === undefined) child.stdin.end();
   else if (input !== keepOpen) child.stdin.end(input);
@@ -78,6 +84,7 @@ export function startPeer(program: string, args: string[], input?: string | Buff
   return {
     child,
     output: () => output,
+    stdout: () => stdout,
     ended,
     async stop(signal = "SIGTERM") {
       if (child.exitCode === null && child.signalCode === null) child.kill(signal);

@@ -12,7 +12,7 @@ export function flows(gateway: () => PeerGateway, kit: Kit, version: Version, sc
   const base = `peer/${kit.name.replaceAll(/[^A-Za-z0-9]+/g, "-")}/${version}/${scheme}`;
   const clientId = (name: string): string => `${base.replaceAll(/[/.]/g, "-")}-${name}`;
   const lines = (count: number): string[] => Array.from({ length: count }, (_, n) => `reading ${n}`);
-  const payloads = (seen: readonly Seen[]): string[] => seen.map(({ payload }) => payload);
+  const payloads = (seen: readonly Seen[]): string[] => seen.map(({ payload }) => payload.trimEnd());
 
   afterEach(stopPeers);
 
@@ -23,7 +23,7 @@ export function flows(gateway: () => PeerGateway, kit: Kit, version: Version, sc
       await kit.publish(door(), { version, qos, topic: `${base}/q${qos}/a` }, sent);
       await until("all of them are there", () => subscriber.seen().length >= sent.length);
       await subscriber.leave();
-      expect(payloads(subscriber.seen())).to.deep.equal(sent.map((line) => line + kit.ending));
+      expect(payloads(subscriber.seen())).to.deep.equal(sent);
       if (kit.tellsFlags)
         expect(subscriber.seen().every((one) => one.qos === qos && one.retain === false)).to.equal(true);
     });
@@ -101,8 +101,8 @@ export function flows(gateway: () => PeerGateway, kit: Kit, version: Version, sc
       await until("all of them are there", () => again.seen().length >= 100);
       await again.leave();
       const of = (topic: string) => payloads(again.seen().filter((one) => one.topic === `${base}/away/${topic}`));
-      expect(of("1")).to.deep.equal(lines(50).map((line) => line + kit.ending));
-      expect(of("2")).to.deep.equal(lines(50).map((line) => line + kit.ending));
+      expect(of("1")).to.deep.equal(lines(50));
+      expect(of("2")).to.deep.equal(lines(50));
       expect(again.seen()).to.have.length(100);
     });
 }

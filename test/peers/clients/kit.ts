@@ -19,6 +19,7 @@ export function urlOf({ scheme, port }: Door): string {
 
 export interface Seen {
   readonly topic: string;
+  /** Compare it with trimEnd: paho's C programs put a line end behind each of several payloads, and show none. */
   readonly payload: string;
   readonly qos: number | undefined;
   readonly retain: boolean | undefined;
@@ -35,6 +36,8 @@ export interface MessageProperties {
   /** Seconds. */
   readonly messageExpiry?: number;
   readonly payloadFormat?: 0 | 1;
+  /** To the gateway only. */
+  readonly topicAlias?: number;
 }
 
 export interface SubscribeOptions {
@@ -77,9 +80,7 @@ export interface Kit {
   readonly properties: boolean;
   /** User properties of different names stay in the order in which they were given. */
   readonly ordersProperties: boolean;
-  /** What it puts behind each of several payloads. */
-  readonly ending: string;
   subscribe(door: Door, options: SubscribeOptions): Promise<Subscriber>;
-  /** On one connection, in order; resolves when everything is acknowledged as its QoS asks and the client has said goodbye. ASCII, no line breaks. */
+  /** On one connection, in order; resolves when everything is acknowledged as its QoS asks and the client has ended. ASCII, no line breaks. */
   publish(door: Door, options: PublishOptions, payloads: readonly string[]): Promise<void>;
 }

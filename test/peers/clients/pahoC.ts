@@ -15,34 +15,24 @@ function common(door: Door, version: Version): string[] {
   return ["-c", url, "-V", flags[version], "--trace", "protocol", ...secure];
 }
 
-/** `LENGTH TOPIC<tab>PAYLOAD<line end>`, and lines of the trace between them. */
-function seen(output: string): Seen[] {
-  const found: Seen[] = [];
-  let at = 0;
-  while (at < output.length) {
-    const head = /^(\d+) ([^\t\n]+)\t/.exec(output.slice(at, at + 200));
-    if (head === null) {
-      const end = output.indexOf("\n", at);
-      if (end < 0) break;
-      at = end + 1;
-      continue;
-    }
-    const start = at + head[0].length;
-    const end = start + Number(head[1]);
-    if (output.length <= end) break; // its last bytes are not printed yet
-    found.push({ topic: head[2] ?? "", payload: output.slice(start, end), qos: undefined, retain: undefined });
-    at = end + 1;
-  }
-  return found;
+/** `TOPIC<tab>PAYLOAD`, with a length in front in the asynchronous one; the trace goes to stderr. */
+function seen(stdout: string): Seen[] {
+  const lines = stdout.split("\n");
+  lines.pop(); // not whole yet
+  return lines.flatMap((line) => {
+    const [, topic, payload] = /^(?:\d+ )?([^\t]+)\t(.*)$/.exec(line) ?? [];
+    return topic === undefined ? [] : [{ topic, payload: payload ?? "", qos: undefined, retain: undefined }];
+  });
 }
 
-const answers = [/\bPUBLISH msgid/g, /<- PUBACK/g, /<- PUBCOMP/g] as const;
+const stepMax = 50;
+const answers = [/-> PUBLISH/g, /<- PUBACK/g, /<- PUBCOMP/g] as const;
 
 function kit(prefix: "paho_c" | "paho_cs"): Kit {
   return {
     ...{ name: `${prefix}_pub, ${prefix}_sub`, needs: [`${prefix}_pub`, `${prefix}_sub`] },
     ...{ schemes: ["mqtt", "mqtts", "ws", "wss"], keepsSessions: false, tellsFlags: false, properties: false },
-    ...{ ordersProperties: false, ending: "\n" },
+    ...{ ordersProperties: false },
     async subscribe(door, { version, filter, qos, clientId, will }) {
       const peer = startPeer(`${prefix}_sub`, [
         ...[...common(door, version), "-t", filter, "-q", String(qos), "--verbose"],
@@ -51,7 +41,7 @@ function kit(prefix: "paho_c" | "paho_cs"): Kit {
         ...(will === undefined ? [] : ["--will-qos", String(will.qos)]),
       ]);
       await until(`${prefix}_sub is subscribed`, () => peer.output().includes("<- SUBACK"));
-      return { seen: () => seen(peer.output()), leave: () => peer.stop("SIGINT"), kill: () => peer.stop("SIGKILL") };
+      return { seen: () => seen(peer.stdout()), leave: () => peer.stop("SIGINT"), kill: () => peer.stop("SIGKILL") };
     },
     async publish(door, { version, topic, qos, retain }, payloads) {
       const folder = await mkdtemp(join(tmpdir(), "tidegate-"));
@@ -62,16 +52,21 @@ function kit(prefix: "paho_c" | "paho_cs"): Kit {
       const empty = payloads[0] === "" ? ["-n"] : what;
       const peer = startPeer(`${prefix}_pub`, [...args, ...empty], keepOpen);
       const acknowledged = (): number => peer.output().match(answers[qos])?.length ?? 0;
-      // At the end of its input it would go on with bytes 0xff, so the input stays open until everything is acknowledged.
-      if (!whole) peer.child.stdin?.write(`${payloads.join("\n")}\n`);
-      await until(
-        `${prefix}_pub has sent all of it`,
-        () => peer.child.exitCode !== null || acknowledged() >= payloads.length,
-      );
-      if (!whole) peer.child.kill("SIGINT");
+      const sent = (count: number): Promise<unknown> =>
+        until(
+          `${prefix}_pub has sent ${count}; ${peer.output().slice(-1500)}`,
+          () => peer.child.exitCode !== null || acknowledged() >= count,
+        );
+      // At the end of its input it would go on with bytes 0xff, so the input stays open until everything is acknowledged; and what is more than
+      // the library's buffer of 100 messages it throws away.
+      for (let at = 0; at < payloads.length && !whole; at += stepMax) {
+        peer.child.stdin?.write(`${payloads.slice(at, at + stepMax).join("\n")}\n`);
+        await sent(Math.min(at + stepMax, payloads.length));
+      }
+      if (!whole) peer.child.kill("SIGKILL"); // it hears no other signal while it waits for input
       const code = await peer.ended;
       await rm(folder, { recursive: true, force: true });
-      if (code !== 0) throw new Error(`${prefix}_pub ended with ${code}: ${peer.output().slice(-2000)}`);
+      if (whole && code !== 0) throw new Error(`${prefix}_pub ended with ${code}: ${peer.output().slice(-2000)}`);
     },
   };
 }

@@ -1,6 +1,7 @@
 """Debian's paho-mqtt as a process: a command a line on stdin, an event a line on stdout, both JSON. scripted.ts is the other end."""
 import json
 import sys
+import threading
 from urllib.parse import urlparse
 
 import paho.mqtt.client as paho
@@ -11,6 +12,8 @@ NAMES = {"responseTopic": "ResponseTopic", "contentType": "ContentType", "messag
          "payloadFormat": "PayloadFormatIndicator", "topicAlias": "TopicAlias"}
 client = None
 five = False
+free = threading.Event()  # while it is clear, the next message is not acknowledged and nothing more is read
+free.set()
 
 
 def tell(event, **more):
@@ -53,6 +56,7 @@ def on_connect(_client, _data, flags, code, *_properties):
 def on_message(_client, _data, message):
     tell("message", topic=message.topic, payload=message.payload.decode("latin1"), qos=message.qos,
          retain=bool(message.retain), properties=our_properties(getattr(message, "properties", None)))
+    free.wait()
 
 
 def connect(url, version, ca=None, clientId="", persistent=False, expiry=None, will=None, receiveMaximum=None):
@@ -103,7 +107,17 @@ def subscribe(filter, qos):
     client.subscribe(filter, qos)
 
 
-COMMANDS = {"connect": connect, "subscribe": subscribe, "publish": publish, "disconnect": disconnect}
+def hold():
+    free.clear()
+    tell("holding")
+
+
+def release():
+    free.set()
+    tell("released")
+
+
+COMMANDS = {"hold": hold, "release": release, "connect": connect, "subscribe": subscribe, "publish": publish, "disconnect": disconnect}
 for line in sys.stdin:
     command = json.loads(line)
     name = command.pop("do")

@@ -54,10 +54,7 @@ export class ScriptedClient {
     return (await this.ask({ do: "subscribe", filter, qos }, "subscribed"))["codes"] as number[];
   }
 
-  async publish(
-    options: Omit<PublishOptions, "version"> & { properties?: object },
-    payloads: readonly string[],
-  ): Promise<void> {
+  async publish(options: Omit<PublishOptions, "version">, payloads: readonly string[]): Promise<void> {
     await this.ask({ do: "publish", ...options, payloads }, "published");
   }
 
@@ -93,7 +90,7 @@ export class ScriptedClient {
 /** Only what JSON carries; MQTT.js takes no undefined. */
 function kit(name: string, needs: string, command: readonly string[], ordersProperties: boolean): Kit {
   return {
-    ...{ name, needs: [needs], schemes: ["mqtt", "mqtts", "ws", "wss"], ordersProperties, ending: "" },
+    ...{ name, needs: [needs], schemes: ["mqtt", "mqtts", "ws", "wss"], ordersProperties },
     ...{ keepsSessions: true, tellsFlags: true, properties: true },
     async subscribe(door, { filter, qos, ...options }) {
       const client = new ScriptedClient(command);
