@@ -80,6 +80,8 @@ export interface Kit {
   readonly properties: boolean;
   /** User properties of different names stay in the order in which they were given. */
   readonly ordersProperties: boolean;
+  /** It sleeps a tenth of a second for each acknowledgement, with any broker. */
+  readonly waits: boolean;
   subscribe(door: Door, options: SubscribeOptions): Promise<Subscriber>;
   /** On one connection, in order; resolves when everything is acknowledged as its QoS asks and the client has ended. ASCII, no line breaks. */
   publish(door: Door, options: PublishOptions, payloads: readonly string[]): Promise<void>;

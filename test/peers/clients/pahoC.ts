@@ -32,7 +32,7 @@ function kit(prefix: "paho_c" | "paho_cs"): Kit {
   return {
     ...{ name: `${prefix}_pub, ${prefix}_sub`, needs: [`${prefix}_pub`, `${prefix}_sub`] },
     ...{ schemes: ["mqtt", "mqtts", "ws", "wss"], keepsSessions: false, tellsFlags: false, properties: false },
-    ...{ ordersProperties: false },
+    ...{ ordersProperties: false, waits: prefix === "paho_cs" },
     async subscribe(door, { version, filter, qos, clientId, will }) {
       const peer = startPeer(`${prefix}_sub`, [
         ...[...common(door, version), "-t", filter, "-q", String(qos), "--verbose"],

@@ -13,6 +13,9 @@ import {
   type Version,
 } from "./kit.ts";
 
+/** A busy machine starts a process slowly. */
+const answerMsMax = 30_000;
+
 interface Event {
   readonly event: string;
   readonly [field: string]: unknown;
@@ -61,11 +64,15 @@ export class ScriptedClient {
   /** Sends a command and waits for the event that answers it. */
   async ask(command: object, answer: string): Promise<Event> {
     this.#peer.child.stdin?.write(`${JSON.stringify(command)}\n`);
-    const event = await until(`${answer}; ${this.#peer.output().slice(-500)}`, () => {
-      if (this.#failed !== undefined) throw new Error(this.#failed);
-      if (this.#peer.child.exitCode !== null) throw new Error(`it ended: ${this.#peer.output().slice(-2000)}`);
-      return this.#events.find((each) => each.event === answer);
-    });
+    const event = await until(
+      `${answer}; ${this.#peer.output().slice(-500)}`,
+      () => {
+        if (this.#failed !== undefined) throw new Error(this.#failed);
+        if (this.#peer.child.exitCode !== null) throw new Error(`it ended: ${this.#peer.output().slice(-2000)}`);
+        return this.#events.find((each) => each.event === answer);
+      },
+      answerMsMax,
+    );
     this.#events.splice(this.#events.indexOf(event), 1);
     return event;
   }
@@ -91,7 +98,7 @@ export class ScriptedClient {
 function kit(name: string, needs: string, command: readonly string[], ordersProperties: boolean): Kit {
   return {
     ...{ name, needs: [needs], schemes: ["mqtt", "mqtts", "ws", "wss"], ordersProperties },
-    ...{ keepsSessions: true, tellsFlags: true, properties: true },
+    ...{ keepsSessions: true, tellsFlags: true, properties: true, waits: false },
     async subscribe(door, { filter, qos, ...options }) {
       const client = new ScriptedClient(command);
       const present = await client.connect(door, options);
