@@ -3,7 +3,7 @@ import { type Duplex, duplexPair } from "node:stream";
 import { generate, type IConnectPacket, type ISubscription, parser as makeParser, type Packet } from "mqtt-packet";
 import type { Clock, Timer } from "../../src/base/clock.ts";
 import type { Forward, Forwarding, Route, Routing } from "../../src/base/contracts.ts";
-import { silentLog } from "../../src/base/log.ts";
+import { type Log, silentLog } from "../../src/base/log.ts";
 import { Meter } from "../../src/base/meter.ts";
 import { createBroker } from "../../src/broker/broker.ts";
 import { type Broker, type BrokerLimits, limitDefaults } from "../../src/broker/options.ts";
@@ -152,6 +152,7 @@ export interface RigOptions {
   limits?: Partial<BrokerLimits>;
   store?: MemoryStore;
   anonymous?: boolean;
+  log?: Log;
   authenticate?: (username: string, password: Uint8Array | undefined, clientId: string) => boolean;
   routes?: (topic: string) => readonly Route[];
   forwards?: (topic: string) => readonly Forward[];
@@ -170,7 +171,7 @@ export class Rig {
     const { store, clock, meter } = this;
     this.broker = createBroker(
       { anonymous: options.anonymous ?? true, version: "0", limits: { ...limitDefaults, ...options.limits } },
-      { store, clock, log: silentLog, meter, routing, forwarding, authenticate: options.authenticate },
+      { store, clock, log: options.log ?? silentLog, meter, routing, forwarding, authenticate: options.authenticate },
     );
   }
 

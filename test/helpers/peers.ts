@@ -10,6 +10,12 @@ const packages: Readonly<Record<string, string>> = {
   "coap-server-notls": "libcoap3-bin",
   socat: "socat",
   "systemd-analyze": "systemd",
+  openssl: "openssl",
+  paho_c_pub: "paho.mqtt.c-examples",
+  paho_c_sub: "paho.mqtt.c-examples",
+  paho_cs_pub: "paho.mqtt.c-examples",
+  paho_cs_sub: "paho.mqtt.c-examples",
+  "python3-paho": "python3-paho-mqtt",
 };
 
 /** Debian keeps servers in sbin, which is not on every user's PATH. */
@@ -19,7 +25,7 @@ export const peerPath = `${process.env["PATH"]}:/usr/sbin:/usr/local/sbin`;
  * For `before`: skips the suite, naming the install command, when a peer is missing on a developer's machine; in CI that is a failure.
  */
 export function needPeers(context: Mocha.Context, ...programs: string[]): void {
-  const missing = programs.filter((program) => spawnSync("which", [program], { env: { PATH: peerPath } }).status !== 0);
+  const missing = programs.filter((program) => !isThere(program));
   if (missing.length === 0) return;
   const install = `apt-get install ${[...new Set(missing.map((program) => packages[program] ?? program))].join(" ")}`;
   if (process.env["CI"] !== undefined)
@@ -28,31 +34,57 @@ export function needPeers(context: Mocha.Context, ...programs: string[]): void {
   context.skip();
 }
 
+/** Debian's own python has Debian's modules, whatever python is first on the PATH. */
+function isThere(program: string): boolean {
+  if (program === "python3-paho") return spawnSync("/usr/bin/python3", ["-c", "import paho.mqtt.client"]).status === 0;
+  return spawnSync("which", [program], { env: { PATH: peerPath } }).status === 0;
+}
+
 export interface PeerProcess {
   readonly child: ChildProcess;
   /** Everything it printed on stdout and stderr. */
   readonly output: () => string;
+  readonly stdout: () => string;
   /** Its exit code, once it ended. */
   readonly ended: Promise<number | null>;
   stop(signal?: NodeJS.Signals): Promise<void>;
 }
 
-export function startPeer(program: string, args: string[], input?: string | Buffer): PeerProcess {
+const running = new Set<ChildProcess>();
+
+/** For `afterEach`: ends what a failed test has left behind, or mocha would wait for it. */
+export function stopPeers(): void {
+  for (const child of running) child.kill("SIGKILL");
+}
+
+/** As `input`: the caller writes to `child.stdin` itself. */
+export const keepOpen = Symbol("stdin stays open");
+
+/** @param input what its stdin holds, to the end */
+export function startPeer(program: string, args: string[], input?: string | Buffer | typeof keepOpen): PeerProcess {
   // Programs in C keep what they print to a pipe until 4 KiB are together: stdbuf makes it line by line.
   const child = spawn("stdbuf", ["-oL", program, ...args], {
     env: { ...process.env, PATH: peerPath },
     stdio: ["pipe", "pipe", "pipe"],
   });
+  running.add(child);
+  child.once("close", () => running.delete(child));
   let output = "";
-  child.stdout.on("data", (chunk) => (output += chunk));
-  child.stderr.on("data", (chunk) => (output += chunk));
+  let stdout = "";
+  // A character a byte, wherever it is cut.
+  child.stderr.setEncoding("latin1").on("data", (chunk: string) => (output += chunk));
+  child.stdout.setEncoding("latin1").on("data", (chunk: string) => {
+    output += chunk;
+    stdout += chunk;
+  });
   child.stdin.on("error", () => {});
   if (input === undefined) child.stdin.end();
-  else child.stdin.end(input);
+  else if (input !== keepOpen) child.stdin.end(input);
   const ended = once(child, "close").then(() => child.exitCode);
   return {
     child,
     output: () => output,
+    stdout: () => stdout,
     ended,
     async stop(signal = "SIGTERM") {
       if (child.exitCode === null && child.signalCode === null) child.kill(signal);

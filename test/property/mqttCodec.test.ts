@@ -67,7 +67,7 @@ describe("MQTT codec properties", () => {
       fc.property(
         fc.array(wild, { minLength: 1, maxLength: 4 }),
         fc.array(fc.nat({ max: 500 }), { maxLength: 8 }),
-        fc.constantFrom<ProtocolVersion | undefined>(undefined, 4, 5),
+        fc.constantFrom<ProtocolVersion | undefined>(undefined, 3, 4, 5),
         fc.constantFrom<"client" | "server">("client", "server"),
         fc.integer({ min: 5, max: 300 }),
         (pieces, offsets, version, from, limit) => {

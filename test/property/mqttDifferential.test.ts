@@ -67,7 +67,7 @@ function inOracleWords(packet: Packet, version: ProtocolVersion): Loose {
     }
     case "suback":
     case "unsuback": {
-      const granted = packet.kind === "unsuback" && version === 4 ? undefined : packet.reasonCodes;
+      const granted = packet.kind === "unsuback" && version !== 5 ? undefined : packet.reasonCodes;
       const properties = oracleProperties(packet.properties);
       return { cmd: packet.kind, messageId: packet.packetId, granted, properties };
     }

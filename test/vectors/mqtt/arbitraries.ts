@@ -23,7 +23,7 @@ const u16 = fc.integer({ min: 0, max: 0xffff });
 const positive16 = fc.integer({ min: 1, max: 0xffff });
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
 const qos = fc.constantFrom(0, 1, 2);
-const version = fc.constantFrom<ProtocolVersion>(4, 5);
+const version = fc.constantFrom<ProtocolVersion>(3, 4, 5);
 const name = fc.oneof(fc.constantFrom("a", "b", "1", "__proto__", "constructor", ""), text);
 const userProperties = fc.array(fc.tuple(name, text), { minLength: 1, maxLength: 5 });
 
@@ -110,7 +110,7 @@ const connect = fc
 const connack = fc
   .tuple(version, fc.boolean(), fc.constantFrom(0, 1, 2, 3), connackProperties)
   .map(([of, present, choice, properties]) => {
-    const reasonCode = (of === 4 ? [0, 1, 4, 5] : [0, 0x80, 0x87, 0x9f])[choice] ?? 0;
+    const reasonCode = (of !== 5 ? [0, 1, 4, 5] : [0, 0x80, 0x87, 0x9f])[choice] ?? 0;
     const sessionPresent = present && reasonCode === 0;
     return sent(of, "server", { kind: "connack", sessionPresent, reasonCode, properties }, ["properties"]);
   });
@@ -183,7 +183,7 @@ const suback = fc
   .tuple(version, fc.boolean(), positive16, fc.array(fc.boolean(), { minLength: 1 }), explanation)
   .map(([of, un, packetId, outcomes, properties]) => {
     let reasonCodes = outcomes.map((good) => (good ? 0 : un ? 0x11 : 0x80));
-    if (un && of === 4) reasonCodes = [];
+    if (un && of !== 5) reasonCodes = [];
     return sent(of, "server", { kind: un ? "unsuback" : "suback", packetId, reasonCodes, properties }, ["properties"]);
   });
 
