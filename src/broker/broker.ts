@@ -9,6 +9,7 @@ import { AckLedger } from "./ackLedger.ts";
 import { Connection, pause } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
 import { Deliverer } from "./deliverer.ts";
+import { giveWay } from "./giveWay.ts";
 import { openListener } from "./listener.ts";
 import { BrokerMetrics } from "./metrics.ts";
 import type {
@@ -29,6 +30,7 @@ import { References } from "./references.ts";
 import { Retained } from "./retained.ts";
 import type { Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
+import { Shares } from "./shares.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { SysTopics } from "./sysTopics.ts";
 import { TopicCache } from "./topicCache.ts";
@@ -50,6 +52,7 @@ class MqttBroker implements Broker {
   readonly ready: Promise<void>;
   readonly #context: BrokerContext;
   readonly #references: References;
+  readonly #shares: Shares;
   readonly #wills: Wills;
   readonly #sys: SysTopics;
   readonly #sysIntervalMs: number;
@@ -68,12 +71,15 @@ class MqttBroker implements Broker {
     const references = new References({ store, clock, metrics });
     const cache: TopicCache = new TopicCache((topic, generation) => subscriptions.resolve(topic, generation));
     const { queueQos0 } = limits.session;
-    const subscriptions = new Subscriptions({ routing, forwarding, queueQos0, changed: () => cache.invalidate() });
-    const idsFor = (session: Session, topic: string): readonly number[] | undefined =>
-      subscriptions.idsFor(session, cache.get(topic));
+    const shares = new Shares({ store, ledger, references, metrics, limits });
+    const changed = (): void => cache.invalidate();
+    const subscriptions = new Subscriptions({ routing, forwarding, queueQos0, shares, changed });
+    const idsFor = (session: Session, topic: string, tag: number): readonly number[] | undefined =>
+      subscriptions.idsFor(session, cache.get(topic), tag);
     const outgoing = { store, ledger, references, metrics, limits, idsFor };
     const wills = new Wills((message, session) => this.#publishWill(message, session));
     const sessions = new Sessions({ store, log, limits, metrics, references, subscriptions, wills, outgoing });
+    shares.loaded();
     const retained = new Retained({ store, clock, metrics, limits: limits.retained });
     const deliverer = new Deliverer(metrics, () => store.nowMs());
     const pending = new PendingBytes(
@@ -91,6 +97,7 @@ class MqttBroker implements Broker {
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#references = references;
+    this.#shares = shares;
     this.#wills = wills;
     this.#sysIntervalMs = options.sysIntervalMs ?? sysIntervalMsDefault;
     this.#sys = new SysTopics({
@@ -103,7 +110,9 @@ class MqttBroker implements Broker {
       pending.settle(group);
       ledger.settle(group);
     });
-    store.onCrowded((bytes) => sessions.giveWay(bytes));
+    store.onCrowded((bytes) =>
+      limits.session.whenFull === "drop-oldest" ? giveWay([...sessions.hoards(), ...shares.hoards()], bytes) : 0,
+    );
     store.onFailed(() => {
       ledger.lose();
       pending.clear();
@@ -212,6 +221,7 @@ class MqttBroker implements Broker {
   async #close(): Promise<void> {
     this.#tick?.cancel();
     const listeners = [...this.#listeners].map((listener) => listener.close());
+    this.#shares.close();
     // No wills: a restart of ours is not the clients' fault, and they come back.
     for (const connection of [...this.#connections]) connection.close(serverShuttingDown, false);
     this.#references.flush();
@@ -262,6 +272,7 @@ class MqttBroker implements Broker {
     for (const connection of this.#connections) connection.tick(nowMs);
     this.#wills.tick(store.nowMs());
     sessions.expire(store.nowMs());
+    this.#shares.tick(store.nowMs());
     if (nowMs < this.#sysDueMs) return;
     this.#sysDueMs = nowMs + this.#sysIntervalMs;
     this.#sys.publish();
@@ -274,6 +285,7 @@ class MqttBroker implements Broker {
     meter.gauge("tidegate_mqtt_subscriptions", "Subscriptions of clients", () => subscriptions.count);
     meter.gauge("tidegate_mqtt_retained_messages", "Retained messages", () => retained.count);
     meter.gauge("tidegate_mqtt_retained_bytes", "Bytes of retained messages in memory", () => retained.bytes);
-    meter.gauge("tidegate_mqtt_queued", "References of durable sessions", () => this.#references.total);
+    meter.gauge("tidegate_mqtt_queued", "References of sessions and shared groups", () => this.#references.total);
+    meter.gauge("tidegate_mqtt_shared_waiting", "Messages that wait for shared groups", () => this.#shares.waiting);
   }
 }

@@ -39,6 +39,14 @@ export class Deliverer {
     this.#giveBack(frames);
   }
 
+  /** To one member of each shared group. @param ordinals by index in entry.shares, as ShareGroup.arrived wants them; undefined: all 0 */
+  share(message: Message, entry: TopicEntry, ordinals: readonly number[] | undefined, position: number): void {
+    const frames = this.#framesOf(message);
+    for (let at = 0; at < entry.shares.length; at += 1)
+      entry.shares[at]?.arrived(frames, ordinals?.[at] ?? 0, position);
+    this.#giveBack(frames);
+  }
+
   /**
    * The fast lane: a QoS 0 PUBLISH whose topic needs nothing else goes to its subscribers as the bytes it came in; only for those with
    * another version or with subscription identifiers it is encoded anew.

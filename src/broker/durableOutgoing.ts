@@ -3,6 +3,7 @@ import type { Message, Qos } from "../base/message.ts";
 import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
 import { type AckLedger, ackByte } from "./ackLedger.ts";
 import { Fifo } from "./fifo.ts";
+import { type Given, GivenMessages } from "./givenMessages.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import { type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
@@ -15,17 +16,22 @@ export interface DurableDeps {
   readonly references: References;
   readonly metrics: BrokerMetrics;
   readonly limits: BrokerLimits;
-  /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. */
-  readonly idsFor: (session: Session, topic: string) => readonly number[] | undefined;
+  /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. @param tag see metaOf */
+  readonly idsFor: (session: Session, topic: string, tag: number) => readonly number[] | undefined;
 }
 
-interface Item {
+/** A message that goes out from the store. */
+export interface Item {
   readonly ordinal: number;
   readonly message: Message;
   readonly qos: Qos;
   readonly retain: boolean;
   readonly acceptedAtMs: number;
   readonly group: number;
+  /** Of a shared group: see metaOf; 0: of the session's own. */
+  readonly tag: number;
+  /** A shared group gave it, and may have it back as long as it is not sent. */
+  readonly given?: Given | undefined;
 }
 
 interface Sent {
@@ -36,8 +42,8 @@ interface Sent {
 const idCount = 65_535;
 const readBytes = 256 * 1024;
 
-/** A reference's meta byte. */
-export const metaOf = (qos: Qos, retain: boolean): number => qos | (retain ? 4 : 0);
+/** A reference's meta byte. @param tag 1-31: which shared group it came from (`ShareGroup.tag`); 0: none */
+export const metaOf = (qos: Qos, retain: boolean, tag: number): number => qos | (retain ? 4 : 0) | (tag << 3);
 
 /**
  * Delivery of a session that outlives its connection. Every message is a reference in the store first; its ordinal k gives the packet
@@ -54,6 +60,8 @@ export class DurableOutgoing implements Outgoing {
   /** In ordinal order. */
   readonly #inflight = new Map<number, Sent>();
   readonly #ready = new Fifo<Item>();
+  /** QoS 1 of shared groups: no references of this session. */
+  readonly #given = new GivenMessages();
   /** Ordinals of QoS 2 messages whose PUBREC came: their PUBLISH must not be sent again [MQTT-4.3.3-6]. */
   readonly #recSeen = new Set<number>();
   #cursor = 0;
@@ -79,7 +87,7 @@ export class DurableOutgoing implements Outgoing {
   }
 
   get inflight(): number {
-    return this.#inflight.size;
+    return this.#inflight.size + this.#given.size;
   }
 
   get waiting(): number {
@@ -131,8 +139,8 @@ export class DurableOutgoing implements Outgoing {
   }
 
   /** Makes the session wait for a stored message; returns the ordinal. @param bytes of the message, as limits count them */
-  reference(txn: Txn, position: number, qos: Qos, retain: boolean, bytes: number): number {
-    return this.#deps.references.add(txn, this.#queue, position, metaOf(qos, retain), bytes);
+  reference(txn: Txn, position: number, qos: Qos, retain: boolean, bytes: number, tag = 0): number {
+    return this.#deps.references.add(txn, this.#queue, position, metaOf(qos, retain, tag), bytes);
   }
 
   deliver(
@@ -145,12 +153,20 @@ export class DurableOutgoing implements Outgoing {
   ): void {
     const link = this.#session.link;
     if (link === undefined || ordinal === 0 || this.#reading || this.#cursor !== ordinal - 1) return;
-    const room = this.#inflight.size + this.#ready.size < link.window && !link.outbox.full;
+    const room = this.inflight + this.#ready.size < link.window && !link.outbox.full;
     if (!room) return; // it is read from the store later
     this.#cursor = ordinal;
     const frame = qos === 1 && this.#ready.size === 0 ? frames.frame(link.version, qos, retain, ids) : undefined;
     if (frame === undefined || frame.length > link.packetSizeMax || !this.#idFree(ordinal)) {
-      this.#ready.push({ ordinal, message: frames.owned(), qos, retain, acceptedAtMs: frames.acceptedAtMs, group });
+      this.#ready.push({
+        ordinal,
+        message: frames.owned(),
+        qos,
+        retain,
+        acceptedAtMs: frames.acceptedAtMs,
+        group,
+        tag: 0,
+      });
       this.pump();
       return;
     }
@@ -158,7 +174,31 @@ export class DurableOutgoing implements Outgoing {
     this.#deps.metrics.sent[1].value += 1;
   }
 
+  get hasRoom(): boolean {
+    const { link } = this.#session;
+    if (link === undefined || this.#reading || this.#ready.size > 0) return false;
+    if (this.inflight >= link.window || link.outbox.full) return false;
+    return this.#cursor >= (this.#references()?.nextOrdinal ?? 1) - 1;
+  }
+
+  share(frame: Buffer, _qos: Qos, given: Given, wantedId: number): void {
+    const packetId = this.#given.freeId(wantedId, this.#inflight, this.#references()?.nextOrdinal ?? 1);
+    this.#given.add(packetId, given);
+    this.#session.link?.outbox.appendWithId(frame, packetIdOffset(frame), packetId);
+  }
+
+  /** A group's QoS 2 message, which has a reference of this session now. Only while `hasRoom`. */
+  shareStored(item: Item): void {
+    this.#cursor = item.ordinal;
+    this.#ready.push(item);
+    this.pump();
+  }
+
   puback(packetId: number): void {
+    if (this.#given.done(packetId)) {
+      this.pump();
+      return;
+    }
     const sent = this.#inflight.get(packetId);
     if (sent?.next !== "puback") return;
     this.#done(packetId, sent.ordinal);
@@ -211,14 +251,17 @@ export class DurableOutgoing implements Outgoing {
     this.#epoch += 1;
     this.#reading = this.#awaitingGroup = false;
     this.#inflight.clear();
-    this.#ready.clear();
+    this.#given.back(true);
+    for (let item = this.#ready.shift(); item !== undefined; item = this.#ready.shift()) {
+      item.given?.back(0, { queue: this.#queue, ordinal: item.ordinal });
+    }
   }
 
   pump(): void {
     const link = this.#session.link;
     if (link === undefined) return;
     for (let item = this.#ready.peek(); item !== undefined; item = this.#ready.peek()) {
-      if (this.#inflight.size >= link.window || link.outbox.full || !this.#idFree(item.ordinal)) return;
+      if (this.inflight >= link.window || link.outbox.full || !this.#idFree(item.ordinal)) return;
       if (item.qos === 2 && item.group > this.#deps.ledger.durableGroup) {
         this.#pumpWhenDurable(item.group);
         return;
@@ -226,7 +269,8 @@ export class DurableOutgoing implements Outgoing {
       this.#ready.shift();
       this.#send(link, item);
     }
-    if (this.#inflight.size < link.window && !link.outbox.full) this.#read(link);
+    if (this.inflight < link.window && !link.outbox.full) this.#read(link);
+    if (this.#session.shares.length > 0 && this.hasRoom) this.#session.pull();
   }
 
   #send(link: Link, item: Item): void {
@@ -236,11 +280,12 @@ export class DurableOutgoing implements Outgoing {
       return;
     }
     const message = unexpired(item.message, item.acceptedAtMs, this.#deps.store.nowMs());
-    const ids = this.#session.usesIds ? this.#deps.idsFor(this.#session, item.message.topic) : undefined;
+    const ids = this.#session.usesIds ? this.#deps.idsFor(this.#session, item.message.topic, item.tag) : undefined;
     const packetId = 1 + (item.ordinal % idCount);
     const packet = message && publishPacket(message, item.qos, item.retain, packetId, ids);
     const dup = item.qos > 0 && item.ordinal <= this.#sentBefore;
     const frame = packet && encodePublish(dup ? { ...packet, dup } : packet, link.version);
+    item.given?.done(); // from here on it is this session's alone
     if (frame === undefined || frame.length > link.packetSizeMax) {
       metrics.dropped(frame === undefined ? "expired" : "too-large").value += 1;
       this.#deps.references.release(this.#queue, item.ordinal);
@@ -269,6 +314,7 @@ export class DurableOutgoing implements Outgoing {
 
   /** Two ordinals 65535 apart have the same packet id: the older one must be done first. */
   #idFree(ordinal: number): boolean {
+    if (this.#given.has(1 + (ordinal % idCount))) return false;
     for (const oldest of this.#inflight.values()) return ordinal - oldest.ordinal < idCount;
     return true;
   }
@@ -294,7 +340,7 @@ export class DurableOutgoing implements Outgoing {
     this.#reading = true;
     const epoch = this.#epoch;
     const upTo = queue.nextOrdinal - 1;
-    const limits = { messages: Math.max(1, link.window - this.#inflight.size), bytes: readBytes };
+    const limits = { messages: Math.max(1, link.window - this.inflight), bytes: readBytes };
     queue.read(this.#cursor, limits).then(
       (batch) => {
         if (epoch === this.#epoch) this.#took(batch, upTo);
@@ -314,7 +360,8 @@ export class DurableOutgoing implements Outgoing {
       if (read.ordinal >= this.#gaveWay.from && read.ordinal <= this.#gaveWay.upTo) continue;
       const { ordinal, message, acceptedAtMs, group } = read;
       const qos = (read.meta & 3) as Qos; // what metaOf wrote
-      this.#ready.push({ ordinal, message, qos, retain: (read.meta & 4) !== 0, acceptedAtMs, group });
+      const { meta } = read;
+      this.#ready.push({ ordinal, message, qos, retain: (meta & 4) !== 0, acceptedAtMs, group, tag: meta >> 3 });
     }
     if (batch.length === 0) this.#cursor = Math.max(this.#cursor, upTo); // all of them were dropped meanwhile
     this.pump();

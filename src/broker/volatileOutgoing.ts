@@ -2,6 +2,7 @@ import type { Message, Qos } from "../base/message.ts";
 import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
 import { ackByte } from "./ackLedger.ts";
 import { Fifo } from "./fifo.ts";
+import { type Given, GivenMessages } from "./givenMessages.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import { messageBytes, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
@@ -40,6 +41,8 @@ export class VolatileOutgoing implements Outgoing {
   readonly #total: VolatileTotal;
   /** Packet id to what comes next from the client. */
   readonly #inflight = new Map<number, "puback" | "pubrec" | "pubcomp">();
+  /** Those among them that shared groups gave and may get back: QoS 1, and QoS 2 not sent yet. */
+  readonly #given = new GivenMessages();
   readonly #waiting = new Fifo<Waiting>();
   #waitingBytes = 0;
   #lastId = 0;
@@ -82,9 +85,33 @@ export class VolatileOutgoing implements Outgoing {
     this.#metrics.sent[qos].value += 1;
   }
 
+  get hasRoom(): boolean {
+    const { link } = this.#session;
+    return link !== undefined && this.#waiting.size === 0 && this.#inflight.size < link.window && !link.outbox.full;
+  }
+
+  share(frame: Buffer, qos: Qos, given: Given): void {
+    const packetId = this.#nextId(qos);
+    if (qos === 1) this.#given.add(packetId, given);
+    this.#session.link?.outbox.appendWithId(frame, packetIdOffset(frame), packetId);
+  }
+
+  /** Takes a place in the window for a group's QoS 2 message, which is sent when its mark is durable, if the connection lasts. */
+  reserve(given: Given): number {
+    const packetId = this.#nextId(2);
+    this.#given.add(packetId, given);
+    return packetId;
+  }
+
+  shareReserved(frame: Buffer, packetId: number): void {
+    this.#session.link?.outbox.append(frame, 0, frame.length);
+    this.#given.done(packetId);
+  }
+
   puback(packetId: number): void {
     if (this.#inflight.get(packetId) !== "puback") return;
     this.#inflight.delete(packetId);
+    this.#given.done(packetId);
     this.pump();
   }
 
@@ -128,6 +155,7 @@ export class VolatileOutgoing implements Outgoing {
       link.outbox.appendWithId(frame, packetIdOffset(frame), this.#nextId(next.qos));
       this.#metrics.sent[next.qos].value += 1;
     }
+    if (this.#session.shares.length > 0 && this.hasRoom) this.#session.pull();
   }
 
   attached(): void {}
@@ -138,6 +166,7 @@ export class VolatileOutgoing implements Outgoing {
     this.#waiting.clear();
     this.#left(this.#waitingBytes);
     this.#inflight.clear();
+    this.#given.back(false);
   }
 
   #enqueue(frames: PublishFrames, qos: Qos, retain: boolean, ids: readonly number[] | undefined): void {
