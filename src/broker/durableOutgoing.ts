@@ -176,8 +176,8 @@ export class DurableOutgoing implements Outgoing {
 
   get hasRoom(): boolean {
     const { link } = this.#session;
-    if (link === undefined || this.#reading || this.#ready.size > 0) return false;
-    if (this.inflight >= link.window || link.outbox.full) return false;
+    if (link === undefined || this.#reading || this.inflight + this.#ready.size >= link.window) return false;
+    if (link.outbox.full) return false;
     return this.#cursor >= (this.#references()?.nextOrdinal ?? 1) - 1;
   }
 

@@ -69,6 +69,8 @@ export class StoredBacklog implements Backlog {
   readonly #ready = new Fifo<Waiting>();
   /** With members; true: marked in the store as sent at QoS 2, or about to be. */
   readonly #given = new Map<number, boolean>();
+  /** Done since the cursor moved back to before them: the store may still have them, since it is told lazily. */
+  readonly #done = new Set<number>();
   readonly #before = new Map<number, Before>();
   #cursor = 0;
   /** Changes when the cursor moves back, so that a read that is under way does not count. */
@@ -137,6 +139,7 @@ export class StoredBacklog implements Backlog {
     const marked = this.#given.get(ordinal);
     if (this.ended || marked === undefined) return;
     this.#given.delete(ordinal);
+    if (ordinal > this.#cursor) this.#done.add(ordinal);
     this.#deps.references.release(this.name, ordinal, undefined, marked ? sentKey(this.name, ordinal) : undefined);
   }
 
@@ -210,12 +213,14 @@ export class StoredBacklog implements Backlog {
     const { ordinal, meta, message, acceptedAtMs, position } = read;
     if (ordinal <= this.#cursor) return; // gave way meanwhile
     this.#cursor = ordinal;
-    if (this.#given.has(ordinal)) return;
+    if (this.#done.delete(ordinal) || this.#given.has(ordinal)) return;
     const qos = (meta & 3) as Qos; // what `reference` wrote
     this.#ready.push({ ordinal, message, qos, retain: (meta & 4) !== 0, acceptedAtMs, position, bytes: 0 });
   }
 
   #rewind(cursor: number): void {
+    this.#deps.references.flush();
+    this.#done.clear(); // the store knows them now
     this.#ready.clear();
     this.#cursor = Math.min(this.#cursor, cursor);
     this.#epoch += 1;
