@@ -68,7 +68,7 @@ export class Deliverer {
       if (delivery?.own !== undefined && delivery.session === publisher) delivery = delivery.own ?? undefined;
       if (delivery === undefined) continue;
       const link = delivery.session.link;
-      if (link === undefined || link.version !== version || delivery.ids !== undefined || link.outbox.full) {
+      if (link === undefined || link.version !== version || delivery.ids !== undefined || !link.outbox.plain) {
         frames ??= this.#framesOf({
           topic: entry.topic,
           payload: buffer.subarray(payloadStart, end),
@@ -124,7 +124,7 @@ export class Deliverer {
     } else if (link.outbox.full) {
       this.#metrics.dropped("outbox-full").value += 1;
     } else {
-      const frame = frames.frame(link.version, 0, retain, ids);
+      const frame = frames.frameFor(link, 0, retain, ids);
       if (frame.length > link.packetSizeMax) this.#metrics.dropped("too-large").value += 1;
       else {
         link.outbox.append(frame, 0, frame.length);

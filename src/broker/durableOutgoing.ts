@@ -1,6 +1,6 @@
 import type { ReferencedMessage, ReferenceQueue, Store, Txn } from "../base/contracts.ts";
 import type { Message, Qos } from "../base/message.ts";
-import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
+import { packetIdOffset } from "../wire/mqtt/publish.ts";
 import { type AckLedger, ackByte } from "./ackLedger.ts";
 import { Fifo } from "./fifo.ts";
 import { type Given, GivenMessages } from "./givenMessages.ts";
@@ -9,6 +9,7 @@ import type { BrokerLimits } from "./options.ts";
 import { type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
 import { clientKey, mapNames, queueName, type References } from "./references.ts";
 import type { Link, Outgoing, Session } from "./session.ts";
+import { encodeFor } from "./topicAliases.ts";
 
 export interface DurableDeps {
   readonly store: Store;
@@ -156,7 +157,7 @@ export class DurableOutgoing implements Outgoing {
     const room = this.inflight + this.#ready.size < link.window && !link.outbox.full;
     if (!room) return; // it is read from the store later
     this.#cursor = ordinal;
-    const frame = qos === 1 && this.#ready.size === 0 ? frames.frame(link.version, qos, retain, ids) : undefined;
+    const frame = qos === 1 && this.#ready.size === 0 ? frames.frameFor(link, qos, retain, ids) : undefined;
     if (frame === undefined || frame.length > link.packetSizeMax || !this.#idFree(ordinal)) {
       this.#ready.push({
         ordinal,
@@ -284,7 +285,7 @@ export class DurableOutgoing implements Outgoing {
     const packetId = 1 + (item.ordinal % idCount);
     const packet = message && publishPacket(message, item.qos, item.retain, packetId, ids);
     const dup = item.qos > 0 && item.ordinal <= this.#sentBefore;
-    const frame = packet && encodePublish(dup ? { ...packet, dup } : packet, link.version);
+    const frame = packet && encodeFor(link, dup ? { ...packet, dup } : packet);
     item.given?.done(); // from here on it is this session's alone
     if (frame === undefined || frame.length > link.packetSizeMax) {
       metrics.dropped(frame === undefined ? "expired" : "too-large").value += 1;

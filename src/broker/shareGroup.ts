@@ -1,6 +1,5 @@
 import type { Store, Txn } from "../base/contracts.ts";
 import type { Message, Qos } from "../base/message.ts";
-import { encodePublish } from "../wire/mqtt/publish.ts";
 import type { AckLedger } from "./ackLedger.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
 import { Fifo } from "./fifo.ts";
@@ -11,6 +10,7 @@ import { lowerQos, messageBytes, PublishFrames, publishPacket, unexpired } from 
 import { type References, sentKey, shareQueueName } from "./references.ts";
 import type { Link, Session } from "./session.ts";
 import { type Backlog, inStore, MemoryBacklog, StoredBacklog, type Waiting } from "./shareBacklog.ts";
+import { encodeFor } from "./topicAliases.ts";
 import type { Delivery } from "./topicEntry.ts";
 import { VolatileOutgoing, type VolatileTotal } from "./volatileOutgoing.ts";
 
@@ -235,7 +235,7 @@ export class ShareGroup {
     const before = backlog.before(item);
     const kept = backlog.give(item);
     if (qos === 0) {
-      const frame = frames.frame(link.version, 0, retain, member.ids);
+      const frame = frames.frameFor(link, 0, retain, member.ids);
       link.outbox.append(frame, 0, frame.length);
       this.#deps.metrics.sent[0].value += 1;
       backlog.done(item);
@@ -244,8 +244,8 @@ export class ShareGroup {
     const again = before?.session === session ? before.packetId : 0;
     const frame =
       again === 0
-        ? frames.frame(link.version, qos, retain, member.ids)
-        : encodePublish({ ...publishPacket(frames.message, qos, retain, again, member.ids), dup: true }, link.version);
+        ? frames.frameFor(link, qos, retain, member.ids)
+        : encodeFor(link, { ...publishPacket(frames.message, qos, retain, again, member.ids), dup: true });
     const given = new Given(this, backlog, session, kept, undefined);
     session.outgoing.share(frame, qos, given, again);
     this.#deps.metrics.sent[qos].value += 1;
@@ -303,7 +303,7 @@ export class ShareGroup {
       }
       this.#due.shift();
       if (!link.open) continue; // it is back with the group
-      const frame = encodePublish(publishPacket(message, 2, retain, packetId, member.ids), link.version);
+      const frame = encodeFor(link, publishPacket(message, 2, retain, packetId, member.ids));
       outgoing.shareReserved(frame, packetId);
       metrics.sent[2].value += 1;
     }
@@ -333,7 +333,7 @@ export class ShareGroup {
         reason = "outbox-full";
         continue;
       }
-      const frame = frames.frame(link.version, 0, member.retainAsPublished && retain, member.ids);
+      const frame = frames.frameFor(link, 0, member.retainAsPublished && retain, member.ids);
       if (frame.length > link.packetSizeMax) {
         if (reason === "offline") reason = "too-large";
         continue;

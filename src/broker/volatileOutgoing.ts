@@ -1,5 +1,5 @@
 import type { Message, Qos } from "../base/message.ts";
-import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
+import { packetIdOffset } from "../wire/mqtt/publish.ts";
 import { ackByte } from "./ackLedger.ts";
 import { Fifo } from "./fifo.ts";
 import { type Given, GivenMessages } from "./givenMessages.ts";
@@ -7,6 +7,7 @@ import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import { messageBytes, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
 import type { Outgoing, Session } from "./session.ts";
+import { encodeFor } from "./topicAliases.ts";
 
 interface Waiting {
   readonly message: Message;
@@ -76,7 +77,7 @@ export class VolatileOutgoing implements Outgoing {
       this.#enqueue(frames, qos, retain, ids);
       return;
     }
-    const frame = frames.frame(link.version, qos, retain, ids);
+    const frame = frames.frameFor(link, qos, retain, ids);
     if (frame.length > link.packetSizeMax) {
       this.#metrics.dropped("too-large").value += 1; // [MQTT-3.1.2-25]
       return;
@@ -147,7 +148,7 @@ export class VolatileOutgoing implements Outgoing {
         this.#metrics.dropped("expired").value += 1;
         continue;
       }
-      const frame = encodePublish(publishPacket(message, next.qos, next.retain, 1, next.ids), link.version);
+      const frame = encodeFor(link, publishPacket(message, next.qos, next.retain, 1, next.ids));
       if (frame.length > link.packetSizeMax) {
         this.#metrics.dropped("too-large").value += 1;
         continue;
