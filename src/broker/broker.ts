@@ -32,7 +32,7 @@ import type { Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
 import { Shares } from "./shares.ts";
 import { Subscriptions } from "./subscriptions.ts";
-import { SysTopics } from "./sysTopics.ts";
+import { type SysCounts, SysTopics } from "./sysTopics.ts";
 import { TopicCache } from "./topicCache.ts";
 import type { Handler } from "./topicEntry.ts";
 import { Wills } from "./wills.ts";
@@ -101,8 +101,8 @@ class MqttBroker implements Broker {
     this.#wills = wills;
     this.#sysIntervalMs = options.sysIntervalMs ?? sysIntervalMsDefault;
     this.#sys = new SysTopics({
-      ...{ version: options.version, clock, metrics, connected: () => this.#online(), sessions: () => sessions.size },
-      ...{ subscriptions: () => subscriptions.count, retained: () => retained.count },
+      ...{ version: options.version, clock, metrics, counts: () => this.#counts() },
+      heapBytes: () => process.memoryUsage().heapUsed,
       publish: (topic, text) => this.#publishSys(topic, text),
     });
     this.#registerGauges(deps);
@@ -246,6 +246,15 @@ class MqttBroker implements Broker {
 
   #resumeAll(): void {
     for (const connection of this.#connections) connection.resume(pause.store);
+  }
+
+  #counts(): SysCounts {
+    const { sessions, subscriptions, retained } = this.#context;
+    return {
+      ...{ connected: this.#online(), sessions: sessions.size, subscriptions: subscriptions.count },
+      ...{ shared: this.#shares.count, retained: retained.count, stored: retained.count + this.#references.total },
+      storedBytes: retained.bytes + this.#references.bytes(),
+    };
   }
 
   #publishWill(message: Message, session: Session): void {

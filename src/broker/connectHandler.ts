@@ -14,6 +14,7 @@ const expiryNever = 0xffff_ffff;
 /** CONNECT (section 3.1 of both versions). */
 export function handleConnect(context: BrokerContext, connection: Connection, packet: ConnectPacket): void {
   connection.version = packet.version;
+  context.metrics.connects.value += 1;
   const refusal = refusalOf(context, connection, packet);
   if (refusal !== undefined) {
     context.metrics.refused(refusal.counted).value += 1;

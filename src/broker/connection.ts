@@ -112,13 +112,16 @@ export class Connection implements Link {
 
   send(packet: Packet): void {
     const bytes = encodePacket(packet, this.version);
-    if (bytes.length <= this.packetSizeMax) this.outbox.append(bytes, 0, bytes.length);
+    if (bytes.length > this.packetSizeMax) return;
+    this.outbox.append(bytes, 0, bytes.length);
+    this.#context.metrics.othersSent.value += 1;
   }
 
   writeAck(kind: AckByte, packetId: number, reasonCode: number): void {
     if (kind === ackByte.puback || kind === ackByte.pubcomp || (kind === ackByte.pubrec && reasonCode >= 0x80)) {
       if (this.unacknowledged > 0) this.unacknowledged -= 1;
     }
+    this.#context.metrics.othersSent.value += 1;
     if (reasonCode === 0 || this.version === 4) {
       this.outbox.appendAck(kind, packetId);
       return;

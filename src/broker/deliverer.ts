@@ -85,6 +85,7 @@ export class Deliverer {
       }
     }
     this.#metrics.sent[0].value += sent;
+    this.#metrics.payloadSent.value += sent * (end - payloadStart);
     if (frames !== undefined) this.#giveBack(frames);
   }
 
@@ -128,7 +129,7 @@ export class Deliverer {
       if (frame.length > link.packetSizeMax) this.#metrics.dropped("too-large").value += 1;
       else {
         link.outbox.append(frame, 0, frame.length);
-        this.#metrics.sent[0].value += 1;
+        this.#metrics.countSent(0, frames.message.payload.length);
       }
     }
   }

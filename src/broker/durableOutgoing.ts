@@ -172,7 +172,7 @@ export class DurableOutgoing implements Outgoing {
       return;
     }
     link.outbox.appendWithId(frame, packetIdOffset(frame), this.#sending(ordinal, "puback"));
-    this.#deps.metrics.sent[1].value += 1;
+    this.#deps.metrics.countSent(1, frames.message.payload.length);
   }
 
   get hasRoom(): boolean {
@@ -293,7 +293,7 @@ export class DurableOutgoing implements Outgoing {
       return;
     }
     link.outbox.append(frame, 0, frame.length);
-    metrics.sent[item.qos].value += 1;
+    metrics.countSent(item.qos, item.message.payload.length);
     if (item.qos === 0) this.#deps.references.release(this.#queue, item.ordinal);
     else this.#sending(item.ordinal, item.qos === 1 ? "puback" : "pubrec");
   }

@@ -31,6 +31,7 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
     return;
   }
   context.metrics.received[view.qos].value += 1;
+  context.metrics.payloadReceived.value += end - view.payloadStart;
   if (first === plainQos0 && entry.plain) {
     context.deliverer.pass(entry, buffer, start, view.payloadStart, end, connection.version, session);
     return;
@@ -52,6 +53,7 @@ function takeDecoded(context: BrokerContext, connection: Connection, session: Se
   const fault = topicNameFault(topic, context.limits.maxTopicLevels);
   if (fault !== null) throw new ProtocolError(reason.topicNameInvalid, fault);
   context.metrics.received[packet.qos].value += 1;
+  context.metrics.payloadReceived.value += packet.payload.length;
   const { qos, retain, payload, properties, packetId } = packet;
   const message: Message = { topic, payload, qos, retain, properties, source: session.source };
   take(context, connection, session, message, context.cache.get(topic), packetId);

@@ -65,6 +65,15 @@ export class References {
     return this.#total;
   }
 
+  /** Bytes of what waits, over all queues. Looks at each, so not to be asked often. */
+  bytes(): number {
+    let bytes = 0;
+    for (const name of this.#store.referenceNames()) {
+      if (isSessionQueue(name) || isShareQueue(name)) bytes += this.#store.references(name)?.bytes ?? 0;
+    }
+    return bytes;
+  }
+
   add(txn: Txn, queue: string, position: number, meta: number, bytes: number): number {
     this.#total += 1;
     return txn.reference(queue, position, meta, bytes);

@@ -121,8 +121,10 @@ export class Sessions {
     for (const session of this.#byId.values()) {
       if (session.disconnectedAtMs === undefined) continue;
       const dueMs = session.disconnectedAtMs + session.expiryMs;
-      if (dueMs <= nowMs) this.end(session);
-      else this.#nextExpiryMs = Math.min(this.#nextExpiryMs, dueMs);
+      if (dueMs <= nowMs) {
+        this.end(session);
+        this.#deps.metrics.sessionsExpired.value += 1;
+      } else this.#nextExpiryMs = Math.min(this.#nextExpiryMs, dueMs);
     }
   }
 

@@ -237,7 +237,7 @@ export class ShareGroup {
     if (qos === 0) {
       const frame = frames.frameFor(link, 0, retain, member.ids);
       link.outbox.append(frame, 0, frame.length);
-      this.#deps.metrics.sent[0].value += 1;
+      this.#deps.metrics.countSent(0, frames.message.payload.length);
       backlog.done(item);
       return true;
     }
@@ -248,7 +248,7 @@ export class ShareGroup {
         : encodeFor(link, { ...publishPacket(frames.message, qos, retain, again, member.ids), dup: true });
     const given = new Given(this, backlog, session, kept, undefined);
     session.outgoing.share(frame, qos, given, again);
-    this.#deps.metrics.sent[qos].value += 1;
+    this.#deps.metrics.countSent(qos, frames.message.payload.length);
     if (qos === 2) given.done();
     return true;
   }
@@ -305,7 +305,7 @@ export class ShareGroup {
       if (!link.open) continue; // it is back with the group
       const frame = encodeFor(link, publishPacket(message, 2, retain, packetId, member.ids));
       outgoing.shareReserved(frame, packetId);
-      metrics.sent[2].value += 1;
+      metrics.countSent(2, message.payload.length);
     }
   }
 
@@ -339,7 +339,7 @@ export class ShareGroup {
         continue;
       }
       link.outbox.append(frame, 0, frame.length);
-      metrics.sent[0].value += 1;
+      metrics.countSent(0, frames.message.payload.length);
       this.#next = at + 1;
       return;
     }

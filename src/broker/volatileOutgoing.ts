@@ -83,7 +83,7 @@ export class VolatileOutgoing implements Outgoing {
       return;
     }
     link.outbox.appendWithId(frame, packetIdOffset(frame), this.#nextId(qos));
-    this.#metrics.sent[qos].value += 1;
+    this.#metrics.countSent(qos, frames.message.payload.length);
   }
 
   get hasRoom(): boolean {
@@ -154,7 +154,7 @@ export class VolatileOutgoing implements Outgoing {
         continue;
       }
       link.outbox.appendWithId(frame, packetIdOffset(frame), this.#nextId(next.qos));
-      this.#metrics.sent[next.qos].value += 1;
+      this.#metrics.countSent(next.qos, message.payload.length);
     }
     if (this.#session.shares.length > 0 && this.hasRoom) this.#session.pull();
   }
