@@ -9,6 +9,7 @@ export type DropReason =
   | "expired"
   | "too-large"
   | "sys-topic"
+  | "topic-levels"
   | "store-full"
   | "uplink-full"
   | "retained-full"
@@ -50,6 +51,7 @@ export class BrokerMetrics {
   readonly #dropped = new Map<DropReason, Counter>();
   readonly #faults = new Map<ProtocolFault, Counter>();
   readonly #refused = new Map<string, Counter>();
+  readonly #refusedFilters = new Map<string, Counter>();
 
   constructor(meter: Meter) {
     this.#meter = meter;
@@ -105,6 +107,16 @@ export class BrokerMetrics {
     if (counter === undefined) {
       counter = this.#meter.counter("tidegate_mqtt_refused_total", "Connections not let in", { reason });
       this.#refused.set(reason, counter);
+    }
+    return counter;
+  }
+
+  /** Filters that were not subscribed to. @param reason levels: not a filter, or above maxTopicLevels. count: maxSubscriptions */
+  refusedFilter(reason: "levels" | "count"): Counter {
+    let counter = this.#refusedFilters.get(reason);
+    if (counter === undefined) {
+      counter = this.#meter.counter("tidegate_mqtt_filters_refused_total", "Filters not subscribed to", { reason });
+      this.#refusedFilters.set(reason, counter);
     }
     return counter;
   }
