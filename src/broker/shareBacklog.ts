@@ -3,6 +3,7 @@ import type { Message, Qos } from "../base/message.ts";
 import { Fifo } from "./fifo.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
+import { messageBytes } from "./publishFrames.ts";
 import { mapNames, type References, sentKey } from "./references.ts";
 import type { Session } from "./session.ts";
 import type { VolatileTotal } from "./volatileOutgoing.ts";
@@ -45,13 +46,19 @@ export interface Backlog {
 /** Stands for a message that the store has and memory need not. */
 export const inStore: Message = { topic: "", payload: new Uint8Array(0), qos: 0, retain: false, source: "" };
 
+/** A waiting message costs this much besides its own bytes. */
+const entryBytes = 200;
 const readLimits = { messages: 64, bytes: 256 * 1024 };
+/** What all groups together may have read ahead, or be reading: one client can be a member of a thousand. Beyond it they take turns. */
+const loadedMax = 16 * 1024 * 1024;
 
 export interface StoredDeps {
   readonly store: Store;
   readonly references: References;
   readonly metrics: BrokerMetrics;
   readonly limits: BrokerLimits;
+  /** What all groups have read ahead. */
+  readonly loaded: VolatileTotal;
 }
 
 /**
@@ -67,6 +74,7 @@ export class StoredBacklog implements Backlog {
   readonly name: string;
   readonly #deps: StoredDeps;
   readonly #ready = new Fifo<Waiting>();
+  #readyBytes = 0;
   /** With members; true: marked in the store as sent at QoS 2, or about to be. */
   readonly #given = new Map<number, boolean>();
   /** Done since the cursor moved back to before them: the store may still have them, since it is told lazily. */
@@ -122,7 +130,7 @@ export class StoredBacklog implements Backlog {
   }
 
   give(item: Waiting): Waiting {
-    if (this.#ready.peek() === item) this.#ready.shift();
+    if (this.#ready.peek() === item) this.#shift();
     this.#cursor = Math.max(this.#cursor, item.ordinal);
     this.#given.set(item.ordinal, false);
     this.#before.delete(item.ordinal);
@@ -157,17 +165,21 @@ export class StoredBacklog implements Backlog {
   /** Reads on, if something waits that is not read. @param then called when there is something new for `next`, perhaps */
   read(then: () => void): void {
     const queue = this.#queue();
-    if (queue === undefined || this.#reading || this.#ready.size > 0) return;
+    const { loaded } = this.#deps;
+    if (queue === undefined || this.#reading || this.#ready.size > 0 || loaded.bytes >= loadedMax) return;
     this.#reading = true;
+    loaded.bytes += readLimits.bytes;
     const epoch = this.#epoch;
     queue.read(this.#cursor, readLimits).then(
       (batch) => {
+        loaded.bytes -= readLimits.bytes;
         if (epoch !== this.#epoch) return;
         this.#reading = false;
         for (const read of batch) this.#took(read);
         if (batch.length > 0) then();
       },
       () => {
+        loaded.bytes -= readLimits.bytes;
         if (epoch === this.#epoch) this.#reading = false; // tried again with the broker's next tick
       },
     );
@@ -192,6 +204,7 @@ export class StoredBacklog implements Backlog {
   /** The group is no more: its queue goes, and so do its marks. Answers that come later mean nothing. */
   drop(): void {
     this.ended = true;
+    this.#clear();
     const { store, references, metrics } = this.#deps;
     references.flush();
     if (this.#queue() === undefined || store.failed !== undefined) return;
@@ -215,13 +228,29 @@ export class StoredBacklog implements Backlog {
     this.#cursor = ordinal;
     if (this.#done.delete(ordinal) || this.#given.has(ordinal)) return;
     const qos = (meta & 3) as Qos; // what `reference` wrote
-    this.#ready.push({ ordinal, message, qos, retain: (meta & 4) !== 0, acceptedAtMs, position, bytes: 0 });
+    const bytes = messageBytes(message) + entryBytes;
+    this.#ready.push({ ordinal, message, qos, retain: (meta & 4) !== 0, acceptedAtMs, position, bytes });
+    this.#readyBytes += bytes;
+    this.#deps.loaded.bytes += bytes;
+  }
+
+  #shift(): Waiting | undefined {
+    const item = this.#ready.shift();
+    this.#readyBytes -= item?.bytes ?? 0;
+    this.#deps.loaded.bytes -= item?.bytes ?? 0;
+    return item;
+  }
+
+  #clear(): void {
+    this.#ready.clear();
+    this.#deps.loaded.bytes -= this.#readyBytes;
+    this.#readyBytes = 0;
   }
 
   #rewind(cursor: number): void {
     this.#deps.references.flush();
     this.#done.clear(); // the store knows them now
-    this.#ready.clear();
+    this.#clear();
     this.#cursor = Math.min(this.#cursor, cursor);
     this.#epoch += 1;
     this.#reading = false;
@@ -240,7 +269,7 @@ export class StoredBacklog implements Backlog {
 
   /** The oldest that is with nobody, passed over from now on; 0: none. */
   #victim(): number {
-    const ready = this.#ready.shift();
+    const ready = this.#shift();
     if (ready !== undefined) {
       this.#before.delete(ready.ordinal);
       return ready.ordinal;
@@ -254,8 +283,6 @@ export class StoredBacklog implements Backlog {
   }
 }
 
-/** A waiting message costs this much besides its own bytes. */
-const entryBytes = 200;
 /** All groups in memory together may hold as much as this many full ones, and each this many messages beyond that. */
 const fullGroupsMax = 4;
 const messagesMin = 32;

@@ -20,8 +20,10 @@ export interface ShareDeps {
   readonly references: References;
   readonly metrics: BrokerMetrics;
   readonly limits: BrokerLimits;
-  /** What all groups hold in memory. */
+  /** What all groups without a durable member hold in memory. */
   readonly total: VolatileTotal;
+  /** What the others have read ahead. */
+  readonly loaded: VolatileTotal;
 }
 
 /** A QoS 2 message that a clean session gets once its mark is durable. */

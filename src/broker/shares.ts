@@ -3,7 +3,7 @@ import type { Hoard } from "./giveWay.ts";
 import { groupOfQueue, isShareQueue, mapNames, sentKey } from "./references.ts";
 import { type ShareDeps, ShareGroup } from "./shareGroup.ts";
 
-export type SharesDeps = Omit<ShareDeps, "total">;
+export type SharesDeps = Omit<ShareDeps, "total" | "loaded">;
 
 /** All shared groups, and what the store keeps of those with a durable member. */
 export class Shares {
@@ -13,7 +13,7 @@ export class Shares {
   readonly #orphans = new Map<string, number>();
 
   constructor(deps: SharesDeps) {
-    this.#deps = { ...deps, total: { bytes: 0 } };
+    this.#deps = { ...deps, total: { bytes: 0 }, loaded: { bytes: 0 } };
     this.#forgetSent(deps.store);
   }
 

@@ -34,10 +34,10 @@ describe("shared groups in the store", () => {
     }
   };
 
-  const crash = async (): Promise<void> => {
+  const crash = async (options: RigOptions = {}): Promise<void> => {
     const store = rig.store.crash();
     await rig.close();
-    start({ store });
+    start({ ...options, store });
   };
 
   for (const whenFull of ["drop-oldest", "drop-newest"] as const) {
@@ -236,16 +236,54 @@ describe("shared groups in the store", () => {
       await turns();
       rig.store.commit((txn) => txn.delete("sub", "a\u0000$share/g/t/#"));
       await turns();
-      await crash();
+      await crash({ limits: { sessionExpiryMaxMs: 60_000 } });
       expect(rig.broker.stats().queued).to.equal(1);
       if (comes) expect(payloads(await (await member("b", 1)).take())).to.deep.equal(["1"]);
       else {
-        rig.advance(61 * 60_000 * 24 * 31);
+        rig.advance(62_000);
         expect(rig.broker.stats().queued).to.equal(0);
         expect(rig.dropped("session-ended")).to.equal(1);
       }
       await rig.close();
     }
+  });
+
+  it("one member of many groups with much waiting: not all of it is read at once, and all of it comes", async () => {
+    start({ limits: { maxInflight: 2, session: { ...session, maxMessages: 100, maxBytes: 10_000_000 } } });
+    const one = await rig.client(5, "a", durable(5));
+    const names = Array.from({ length: 80 }, (_, at) => `g${at}`);
+    for (const name of names) await one.subscribe(`$share/${name}/t`, 1);
+    await leave(one);
+    const payload = Buffer.alloc(100_000);
+    rig.broker.publish({ topic: "t", payload, qos: 1, retain: false, source: "source:test" });
+    const { store } = rig;
+    const references = store.references.bind(store);
+    let reading = 0;
+    let most = 0;
+    store.references = (name) => {
+      const queue = references(name);
+      if (queue === undefined || !name.startsWith("share/")) return queue;
+      const read = queue.read.bind(queue);
+      return Object.defineProperty(queue, "read", {
+        value: async (after: number, limits: { messages: number; bytes: number }) => {
+          most = Math.max(most, ++reading);
+          const batch = await read(after, limits);
+          reading -= 1;
+          return batch;
+        },
+      });
+    };
+    const again = await rig.client(5, "a", durable(5));
+    let got = 0;
+    for (let round = 0; round < 60 && got < names.length; round += 1) {
+      for (const packet of publishes(await again.take())) {
+        got += 1;
+        again.send({ cmd: "puback", messageId: packet.messageId ?? 0 });
+      }
+      if (round % 10 === 9) rig.advance(1000);
+    }
+    expect(got).to.equal(names.length);
+    expect(most).to.be.within(1, 64);
   });
 
   it("a store that fails sends no QoS 2 that it could not mark, and the rest goes on", async () => {
