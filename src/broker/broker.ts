@@ -1,4 +1,5 @@
 import type { Duplex } from "node:stream";
+import { getHeapStatistics } from "node:v8";
 import type { Timer } from "../base/clock.ts";
 import type { PublishResult } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
@@ -102,7 +103,7 @@ class MqttBroker implements Broker {
     this.#sysIntervalMs = options.sysIntervalMs ?? sysIntervalMsDefault;
     this.#sys = new SysTopics({
       ...{ version: options.version, clock, metrics, counts: () => this.#counts() },
-      heapBytes: () => process.memoryUsage().heapUsed,
+      heapBytes: () => getHeapStatistics().used_heap_size, // process.memoryUsage reads /proc as well
       publish: (topic, text) => this.#publishSys(topic, text),
     });
     this.#registerGauges(deps);

@@ -27,23 +27,30 @@ export interface SysSource {
 
 const minutes = [1, 5, 15] as const;
 
+/** Below it two decimals say 0.00. */
+const nothing = 0.005;
+
 /** Averages over 1, 5 and 15 minutes of how much a total grows in a minute, as Mosquitto works them out. */
 class Load {
   readonly #values = [0, 0, 0];
+  readonly #names: readonly string[];
   #total = 0;
 
-  /** @param seconds since the last time, above 0 */
-  update(total: number, seconds: number): void {
-    const perMinute = ((total - this.#total) * 60) / seconds;
-    this.#total = total;
-    for (const [at, span] of minutes.entries()) {
-      const kept = Math.exp(-seconds / (60 * span));
-      this.#values[at] = perMinute + kept * ((this.#values[at] ?? 0) - perMinute);
-    }
+  constructor(name: string) {
+    this.#names = minutes.map((span) => `load/${name}/${span}min`);
   }
 
-  text(at: number): string {
-    return (this.#values[at] ?? 0).toFixed(2);
+  /** @param seconds since the last time, above 0 @param say called with name and text of each */
+  update(total: number, seconds: number, say: (name: string, text: string) => void): void {
+    const perMinute = ((total - this.#total) * 60) / seconds;
+    this.#total = total;
+    for (let at = 0; at < minutes.length; at += 1) {
+      const before = this.#values[at] ?? 0;
+      const kept = before === perMinute ? 0 : Math.exp(-seconds / (60 * (minutes[at] ?? 1)));
+      const value = perMinute + kept * (before - perMinute);
+      this.#values[at] = value < nothing && perMinute === 0 ? 0 : value; // an idle broker works nothing out
+      say(this.#names[at] ?? "", value < nothing ? "0.00" : value.toFixed(2));
+    }
   }
 }
 
@@ -76,7 +83,7 @@ export class SysTopics {
       ...this.#now(),
       ...totals,
     });
-    this.#publishLoads(totals, (nowMs - this.#updatedMs) / 1000);
+    this.#publishLoads(totals, Math.max(1, nowMs - this.#updatedMs) / 1000);
     this.#updatedMs = nowMs;
   }
 
@@ -135,22 +142,25 @@ export class SysTopics {
       sockets: metrics.connectionsAccepted.value,
       connections: metrics.connects.value,
     };
-    for (const [name, total] of Object.entries(loads)) {
-      const load = this.#loads.get(name) ?? new Load();
-      this.#loads.set(name, load);
-      if (seconds > 0) load.update(total, seconds);
-      this.#publishAll(
-        Object.fromEntries(minutes.map((span, at) => [`load/${name}/${span}min`, load.text(at)] as const)),
-      );
+    for (const name in loads) {
+      let load = this.#loads.get(name);
+      if (load === undefined) {
+        load = new Load(name);
+        this.#loads.set(name, load);
+      }
+      load.update(loads[name] ?? 0, seconds, this.#say);
     }
   }
 
   #publishAll(values: Readonly<Record<string, string | number>>): void {
-    for (const [name, value] of Object.entries(values)) {
-      const text = String(value);
-      if (this.#last.get(name) === text) continue;
-      this.#last.set(name, text);
-      this.#source.publish(`$SYS/broker/${name}`, text);
-    }
+    for (const name in values) this.#publishOne(name, String(values[name]));
+  }
+
+  readonly #say = (name: string, text: string): void => this.#publishOne(name, text);
+
+  #publishOne(name: string, text: string): void {
+    if (this.#last.get(name) === text) return;
+    this.#last.set(name, text);
+    this.#source.publish(`$SYS/broker/${name}`, text);
   }
 }
