@@ -63,8 +63,8 @@ export class DurableOutgoing implements Outgoing {
   readonly #ready = new Fifo<Item>();
   /** QoS 1 of shared groups: no references of this session. */
   readonly #given = new GivenMessages();
-  /** Ordinals of QoS 2 messages whose PUBREC came: their PUBLISH must not be sent again [MQTT-4.3.3-6]. */
-  readonly #recSeen = new Set<number>();
+  /** Ordinals of QoS 2 messages whose PUBREC came, with the group that says so: their PUBLISH must not be sent again [MQTT-4.3.3-6]. */
+  readonly #recSeen = new Map<number, number>();
   #cursor = 0;
   /** All references up to here that were not read were dropped. */
   #droppedUpTo = 0;
@@ -84,7 +84,7 @@ export class DurableOutgoing implements Outgoing {
     this.#deps = deps;
     this.#queue = queueName(session.clientId);
     this.#sentUpTo = sentUpTo;
-    for (const ordinal of recSeen) this.#recSeen.add(ordinal);
+    for (const ordinal of recSeen) this.#recSeen.set(ordinal, 0);
   }
 
   get inflight(): number {
@@ -101,7 +101,7 @@ export class DurableOutgoing implements Outgoing {
 
   /** Ordinals of QoS 2 messages whose PUBREC came. */
   recSeenOrdinals(): Iterable<number> {
-    return this.#recSeen;
+    return this.#recSeen.keys();
   }
 
   /**
@@ -218,10 +218,10 @@ export class DurableOutgoing implements Outgoing {
     let group = 0;
     if (sent?.next === "pubrec") {
       sent.next = "pubcomp";
-      this.#recSeen.add(sent.ordinal);
       const key = clientKey(this.#session.clientId, sent.ordinal);
       try {
         group = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, new Uint8Array(0))).group;
+        this.#recSeen.set(sent.ordinal, group);
       } catch {
         link.storeLost();
         return;
@@ -276,8 +276,10 @@ export class DurableOutgoing implements Outgoing {
 
   #send(link: Link, item: Item): void {
     const { metrics } = this.#deps;
-    if (this.#recSeen.has(item.ordinal)) {
-      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, 0);
+    const recSeen = this.#recSeen.get(item.ordinal);
+    if (recSeen !== undefined) {
+      // The client forgets the id with it, so it waits for the disk on this connection too.
+      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, recSeen);
       return;
     }
     const message = unexpired(item.message, item.acceptedAtMs, this.#deps.store.nowMs());

@@ -190,7 +190,7 @@ export class StoredBacklog implements Backlog {
     const { references, metrics } = this.#deps;
     references.flush();
     const first = this.#ready.peek();
-    if (first !== undefined) this.#rewind(first.ordinal - 1);
+    if (first !== undefined) this.#rewind(this.#cursor);
     const released = references.releaseFrom(this.name, this.#cursor + 1, bytes, (ordinal) => {
       if (this.#given.has(ordinal)) return true;
       this.#before.delete(ordinal);
@@ -250,8 +250,9 @@ export class StoredBacklog implements Backlog {
   #rewind(cursor: number): void {
     this.#deps.references.flush();
     this.#done.clear(); // the store knows them now
+    const readFrom = (this.#ready.peek()?.ordinal ?? Number.POSITIVE_INFINITY) - 1; // it is let go of, so read again as well
     this.#clear();
-    this.#cursor = Math.min(this.#cursor, cursor);
+    this.#cursor = Math.min(this.#cursor, cursor, readFrom);
     this.#epoch += 1;
     this.#reading = false;
   }

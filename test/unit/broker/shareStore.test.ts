@@ -248,6 +248,28 @@ describe("shared groups in the store", () => {
     }
   });
 
+  it("what comes back behind something that was read ahead does not pass over it", async () => {
+    start({ limits: { maxInflight: 1 } });
+    await leave(await member("a", 1));
+    publish(["1", "2", "3"]);
+    const one = await rig.client(5, "a", durable(5));
+    expect(payloads(await one.take())).to.deep.equal(["1"]);
+    const two = await member("b", 1);
+    expect(payloads(await two.take())).to.deep.equal(["2"]);
+    await leave(one); // 1 and 3 are read ahead, 2 between them is with b
+    await turns();
+    await leave(two);
+    const again = await rig.client(5, "a", durable(5));
+    const got: string[] = [];
+    for (let round = 0; round < 4; round += 1) {
+      for (const packet of publishes(await again.take())) {
+        got.push(text(packet).trim());
+        again.send({ cmd: "puback", messageId: packet.messageId ?? 0 });
+      }
+    }
+    expect(got).to.deep.equal(["1", "2", "3"]);
+  });
+
   it("one member of many groups with much waiting: not all of it is read at once, and all of it comes", async () => {
     start({ limits: { maxInflight: 2, session: { ...session, maxMessages: 100, maxBytes: 10_000_000 } } });
     const one = await rig.client(5, "a", durable(5));
