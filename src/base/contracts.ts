@@ -215,6 +215,8 @@ export interface ReferenceQueue {
   readonly nextOrdinal: number;
   /** Ordinal and meta of the oldest that waits. */
   oldest(): { readonly ordinal: number; readonly meta: number } | undefined;
+  /** The oldest ordinal above `after` that waits; 0 when there is none. */
+  nextAfter(after: number): number;
   /**
    * Messages with ordinal > `after`, at most so many and so many bytes (at least one when any is waiting). A rotten record is skipped,
    * released and counted; when nothing can be read now it rejects with TG_STORE_READ. Payloads may come from RAM or disk; the order is by ordinal. Not yet durable references are included.

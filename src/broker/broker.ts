@@ -1,7 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
+import { getHeapStatistics } from "node:v8";
 import type { Timer } from "../base/clock.ts";
-import type { PublishResult } from "../base/contracts.ts";
+import type { PublishResult, Store } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
 import { LogLimiter } from "../base/log.ts";
 import type { Message } from "../base/message.ts";
@@ -12,6 +13,7 @@ import { Admission, type Place } from "./admission.ts";
 import { Connection, pause } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
 import { Deliverer } from "./deliverer.ts";
+import { giveWay } from "./giveWay.ts";
 import { openListener } from "./listener.ts";
 import { BrokerMetrics } from "./metrics.ts";
 import type {
@@ -33,8 +35,9 @@ import { References } from "./references.ts";
 import { Retained } from "./retained.ts";
 import type { Session } from "./session.ts";
 import { Sessions } from "./sessions.ts";
+import { Shares } from "./shares.ts";
 import { Subscriptions } from "./subscriptions.ts";
-import { SysTopics } from "./sysTopics.ts";
+import { type SysCounts, SysTopics } from "./sysTopics.ts";
 import { TopicCache } from "./topicCache.ts";
 import type { Handler } from "./topicEntry.ts";
 import { MqttUpgrade } from "./webSocketDoor.ts";
@@ -54,6 +57,7 @@ class MqttBroker implements Broker {
   readonly ready: Promise<void>;
   readonly #context: BrokerContext;
   readonly #references: References;
+  readonly #shares: Shares;
   readonly #wills: Wills;
   readonly #sys: SysTopics;
   readonly #sysIntervalMs: number;
@@ -73,9 +77,11 @@ class MqttBroker implements Broker {
     const references = new References({ store, clock, metrics });
     const cache: TopicCache = new TopicCache((topic, generation) => subscriptions.resolve(topic, generation));
     const { queueQos0 } = limits.session;
-    const subscriptions = new Subscriptions({ routing, forwarding, queueQos0, changed: () => cache.invalidate() });
-    const idsFor = (session: Session, topic: string): readonly number[] | undefined =>
-      subscriptions.idsFor(session, cache.get(topic));
+    const shares = new Shares({ store, ledger, references, metrics, limits });
+    const changed = (): void => cache.invalidate();
+    const subscriptions = new Subscriptions({ routing, forwarding, queueQos0, shares, changed });
+    const idsFor = (session: Session, topic: string, tag: number): readonly number[] | undefined =>
+      subscriptions.idsFor(session, cache.get(topic), tag);
     const outgoing = { store, ledger, references, metrics, limits, idsFor };
     const wills = new Wills({
       store,
@@ -84,6 +90,7 @@ class MqttBroker implements Broker {
       publish: (message, clientId) => this.#publishWill(message, clientId),
     });
     const sessions = new Sessions({ store, log, limits, metrics, references, subscriptions, wills, outgoing });
+    shares.loaded();
     const retained = new Retained({ store, clock, metrics, limits: limits.retained });
     const deliverer = new Deliverer(metrics, () => store.nowMs());
     const pending = new PendingBytes(
@@ -103,27 +110,35 @@ class MqttBroker implements Broker {
     this.#admission = new Admission(limits, metrics);
     this.#webSockets = new MqttUpgrade(limits.maxPacketSize);
     this.#references = references;
+    this.#shares = shares;
     this.#wills = wills;
     this.#sysIntervalMs = options.sysIntervalMs ?? sysIntervalMsDefault;
     this.#sys = new SysTopics({
-      ...{ version: options.version, clock, metrics, connected: () => this.#online(), sessions: () => sessions.size },
-      ...{ subscriptions: () => subscriptions.count, retained: () => retained.count },
+      ...{ version: options.version, clock, metrics, counts: () => this.#counts() },
+      heapBytes: () => getHeapStatistics().used_heap_size, // process.memoryUsage reads /proc as well
       publish: (topic, text) => this.#publishSys(topic, text),
     });
     this.#registerGauges(deps);
+    this.#follow(store);
+    this.ready = retained.load();
+    this.ready.then(() => retained.weigh()).catch((error: unknown) => log.error({ error }, "retained messages"));
+    this.#scheduleTick();
+  }
+
+  #follow(store: Store): void {
+    const { pending, ledger, limits, sessions } = this.#context;
     store.onDurable((group) => {
       pending.settle(group);
       ledger.settle(group);
     });
-    store.onCrowded((bytes) => sessions.giveWay(bytes));
+    store.onCrowded((bytes) =>
+      limits.session.whenFull === "drop-oldest" ? giveWay([...sessions.hoards(), ...this.#shares.hoards()], bytes) : 0,
+    );
     store.onFailed(() => {
       ledger.lose();
       pending.clear();
     });
     if (store.failed !== undefined) ledger.lose();
-    this.ready = retained.load();
-    this.ready.then(() => retained.weigh()).catch((error: unknown) => log.error({ error }, "retained messages"));
-    this.#scheduleTick();
   }
 
   publish(message: Message): PublishResult {
@@ -256,6 +271,7 @@ class MqttBroker implements Broker {
   async #close(): Promise<void> {
     this.#tick?.cancel();
     const listeners = [...this.#listeners].map((listener) => listener.close());
+    this.#shares.close();
     for (const connection of [...this.#connections]) {
       connection.close(reason.serverShuttingDown, "the gateway stops", "defer");
     }
@@ -272,6 +288,15 @@ class MqttBroker implements Broker {
 
   #resumeAll(): void {
     for (const connection of this.#connections) connection.resume(pause.store);
+  }
+
+  #counts(): SysCounts {
+    const { sessions, subscriptions, retained } = this.#context;
+    return {
+      ...{ connected: this.#online(), sessions: sessions.size, subscriptions: subscriptions.count },
+      ...{ shared: this.#shares.count, retained: retained.count, stored: retained.count + this.#references.total },
+      storedBytes: retained.bytes + this.#references.bytes(),
+    };
   }
 
   #publishWill(message: Message, clientId: string): void {
@@ -298,6 +323,7 @@ class MqttBroker implements Broker {
     for (const connection of this.#connections) connection.tick(nowMs);
     this.#wills.tick(store.nowMs());
     sessions.expire(store.nowMs());
+    this.#shares.tick(store.nowMs());
     if (nowMs < this.#sysDueMs) return;
     this.#sysDueMs = nowMs + this.#sysIntervalMs;
     this.#sys.publish();
@@ -310,6 +336,7 @@ class MqttBroker implements Broker {
     meter.gauge("tidegate_mqtt_subscriptions", "Subscriptions of clients", () => subscriptions.count);
     meter.gauge("tidegate_mqtt_retained_messages", "Retained messages", () => retained.count);
     meter.gauge("tidegate_mqtt_retained_bytes", "Bytes of retained messages in memory", () => retained.bytes);
-    meter.gauge("tidegate_mqtt_queued", "References of durable sessions", () => this.#references.total);
+    meter.gauge("tidegate_mqtt_queued", "References of sessions and shared groups", () => this.#references.total);
+    meter.gauge("tidegate_mqtt_shared_waiting", "Messages that wait for shared groups", () => this.#shares.waiting);
   }
 }

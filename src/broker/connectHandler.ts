@@ -5,6 +5,7 @@ import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
 import type { Connection } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
 import { RetainedFeed } from "./retainedFeed.ts";
+import { TopicAliases } from "./topicAliases.ts";
 
 /** MQTT asks for 23 at least [MQTT-3.1.3-5]; ids are keys of the store and of every table, so not 65535. In UTF-8 bytes. */
 const clientIdBytesMax = 256;
@@ -16,6 +17,7 @@ const expiryNever = 0xffff_ffff;
 export function handleConnect(context: BrokerContext, connection: Connection, packet: ConnectPacket): void {
   connection.version = packet.version;
   connection.packetSizeMax = packet.properties?.maximumPacketSize ?? Number.POSITIVE_INFINITY;
+  context.metrics.connects.value += 1;
   const refusal = refusalOf(context, connection, packet);
   if (refusal !== undefined) {
     context.metrics.refused(refusal.counted).value += 1;
@@ -41,6 +43,8 @@ export function handleConnect(context: BrokerContext, connection: Connection, pa
   session.expiryMs = expiryMs;
   session.will = packet.will;
   connection.window = Math.min(context.limits.maxInflight, packet.properties?.receiveMaximum ?? 65_535); // [MQTT-3.3.4-9]
+  const aliasesMax = Math.min(context.limits.topicAliasMaximum, packet.properties?.topicAliasMaximum ?? 0);
+  if (aliasesMax > 0) connection.outbox.aliases = new TopicAliases(aliasesMax); // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
   connection.keepAliveMs = keepAliveSeconds * 1000;
   connection.connected(session);
   connection.feed = new RetainedFeed(context, session);

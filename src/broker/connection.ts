@@ -126,6 +126,7 @@ export class Connection implements Link {
     if (bytes.length > this.packetSizeMax) bytes = encodePacket(unexplained(packet), this.version);
     if (bytes.length > this.packetSizeMax) return false;
     this.outbox.append(bytes, 0, bytes.length);
+    this.#context.metrics.othersSent.value += 1;
     return true;
   }
 
@@ -138,6 +139,7 @@ export class Connection implements Link {
     if (kind === ackByte.puback || kind === ackByte.pubcomp || (kind === ackByte.pubrec && reasonCode >= 0x80)) {
       if (this.unacknowledged > 0) this.unacknowledged -= 1;
     }
+    this.#context.metrics.othersSent.value += 1;
     if (reasonCode === 0 || this.version !== 5) {
       this.outbox.appendAck(kind, packetId);
       return;

@@ -39,6 +39,14 @@ export class Deliverer {
     this.#giveBack(frames);
   }
 
+  /** To one member of each shared group. @param ordinals by index in entry.shares, as ShareGroup.arrived wants them; undefined: all 0 */
+  share(message: Message, entry: TopicEntry, ordinals: readonly number[] | undefined, position: number): void {
+    const frames = this.#framesOf(message);
+    for (let at = 0; at < entry.shares.length; at += 1)
+      entry.shares[at]?.arrived(frames, ordinals?.[at] ?? 0, position);
+    this.#giveBack(frames);
+  }
+
   /**
    * The fast lane: a QoS 0 PUBLISH whose topic needs nothing else goes to its subscribers as the bytes it came in; only for those with
    * another version or with subscription identifiers it is encoded anew.
@@ -60,7 +68,7 @@ export class Deliverer {
       if (delivery?.own !== undefined && delivery.session === publisher) delivery = delivery.own ?? undefined;
       if (delivery === undefined) continue;
       const link = delivery.session.link;
-      if (link === undefined || link.version !== version || delivery.ids !== undefined || link.outbox.full) {
+      if (link === undefined || link.version !== version || delivery.ids !== undefined || !link.outbox.plain) {
         frames ??= this.#framesOf({
           topic: entry.topic,
           payload: buffer.subarray(payloadStart, end),
@@ -77,6 +85,7 @@ export class Deliverer {
       }
     }
     this.#metrics.sent[0].value += sent;
+    this.#metrics.payloadSent.value += sent * (end - payloadStart);
     if (frames !== undefined) this.#giveBack(frames);
   }
 
@@ -116,11 +125,11 @@ export class Deliverer {
     } else if (link.outbox.full) {
       this.#metrics.dropped("outbox-full").value += 1;
     } else {
-      const frame = frames.frame(link.version, 0, retain, ids);
+      const frame = frames.frameFor(link, 0, retain, ids);
       if (frame.length > link.packetSizeMax) this.#metrics.dropped("too-large").value += 1;
       else {
         link.outbox.append(frame, 0, frame.length);
-        this.#metrics.sent[0].value += 1;
+        this.#metrics.countSent(0, frames.message.payload.length);
       }
     }
   }

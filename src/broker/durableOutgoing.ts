@@ -1,13 +1,16 @@
 import type { ReferencedMessage, ReferenceQueue, Store, Txn } from "../base/contracts.ts";
-import type { Message, Qos } from "../base/message.ts";
-import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
+import type { Qos } from "../base/message.ts";
+import { packetIdOffset } from "../wire/mqtt/publish.ts";
 import { type AckLedger, ackByte } from "./ackLedger.ts";
+import { type Item, metaOf } from "./durableItem.ts";
 import { Fifo } from "./fifo.ts";
+import { type Given, GivenMessages } from "./givenMessages.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import { answers, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
 import { clientKey, mapNames, queueName, type References } from "./references.ts";
 import type { Link, Outgoing, Session } from "./session.ts";
+import { encodeFor } from "./topicAliases.ts";
 
 export interface DurableDeps {
   readonly store: Store;
@@ -15,18 +18,8 @@ export interface DurableDeps {
   readonly references: References;
   readonly metrics: BrokerMetrics;
   readonly limits: BrokerLimits;
-  /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. */
-  readonly idsFor: (session: Session, topic: string) => readonly number[] | undefined;
-}
-
-interface Item {
-  readonly ordinal: number;
-  readonly message: Message;
-  readonly qos: Qos;
-  readonly retain: boolean;
-  readonly ids: readonly number[] | undefined;
-  readonly acceptedAtMs: number;
-  readonly group: number;
+  /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. @param tag see metaOf */
+  readonly idsFor: (session: Session, topic: string, tag: number) => readonly number[] | undefined;
 }
 
 interface Sent {
@@ -36,9 +29,6 @@ interface Sent {
 
 const idCount = 65_535;
 const readBytes = 256 * 1024;
-
-/** A reference's meta byte. */
-export const metaOf = (qos: Qos, retain: boolean): number => qos | (retain ? 4 : 0);
 
 /**
  * Delivery of a session that outlives its connection. Every message is a reference in the store first; its ordinal k gives the packet
@@ -55,8 +45,10 @@ export class DurableOutgoing implements Outgoing {
   /** In ordinal order. */
   readonly #inflight = new Map<number, Sent>();
   readonly #ready = new Fifo<Item>();
-  /** Ordinals of QoS 2 messages whose PUBREC came: their PUBLISH must not be sent again [MQTT-4.3.3-6]. */
-  readonly #recSeen = new Set<number>();
+  /** QoS 1 of shared groups: no references of this session. */
+  readonly #given = new GivenMessages();
+  /** Ordinals of QoS 2 messages whose PUBREC came, with the group that says so: their PUBLISH must not be sent again [MQTT-4.3.3-6]. */
+  readonly #recSeen = new Map<number, number>();
   #cursor = 0;
   /** All references up to here that were not read were dropped. */
   #droppedUpTo = 0;
@@ -80,11 +72,11 @@ export class DurableOutgoing implements Outgoing {
     this.#queue = queueName(session.clientId);
     this.#sentUpTo = sentUpTo;
     this.#surelySent = surelySent;
-    for (const ordinal of recSeen) this.#recSeen.add(ordinal);
+    for (const ordinal of recSeen) this.#recSeen.set(ordinal, 0);
   }
 
   get inflight(): number {
-    return this.#inflight.size;
+    return this.#inflight.size + this.#given.size;
   }
 
   get waiting(): number {
@@ -97,7 +89,7 @@ export class DurableOutgoing implements Outgoing {
 
   /** Ordinals of QoS 2 messages whose PUBREC came. */
   recSeenOrdinals(): Iterable<number> {
-    return this.#recSeen;
+    return this.#recSeen.keys();
   }
 
   /**
@@ -136,8 +128,8 @@ export class DurableOutgoing implements Outgoing {
   }
 
   /** Makes the session wait for a stored message; returns the ordinal. @param bytes of the message, as limits count them */
-  reference(txn: Txn, position: number, qos: Qos, retain: boolean, bytes: number): number {
-    return this.#deps.references.add(txn, this.#queue, position, metaOf(qos, retain), bytes);
+  reference(txn: Txn, position: number, qos: Qos, retain: boolean, bytes: number, tag = 0): number {
+    return this.#deps.references.add(txn, this.#queue, position, metaOf(qos, retain, tag), bytes);
   }
 
   deliver(
@@ -150,10 +142,10 @@ export class DurableOutgoing implements Outgoing {
   ): void {
     const link = this.#session.link;
     if (link === undefined || ordinal === 0 || this.#reading || this.#cursor !== ordinal - 1) return;
-    const room = this.#inflight.size + this.#ready.size < link.window && !link.outbox.full;
+    const room = this.inflight + this.#ready.size < link.window && !link.outbox.full;
     if (!room) return; // it is read from the store later
     this.#cursor = ordinal;
-    const frame = qos === 1 && this.#ready.size === 0 ? frames.frame(link.version, qos, retain, ids) : undefined;
+    const frame = qos === 1 && this.#ready.size === 0 ? frames.frameFor(link, qos, retain, ids) : undefined;
     if (frame === undefined || frame.length > link.packetSizeMax || !this.#idFree(ordinal)) {
       this.#ready.push({
         ordinal,
@@ -163,15 +155,40 @@ export class DurableOutgoing implements Outgoing {
         ids,
         acceptedAtMs: frames.acceptedAtMs,
         group,
+        tag: 0,
       });
       this.pump();
       return;
     }
     link.outbox.appendWithId(frame, packetIdOffset(frame), this.#sending(ordinal, "puback"));
-    this.#deps.metrics.sent[1].value += 1;
+    this.#deps.metrics.countSent(1, frames.message.payload.length);
+  }
+
+  get hasRoom(): boolean {
+    const { link } = this.#session;
+    if (link === undefined || this.#reading || this.inflight + this.#ready.size >= link.window) return false;
+    if (link.outbox.full) return false;
+    return this.#cursor >= (this.#references()?.nextOrdinal ?? 1) - 1;
+  }
+
+  share(frame: Buffer, _qos: Qos, given: Given, wantedId: number): void {
+    const packetId = this.#given.freeId(wantedId, this.#inflight, this.#references()?.nextOrdinal ?? 1);
+    this.#given.add(packetId, given);
+    this.#session.link?.outbox.appendWithId(frame, packetIdOffset(frame), packetId);
+  }
+
+  /** A group's QoS 2 message, which has a reference of this session now. Only while `hasRoom`. */
+  shareStored(item: Item): void {
+    this.#cursor = item.ordinal;
+    this.#ready.push(item);
+    this.pump();
   }
 
   puback(packetId: number): void {
+    if (this.#given.done(packetId)) {
+      this.pump();
+      return;
+    }
     const sent = this.#inflight.get(packetId);
     if (!answers(sent?.next, "puback") || sent === undefined) return;
     this.#done(packetId, sent.ordinal);
@@ -191,10 +208,10 @@ export class DurableOutgoing implements Outgoing {
     let group = 0;
     if (sent?.next === "pubrec") {
       sent.next = "pubcomp";
-      this.#recSeen.add(sent.ordinal);
       const key = clientKey(this.#session.clientId, sent.ordinal);
       try {
         group = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, new Uint8Array(0))).group;
+        this.#recSeen.set(sent.ordinal, group);
       } catch {
         link.storeLost();
         return;
@@ -226,14 +243,17 @@ export class DurableOutgoing implements Outgoing {
     this.#epoch += 1;
     this.#reading = this.#awaitingGroup = false;
     this.#inflight.clear();
-    this.#ready.clear();
+    this.#given.back(true);
+    for (let item = this.#ready.shift(); item !== undefined; item = this.#ready.shift()) {
+      item.given?.back(0, { queue: this.#queue, ordinal: item.ordinal });
+    }
   }
 
   pump(): void {
     const link = this.#session.link;
     if (link === undefined) return;
     for (let item = this.#ready.peek(); item !== undefined; item = this.#ready.peek()) {
-      if (this.#inflight.size >= link.window || link.outbox.full || !this.#idFree(item.ordinal)) return;
+      if (this.inflight >= link.window || link.outbox.full || !this.#idFree(item.ordinal)) return;
       if (item.qos === 2 && item.group > this.#deps.ledger.durableGroup) {
         this.#pumpWhenDurable(item.group);
         return;
@@ -241,13 +261,16 @@ export class DurableOutgoing implements Outgoing {
       this.#ready.shift();
       this.#send(link, item);
     }
-    if (this.#inflight.size < link.window && !link.outbox.full) this.#read(link);
+    if (this.inflight < link.window && !link.outbox.full) this.#read(link);
+    if (this.#session.shares.length > 0 && this.hasRoom) this.#session.pull();
   }
 
   #send(link: Link, item: Item): void {
     const { metrics } = this.#deps;
-    if (this.#recSeen.has(item.ordinal)) {
-      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, 0);
+    const recSeen = this.#recSeen.get(item.ordinal);
+    if (recSeen !== undefined) {
+      // The client forgets the id with it, so it waits for the disk on this connection too.
+      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, recSeen);
       return;
     }
     // Only what nobody began to send expires [MQTT-3.3.2-5]: a PUBLISH without its answer is sent again [MQTT-4.4.0-1].
@@ -256,14 +279,15 @@ export class DurableOutgoing implements Outgoing {
     const packetId = 1 + (item.ordinal % idCount);
     const packet = message && publishPacket(message, item.qos, item.retain, packetId, item.ids);
     const dup = item.qos > 0 && item.ordinal <= this.#sentBefore;
-    const frame = packet && encodePublish(dup ? { ...packet, dup } : packet, link.version);
+    const frame = packet && encodeFor(link, dup ? { ...packet, dup } : packet);
+    item.given?.done(); // from here on it is this session's alone
     if (frame === undefined || frame.length > link.packetSizeMax) {
       metrics.dropped(frame === undefined ? "expired" : "too-large").value += 1;
       this.#deps.references.release(this.#queue, item.ordinal);
       return;
     }
     link.outbox.append(frame, 0, frame.length);
-    metrics.sent[item.qos].value += 1;
+    metrics.countSent(item.qos, item.message.payload.length);
     if (item.qos === 0) this.#deps.references.release(this.#queue, item.ordinal);
     else this.#sending(item.ordinal, item.qos === 1 ? "puback" : "pubrec");
   }
@@ -286,6 +310,7 @@ export class DurableOutgoing implements Outgoing {
 
   /** Two ordinals 65535 apart have the same packet id: the older one must be done first. */
   #idFree(ordinal: number): boolean {
+    if (this.#given.has(1 + (ordinal % idCount))) return false;
     for (const oldest of this.#inflight.values()) return ordinal - oldest.ordinal < idCount;
     return true;
   }
@@ -311,7 +336,7 @@ export class DurableOutgoing implements Outgoing {
     this.#reading = true;
     const epoch = this.#epoch;
     const upTo = queue.nextOrdinal - 1;
-    const limits = { messages: Math.max(1, link.window - this.#inflight.size), bytes: readBytes };
+    const limits = { messages: Math.max(1, link.window - this.inflight), bytes: readBytes };
     queue.read(this.#cursor, limits).then(
       (batch) => {
         if (epoch === this.#epoch) this.#took(batch, upTo);
@@ -331,8 +356,10 @@ export class DurableOutgoing implements Outgoing {
       if (read.ordinal >= this.#gaveWay.from && read.ordinal <= this.#gaveWay.upTo) continue;
       const { ordinal, message, acceptedAtMs, group } = read;
       const qos = (read.meta & 3) as Qos; // what metaOf wrote
-      const ids = this.#session.usesIds ? this.#deps.idsFor(this.#session, message.topic) : undefined;
-      this.#ready.push({ ordinal, message, qos, retain: (read.meta & 4) !== 0, ids, acceptedAtMs, group });
+      const { meta } = read;
+      const tag = meta >> 3;
+      const ids = this.#session.usesIds ? this.#deps.idsFor(this.#session, message.topic, tag) : undefined;
+      this.#ready.push({ ordinal, message, qos, retain: (meta & 4) !== 0, ids, acceptedAtMs, group, tag });
     }
     if (batch.length === 0) this.#cursor = Math.max(this.#cursor, upTo); // all of them were dropped meanwhile
     this.pump();

@@ -9,6 +9,7 @@ export type DropReason =
   | "expired"
   | "too-large"
   | "sys-topic"
+  | "topic-levels"
   | "store-full"
   | "uplink-full"
   | "retained-full"
@@ -39,10 +40,20 @@ export class BrokerMetrics {
   readonly bytesReceived: Counter;
   readonly bytesSent: Counter;
   readonly connectionsAccepted: Counter;
+  /** CONNECT packets. */
+  readonly connects: Counter;
+  /** Packets that are no PUBLISH; counted apart, so that a PUBLISH is counted once. */
+  readonly othersReceived: Counter;
+  readonly othersSent: Counter;
+  /** Bytes of the payloads of PUBLISH packets. */
+  readonly payloadReceived: Counter;
+  readonly payloadSent: Counter;
+  readonly sessionsExpired: Counter;
   readonly #meter: Meter;
   readonly #dropped = new Map<DropReason, Counter>();
   readonly #faults = new Map<ProtocolFault, Counter>();
   readonly #refused = new Map<string, Counter>();
+  readonly #refusedFilters = new Map<string, Counter>();
 
   constructor(meter: Meter) {
     this.#meter = meter;
@@ -57,6 +68,16 @@ export class BrokerMetrics {
     this.sent = [outgoing(0), outgoing(1), outgoing(2)];
     this.bytesReceived = meter.counter("tidegate_mqtt_bytes_total", "Bytes of MQTT connections", { direction: "in" });
     this.bytesSent = meter.counter("tidegate_mqtt_bytes_total", "Bytes of MQTT connections", { direction: "out" });
+    const others = (direction: string) =>
+      meter.counter("tidegate_mqtt_other_packets_total", "Packets that are no PUBLISH, by direction", { direction });
+    this.othersReceived = others("in");
+    this.othersSent = others("out");
+    const payload = (direction: string) =>
+      meter.counter("tidegate_mqtt_payload_bytes_total", "Bytes of PUBLISH payloads, by direction", { direction });
+    this.payloadReceived = payload("in");
+    this.payloadSent = payload("out");
+    this.connects = meter.counter("tidegate_mqtt_connects_total", "CONNECT packets");
+    this.sessionsExpired = meter.counter("tidegate_mqtt_sessions_expired_total", "Sessions whose time was over");
     this.connectionsAccepted = meter.counter("tidegate_mqtt_connections_total", "Connections opened");
   }
 
@@ -100,6 +121,28 @@ export class BrokerMetrics {
       this.#refused.set(reason, counter);
     }
     return counter;
+  }
+
+  /** Filters that were not subscribed to. @param reason levels: not a filter, or above maxTopicLevels. count: maxSubscriptions */
+  refusedFilter(reason: "levels" | "count"): Counter {
+    let counter = this.#refusedFilters.get(reason);
+    if (counter === undefined) {
+      counter = this.#meter.counter("tidegate_mqtt_filters_refused_total", "Filters not subscribed to", { reason });
+      this.#refusedFilters.set(reason, counter);
+    }
+    return counter;
+  }
+
+  /** One PUBLISH went into an outbox. @param bytes of its payload */
+  countSent(qos: Qos, bytes: number): void {
+    this.sent[qos].value += 1;
+    this.payloadSent.value += bytes;
+  }
+
+  get droppedAll(): number {
+    let all = 0;
+    for (const { value } of this.#dropped.values()) all += value;
+    return all;
   }
 
   droppedByReason(): Record<string, number> {

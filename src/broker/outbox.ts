@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
 import type { Counter } from "../base/meter.ts";
+import type { TopicAliases } from "./topicAliases.ts";
 
 /**
  * With so much collected a write costs no more for each message than at the end of the turn, and a turn can bring far more than `limit`: libuv
@@ -27,6 +28,8 @@ export class Outbox {
   #unsent = 0;
   #dirty = false;
   #closed = false;
+  /** Undefined: the client takes none. */
+  aliases: TopicAliases | undefined;
 
   readonly #sent: Counter;
   readonly #room: () => void;
@@ -55,6 +58,11 @@ export class Outbox {
     if (this.#queued + this.#unsent < this.#limit) return false;
     this.#blocked = true;
     return true;
+  }
+
+  /** There is room, and what is passed on needs no alias. */
+  get plain(): boolean {
+    return this.aliases === undefined && !this.full;
   }
 
   /** Adds bytes start..end of `source`, which must never change again. */
@@ -125,6 +133,7 @@ export class Outbox {
     this.#ends.push(end);
     this.#patchAt.push(patchAt);
     this.#patchIds.push(patchId);
+    if (this.aliases !== undefined) this.aliases.taken(source);
     if (!this.#dirty) {
       this.#dirty = true;
       this.#flusher.add(this);

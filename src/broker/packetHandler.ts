@@ -18,6 +18,7 @@ export function handleFrame(context: BrokerContext, connection: Connection): voi
     handlePublish(context, connection, session);
     return;
   }
+  context.metrics.othersReceived.value += 1;
   const version = session === undefined ? undefined : connection.version;
   const packet = decodePacket(scanner.buffer, scanner.first, scanner.body, scanner.end, version, "client");
   if (packet.kind === "connect") {

@@ -28,11 +28,13 @@ export interface PipelineDeps {
 interface Item {
   readonly message: Message;
   readonly entry: TopicEntry;
-  /** Who gets it, shared subscriptions already given to one member. */
+  /** Who gets it, beside the members of shared groups. */
   readonly targets: readonly Delivery[];
   takers: TopicEntry["stored"];
   /** By index in targets: ordinal of its reference; 0 none; -1 wanted. */
   ordinals: number[] | undefined;
+  /** By index in entry.shares, the same; below -1: dropped. */
+  shared: number[] | undefined;
   /** now: in this commit. later: QoS 0, lazily. ram: of `sys`. */
   retain: "no" | "now" | "later" | "ram";
   position: number;
@@ -76,8 +78,15 @@ export class Pipeline {
   ): PublishResult {
     const { deliverer } = this.#deps;
     const simple = entry.routes.length === 0 && heldKey === undefined;
-    if (simple && !message.retain && !entry.durable && entry.stored.length + entry.shares.length === 0) {
+    if (
+      simple &&
+      !message.retain &&
+      !entry.durable &&
+      entry.stored.length === 0 &&
+      !this.#sharesStore(message, entry)
+    ) {
       deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, 0); // nothing to store: the usual case
+      if (entry.shares.length > 0) deliverer.share(message, entry, undefined, 0);
       return accepted0;
     }
     if (simple && !message.retain && !entry.durable && entry.shares.length === 0) {
@@ -98,6 +107,11 @@ export class Pipeline {
     }
     for (const item of items) this.#finish(item, publisher, group);
     return group === 0 ? accepted0 : { accepted: true, group };
+  }
+
+  #sharesStore({ qos }: Message, { shares }: TopicEntry): boolean {
+    for (const group of shares) if (group.stores(qos, this.#deps.limits.session.queueQos0)) return true;
+    return false;
   }
 
   /**
@@ -141,14 +155,19 @@ export class Pipeline {
     const { queueQos0 } = this.#deps.limits.session;
     const { retained } = this.#deps;
     let targets = entry.deliveries;
-    if (entry.shares.length > 0) {
-      const picked = entry.shares.map((group) => group.pick()).filter((delivery) => delivery !== undefined);
-      targets = [...targets, ...picked];
-    }
     if (publisher !== undefined && targets.some((target) => target.own !== undefined && target.session === publisher)) {
       targets = targets.flatMap((target) => (target.session === publisher ? ownOf(target) : [target]));
     }
-    const item: Item = { message, entry, targets, takers: [], ordinals: undefined, retain: "no", position: 0 };
+    const item: Item = {
+      message,
+      entry,
+      targets,
+      takers: [],
+      ordinals: undefined,
+      shared: undefined,
+      retain: "no",
+      position: 0,
+    };
     const isSys = message.source === "sys"; // never journalled
     if (message.retain && this.#retainable(message)) {
       if (isSys) item.retain = "ram";
@@ -165,6 +184,11 @@ export class Pipeline {
       if (qos === 0 && (!queueQos0 || target.session.link !== undefined)) continue;
       item.ordinals ??= new Array(targets.length).fill(0);
       item.ordinals[at] = -1;
+    }
+    for (let at = 0; at < entry.shares.length; at += 1) {
+      if (entry.shares[at]?.stores(message.qos, queueQos0) !== true) continue;
+      item.shared ??= new Array(entry.shares.length).fill(0);
+      item.shared[at] = -1;
     }
     return item;
   }
@@ -218,6 +242,7 @@ export class Pipeline {
     metrics.dropped("store-full").value += 1;
     item.takers = [];
     item.ordinals = undefined;
+    item.shared = item.shared?.map((ordinal) => (ordinal === -1 ? -2 : ordinal));
     if (item.retain === "now") item.retain = "later";
   }
 
@@ -235,11 +260,14 @@ export class Pipeline {
 
   /** Sessions at their limit make room before the commit, or give this message up. */
   #makeRoom(item: Item): void {
-    if (item.ordinals === undefined) return;
+    if (item.ordinals === undefined && item.shared === undefined) return;
     const bytes = messageBytes(item.message);
-    for (let at = 0; at < item.ordinals.length; at += 1) {
+    for (let at = 0; at < (item.shared?.length ?? 0); at += 1) {
+      if (item.shared?.[at] === -1 && !item.entry.shares[at]?.stored.makeRoom(bytes)) item.shared[at] = -2;
+    }
+    for (let at = 0; at < (item.ordinals?.length ?? 0); at += 1) {
       const outgoing = item.targets[at]?.session.outgoing;
-      if (item.ordinals[at] !== -1 || !(outgoing instanceof DurableOutgoing)) continue;
+      if (item.ordinals?.[at] !== -1 || !(outgoing instanceof DurableOutgoing)) continue;
       if (!outgoing.makeRoom(bytes)) item.ordinals[at] = 0;
     }
   }
@@ -249,10 +277,11 @@ export class Pipeline {
       if (!needsStore(item)) continue;
       const { message } = item;
       const removes = item.retain === "now" && message.payload.length === 0;
-      if (item.takers.length > 0 || item.ordinals?.includes(-1) || (item.retain === "now" && !removes)) {
+      if (item.takers.length > 0 || isReferenced(item) || (item.retain === "now" && !removes)) {
         item.position = txn.message(message, item.takers);
       }
       if (item.retain === "now") this.#deps.retained.store(txn, message, item.position);
+      this.#referShared(txn, item);
       const { ordinals } = item;
       if (ordinals === undefined) continue;
       for (let at = 0; at < ordinals.length; at += 1) {
@@ -267,6 +296,15 @@ export class Pipeline {
     this.#deps.references.flushInto(txn);
   }
 
+  #referShared(txn: Txn, { shared, entry, message, position }: Item): void {
+    if (shared === undefined) return;
+    for (let at = 0; at < shared.length; at += 1) {
+      const stored = entry.shares[at]?.stored;
+      if (shared[at] !== -1 || stored === undefined) continue;
+      shared[at] = stored.reference(txn, position, message.qos, message.retain, messageBytes(message));
+    }
+  }
+
   #finish(item: Item, publisher: Session | undefined, group: number): void {
     const { message, entry } = item;
     if (item.retain !== "no") {
@@ -274,6 +312,7 @@ export class Pipeline {
       this.#deps.retained.apply(message, place);
     }
     this.#deps.deliverer.deliver(message, entry, item.targets, publisher, item.ordinals, group);
+    if (entry.shares.length > 0) this.#deps.deliverer.share(message, entry, item.shared, item.position);
   }
 }
 
@@ -290,5 +329,9 @@ function takersOf(message: Message, entry: TopicEntry): TopicEntry["stored"] {
 }
 
 function needsStore(item: Item): boolean {
-  return item.takers.length > 0 || item.retain === "now" || (item.ordinals?.includes(-1) ?? false);
+  return item.takers.length > 0 || item.retain === "now" || isReferenced(item);
+}
+
+function isReferenced({ ordinals, shared }: Item): boolean {
+  return (ordinals?.includes(-1) ?? false) || (shared?.includes(-1) ?? false);
 }

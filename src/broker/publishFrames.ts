@@ -2,6 +2,7 @@ import type { Message, Qos } from "../base/message.ts";
 import type { ProtocolVersion, PublishPacket } from "../wire/mqtt/packet.ts";
 import { violation } from "../wire/mqtt/protocolError.ts";
 import { encodePublish } from "../wire/mqtt/publish.ts";
+import type { Link } from "./session.ts";
 
 /**
  * One message on its way out, encoded once for all subscribers that get the same bytes: version, QoS and retain bit. With
@@ -10,7 +11,7 @@ import { encodePublish } from "../wire/mqtt/publish.ts";
 export class PublishFrames {
   readonly #nowMs: () => number;
   readonly #frames: Array<Buffer | undefined> = new Array(12).fill(undefined);
-  readonly #withIds: Array<{ slot: number; ids: readonly number[]; frame: Buffer }> = [];
+  readonly #others: Array<{ slot: number; ids: readonly number[] | undefined; alias: number; frame: Buffer }> = [];
   #message: Message | undefined;
   #owned: Message | undefined;
   #acceptedAtMs = -1;
@@ -36,14 +37,14 @@ export class PublishFrames {
     this.#owned = undefined;
     this.#acceptedAtMs = -1;
     this.#frames.fill(undefined);
-    if (this.#withIds.length > 0) this.#withIds.length = 0;
+    if (this.#others.length > 0) this.#others.length = 0;
   }
 
   /** Lets go of the message. */
   clear(): void {
     this.#message = this.#owned = undefined;
     this.#frames.fill(undefined);
-    this.#withIds.length = 0;
+    this.#others.length = 0;
   }
 
   /** The message with a payload of its own, for those that keep it: what came in is a view of a read buffer. */
@@ -55,7 +56,7 @@ export class PublishFrames {
   /** The packet with packet id 1 (QoS 1 and 2), to be patched; see `packetIdOffset`. */
   frame(version: ProtocolVersion, qos: Qos, retain: boolean, ids: readonly number[] | undefined): Buffer {
     const slot = (version === 5 ? 6 : 0) + qos * 2 + (retain ? 1 : 0);
-    if (ids !== undefined && version === 5) return this.#frameWithIds(slot, qos, retain, ids);
+    if (ids !== undefined && version === 5) return this.#other(slot, qos, retain, ids, 0);
     let frame = this.#frames[slot];
     if (frame === undefined) {
       frame = encodePublish(publishPacket(this.message, qos, retain, 1, undefined), version);
@@ -64,10 +65,30 @@ export class PublishFrames {
     return frame;
   }
 
-  #frameWithIds(slot: number, qos: Qos, retain: boolean, ids: readonly number[]): Buffer {
-    for (const known of this.#withIds) if (known.slot === slot && known.ids === ids) return known.frame;
-    const frame = encodePublish(publishPacket(this.message, qos, retain, 1, ids), 5);
-    if (this.#withIds.length < 32) this.#withIds.push({ slot, ids, frame });
+  /** The same for one client, with an alias for the topic where it takes them. To be given to its outbox at once, or not at all. */
+  frameFor(link: Link, qos: Qos, retain: boolean, ids: readonly number[] | undefined): Buffer {
+    const { aliases } = link.outbox;
+    if (aliases === undefined) return this.frame(link.version, qos, retain, ids);
+    const { topic } = this.message;
+    const alias = aliases.of(topic);
+    if (alias === 0) return this.frame(link.version, qos, retain, ids);
+    const frame = this.#other(6 + qos * 2 + (retain ? 1 : 0), qos, retain, ids, alias);
+    if (alias > 0) return frame;
+    if (frame.length > link.packetSizeMax) return this.frame(link.version, qos, retain, ids); // 3 bytes may be too many
+    aliases.offer(topic, frame);
+    return frame;
+  }
+
+  /** MQTT 5 with identifiers or an alias. @param alias below 0: the packet tells it, with the topic */
+  #other(slot: number, qos: Qos, retain: boolean, ids: readonly number[] | undefined, alias: number): Buffer {
+    for (const known of this.#others) {
+      if (known.slot === slot && known.ids === ids && known.alias === alias) return known.frame;
+    }
+    const packet = publishPacket(this.message, qos, retain, 1, ids);
+    if (alias !== 0) packet.topicAlias = Math.abs(alias);
+    if (alias > 0) packet.topic = "";
+    const frame = encodePublish(packet, 5);
+    if (this.#others.length < 32) this.#others.push({ slot, ids, alias, frame });
     return frame;
   }
 }

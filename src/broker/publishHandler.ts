@@ -31,6 +31,7 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
     return;
   }
   context.metrics.received[view.qos].value += 1;
+  context.metrics.payloadReceived.value += end - view.payloadStart;
   if (first === plainQos0 && entry.plain) {
     context.deliverer.pass(entry, buffer, start, view.payloadStart, end, connection.version, session);
     return;
@@ -50,11 +51,34 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
 function takeDecoded(context: BrokerContext, connection: Connection, session: Session, packet: PublishPacket): void {
   const topic = resolveAlias(context, connection, packet);
   const fault = topicNameFault(topic, context.limits.maxTopicLevels);
-  if (fault !== null) throw new ProtocolError(reason.topicNameInvalid, fault);
+  if (fault !== null) {
+    refuseTopic(context, connection, session, packet, fault);
+    return;
+  }
   context.metrics.received[packet.qos].value += 1;
+  context.metrics.payloadReceived.value += packet.payload.length;
   const { qos, retain, payload, properties, packetId } = packet;
   const message: Message = { topic, payload, qos, retain, properties, source: session.source };
   take(context, connection, session, message, context.cache.get(topic), packetId);
+}
+
+/**
+ * A topic that is well formed but has more levels than we take: MQTT 5 says so in the answer to that message (section 3.4.2.1). Where there is no answer
+ * that could say it, the connection ends, or the device would never know.
+ */
+function refuseTopic(
+  context: BrokerContext,
+  connection: Connection,
+  session: Session,
+  { qos, packetId }: PublishPacket,
+  fault: string,
+): void {
+  context.metrics.dropped("topic-levels").value += 1;
+  if (qos === 0 || connection.version !== 5 || session.held.has(packetId)) {
+    throw new ProtocolError(reason.topicNameInvalid, fault);
+  }
+  countUnacknowledged(context, connection);
+  answer(context, connection, qos, packetId, reason.topicNameInvalid, 0);
 }
 
 /** MQTT 5 section 3.3.2.3.4. */

@@ -8,6 +8,7 @@ export const mapNames = {
   qos2In: "qos2in",
   qos2Out: "qos2out",
   will: "will",
+  shareSent: "sharesent",
 } as const;
 
 /** Key of something that belongs to a client. A client id cannot hold U+0000 [MQTT-1.5.4-2]. */
@@ -18,11 +19,23 @@ export const queueName = (clientId: string): string => queuePrefix + clientId;
 export const clientOf = (queue: string): string => queue.slice(queuePrefix.length);
 export const isSessionQueue = (name: string): boolean => name.startsWith(queuePrefix);
 
+const sharePrefix = "share/";
+/** A share name has no slash [MQTT-4.8.2-2], so no two groups have one name. */
+export const shareQueueName = (share: string, filter: string): string => `${sharePrefix}${share}/${filter}`;
+export const isShareQueue = (name: string): boolean => name.startsWith(sharePrefix);
+/** The group that a queue belongs to. */
+export function groupOfQueue(queue: string): { share: string; filter: string } {
+  const slash = queue.indexOf("/", sharePrefix.length);
+  return { share: queue.slice(sharePrefix.length, slash), filter: queue.slice(slash + 1) };
+}
+/** Key of the mark that a group's message went to one member at QoS 2. A filter cannot hold U+0000 either. */
+export const sentKey = (queue: string, ordinal: number): string => `${queue}\u0000${ordinal}`;
+
 const lazyMs = 50;
 const lazyMax = 1000;
 
 /**
- * Bookkeeping of the references of all durable sessions. What a subscriber has acknowledged is released lazily, many in one commit:
+ * Bookkeeping of the references of all durable sessions and shared groups. What a subscriber has acknowledged is released lazily, many in one commit:
  * a crash before it only sends them again.
  */
 export class References {
@@ -34,6 +47,7 @@ export class References {
   /** How many of each queue are among them. */
   readonly #countOf = new Map<string, number>();
   #recKeys: string[] = [];
+  #sentKeys: string[] = [];
   #timer: Timer | undefined;
   #total = 0;
   readonly #write = (txn: Txn): void => this.flushInto(txn);
@@ -43,13 +57,22 @@ export class References {
     this.#clock = deps.clock;
     this.#metrics = deps.metrics;
     for (const name of this.#store.referenceNames()) {
-      if (isSessionQueue(name)) this.#total += this.#store.references(name)?.size ?? 0;
+      if (isSessionQueue(name) || isShareQueue(name)) this.#total += this.#store.references(name)?.size ?? 0;
     }
   }
 
-  /** References of all sessions. */
+  /** References of all sessions and shared groups. */
   get total(): number {
     return this.#total;
+  }
+
+  /** Bytes of what waits, over all queues. Looks at each, so not to be asked often. */
+  bytes(): number {
+    let bytes = 0;
+    for (const name of this.#store.referenceNames()) {
+      if (isSessionQueue(name) || isShareQueue(name)) bytes += this.#store.references(name)?.bytes ?? 0;
+    }
+    return bytes;
   }
 
   add(txn: Txn, queue: string, position: number, meta: number, bytes: number): number {
@@ -72,33 +95,65 @@ export class References {
 
   /**
    * Lets go of the oldest references from an ordinal on, in one commit, until so many bytes are. `flush` must have been called.
-   * @returns how many and how many bytes, and the newest ordinal up to which none is left
+   * @param keeps ordinals that stay
+   * @returns how many and how many bytes, and the newest ordinal up to which none is left but those kept
    */
-  releaseFrom(queue: string, from: number, bytes: number): { messages: number; bytes: number; upTo: number } {
+  releaseFrom(
+    queue: string,
+    from: number,
+    bytes: number,
+    keeps: (ordinal: number) => boolean = () => false,
+  ): { messages: number; bytes: number; upTo: number } {
     const waiting = this.#store.references(queue);
     const none = { messages: 0, bytes: 0, upTo: from - 1 };
     if (waiting === undefined || this.#store.failed !== undefined) return none;
     const before = { size: waiting.size, bytes: waiting.bytes };
-    let next = from;
+    let upTo = from - 1;
     try {
       this.#store.commit((txn) => {
-        for (; next < waiting.nextOrdinal && before.bytes - waiting.bytes < bytes; next += 1) txn.release(queue, next);
+        while (before.bytes - waiting.bytes < bytes) {
+          const next = waiting.nextAfter(upTo);
+          if (next === 0) break;
+          upTo = next;
+          if (!keeps(next)) txn.release(queue, next);
+        }
       });
     } catch {
       return none;
     }
     const messages = before.size - waiting.size;
     this.#total -= messages;
-    return { messages, bytes: before.bytes - waiting.bytes, upTo: next - 1 };
+    return { messages, bytes: before.bytes - waiting.bytes, upTo };
   }
 
-  /** The reference goes with the next commit, or soon. @param recKey key in the map of PUBRECs seen that goes with it */
-  release(queue: string, ordinal: number, recKey?: string): void {
+  /**
+   * A member was not sent what a group had given it at QoS 2: its own reference, if it has one, and the group's mark go at once, together.
+   * False: the store does not take it.
+   */
+  takeBack(own: { queue: string; ordinal: number } | undefined, key: string | undefined): boolean {
+    try {
+      this.#store.commit((txn) => {
+        if (own !== undefined) txn.release(own.queue, own.ordinal);
+        if (key !== undefined) txn.delete(mapNames.shareSent, key);
+      });
+    } catch {
+      return false;
+    }
+    if (own !== undefined) this.#total -= 1;
+    return true;
+  }
+
+  /**
+   * The reference goes with the next commit, or soon.
+   * @param recKey key in the map of PUBRECs seen that goes with it @param sentKey the same in that of groups' messages sent at QoS 2
+   */
+  release(queue: string, ordinal: number, recKey?: string, sentKey?: string): void {
     this.#total -= 1;
     this.#queues.push(queue);
     this.#ordinals.push(ordinal);
     this.#countOf.set(queue, (this.#countOf.get(queue) ?? 0) + 1);
     if (recKey !== undefined) this.#recKeys.push(recKey);
+    if (sentKey !== undefined) this.#sentKeys.push(sentKey);
     if (this.#queues.length >= lazyMax) this.flush();
     else this.#timer ??= this.#clock.setTimer(lazyMs, () => this.flush());
   }
@@ -118,10 +173,12 @@ export class References {
     if (this.#queues.length === 0) return;
     for (let at = 0; at < this.#queues.length; at += 1) txn.release(this.#queues[at] ?? "", this.#ordinals[at] ?? 0);
     for (const key of this.#recKeys) txn.delete(mapNames.qos2Out, key);
+    for (const key of this.#sentKeys) txn.delete(mapNames.shareSent, key);
     this.#queues = [];
     this.#ordinals = [];
     this.#countOf.clear();
     this.#recKeys = [];
+    this.#sentKeys = [];
   }
 
   flush(): void {

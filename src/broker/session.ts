@@ -1,8 +1,10 @@
 import type { Qos } from "../base/message.ts";
 import type { ProtocolVersion, Will } from "../wire/mqtt/packet.ts";
 import type { AckTarget } from "./ackLedger.ts";
+import type { Given } from "./givenMessages.ts";
 import type { Outbox } from "./outbox.ts";
 import type { PublishFrames } from "./publishFrames.ts";
+import type { ShareGroup } from "./shareGroup.ts";
 
 export interface SubscriptionOptions {
   readonly qos: Qos;
@@ -40,6 +42,10 @@ export interface Outgoing {
     ordinal: number,
     group: number,
   ): void;
+  /** Whether a shared group may give it a message of QoS 1 or 2 now: nothing of its own waits, window and outbox have room. */
+  readonly hasRoom: boolean;
+  /** Sends a group's message, encoded with any packet id. @param wantedId the id to send it with, if that is free; 0: any */
+  share(frame: Buffer, qos: Qos, given: Given, wantedId: number): void;
   puback(packetId: number): void;
   pubrec(packetId: number, reasonCode: number): void;
   pubcomp(packetId: number): void;
@@ -68,6 +74,9 @@ export class Session {
   disconnectedAtMs: number | undefined;
   /** Some subscription has an identifier. */
   usesIds = false;
+  /** The groups of its shared subscriptions. */
+  readonly shares: ShareGroup[] = [];
+  #turn = 0;
   readonly outgoing: Outgoing;
 
   constructor(clientId: string, durable: boolean, makeOutgoing: (session: Session) => Outgoing) {
@@ -75,5 +84,12 @@ export class Session {
     this.durable = durable;
     this.source = `mqtt:${clientId}`;
     this.outgoing = makeOutgoing(this);
+  }
+
+  /** It has room: its groups may have something for it, each of them first in turn. */
+  pull(): void {
+    const { shares } = this;
+    this.#turn += 1;
+    for (let step = 0; step < shares.length; step += 1) shares[(this.#turn + step) % shares.length]?.pump();
   }
 }

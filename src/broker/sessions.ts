@@ -2,6 +2,7 @@ import type { Store } from "../base/contracts.ts";
 import { type Log, LogLimiter } from "../base/log.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { type DurableDeps, DurableOutgoing } from "./durableOutgoing.ts";
+import type { Hoard } from "./giveWay.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import { clientKey, clientOf, isSessionQueue, mapNames, queueName, type References } from "./references.ts";
@@ -21,9 +22,6 @@ export interface SessionsDeps {
   readonly wills: Wills;
   readonly outgoing: DurableDeps;
 }
-
-/** So much in one go, before another session is the fattest. */
-const giveWayBytes = 64 * 1024;
 
 /** All sessions, and what the store keeps of the durable ones. */
 export class Sessions {
@@ -125,32 +123,20 @@ export class Sessions {
     for (const session of this.#byId.values()) {
       if (session.disconnectedAtMs === undefined) continue;
       const dueMs = session.disconnectedAtMs + session.expiryMs;
-      if (dueMs <= nowMs) this.end(session);
-      else this.#nextExpiryMs = Math.min(this.#nextExpiryMs, dueMs);
+      if (dueMs <= nowMs) {
+        this.end(session);
+        this.#deps.metrics.sessionsExpired.value += 1;
+      } else this.#nextExpiryMs = Math.min(this.#nextExpiryMs, dueMs);
     }
   }
 
-  /** The store is full: the fattest session drops its oldest, those of absent clients first, if the policy is drop-oldest. @returns bytes */
-  giveWay(bytes: number): number {
-    const { limits, store } = this.#deps;
-    if (limits.session.whenFull !== "drop-oldest") return 0;
-    let released = 0;
-    for (const online of [false, true]) {
-      const fat: Array<{ outgoing: DurableOutgoing; bytes: number }> = [];
-      for (const { clientId, link, outgoing } of this.#byId.values()) {
-        if (!(outgoing instanceof DurableOutgoing) || (link !== undefined) !== online) continue;
-        const queued = store.references(queueName(clientId))?.bytes ?? 0;
-        if (queued > 0) fat.push({ outgoing, bytes: queued });
-      }
-      while (fat.length > 0 && released < bytes) {
-        const fattest = fat.reduce((most, one) => (one.bytes > most.bytes ? one : most));
-        const given = fattest.outgoing.giveWay(Math.min(giveWayBytes, bytes - released));
-        if (given === 0) fat.splice(fat.indexOf(fattest), 1);
-        fattest.bytes -= given;
-        released += given;
-      }
+  /** What could give way to a full store. */
+  *hoards(): Iterable<Hoard> {
+    for (const { clientId, link, outgoing } of this.#byId.values()) {
+      if (!(outgoing instanceof DurableOutgoing)) continue;
+      const bytes = this.#deps.store.references(queueName(clientId))?.bytes ?? 0;
+      if (bytes > 0) yield { online: link !== undefined, bytes, giveWay: (wanted) => outgoing.giveWay(wanted) };
     }
-    return released;
   }
 
   /** Writes subscriptions of a durable session. @param added undefined options: removed. False: the store does not take them. */

@@ -91,10 +91,14 @@ function putBack(
 
 function faultOf(context: BrokerContext, session: Session, sent: string): number | undefined {
   const { filter } = splitSharedFilter(sent);
-  if (topicFilterFault(filter, context.limits.maxTopicLevels) !== null) return reason.topicFilterInvalid;
+  if (topicFilterFault(filter, context.limits.maxTopicLevels) !== null) {
+    context.metrics.refusedFilter("levels").value += 1;
+    return reason.topicFilterInvalid;
+  }
   const { subscriptions } = session;
-  if (!subscriptions.has(sent) && subscriptions.size >= context.limits.maxSubscriptions) return reason.quotaExceeded;
-  return undefined;
+  if (subscriptions.has(sent) || subscriptions.size < context.limits.maxSubscriptions) return undefined;
+  context.metrics.refusedFilter("count").value += 1;
+  return reason.quotaExceeded;
 }
 
 /** Section 3.3.1.3 and the Retain Handling option [MQTT-3.3.1-9..11]; shared subscriptions get none (section 4.8.2). */

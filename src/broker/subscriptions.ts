@@ -2,7 +2,8 @@ import type { Forwarding, Routing } from "../base/contracts.ts";
 import type { Qos } from "../base/message.ts";
 import { splitSharedFilter } from "../wire/mqtt/filter.ts";
 import type { Session, SubscriptionOptions } from "./session.ts";
-import { ShareGroup } from "./shareGroup.ts";
+import type { ShareGroup } from "./shareGroup.ts";
+import type { Shares } from "./shares.ts";
 import type { Delivery, Handler, LiveForward, StoredForward, TopicEntry } from "./topicEntry.ts";
 import { Trie } from "./trie.ts";
 
@@ -17,11 +18,19 @@ export class Subscriptions {
   readonly #routing: Routing;
   readonly #forwarding: Forwarding;
   readonly #queueQos0: boolean;
+  readonly #shares: Shares;
   readonly #changed: () => void;
   #ofSessions = 0;
 
   /** @param changed called whenever a topic may match differently than before */
-  constructor(deps: { routing: Routing; forwarding: Forwarding; queueQos0: boolean; changed: () => void }) {
+  constructor(deps: {
+    routing: Routing;
+    forwarding: Forwarding;
+    queueQos0: boolean;
+    shares: Shares;
+    changed: () => void;
+  }) {
+    this.#shares = deps.shares;
     this.#routing = deps.routing;
     this.#forwarding = deps.forwarding;
     this.#queueQos0 = deps.queueQos0;
@@ -42,13 +51,9 @@ export class Subscriptions {
     if (share.share === undefined) {
       this.#trie.set(filter, session, { kind: "session", session, options });
     } else {
-      const key = `$share/${share.share}`;
-      let interest = this.#trie.get(share.filter, key);
-      if (interest?.kind !== "share") {
-        interest = { kind: "share", group: new ShareGroup() };
-        this.#trie.set(share.filter, key, interest);
-      }
-      interest.group.set(deliveryOf(session, options));
+      const group = this.#shares.group(share.share, share.filter);
+      if (group.size === 0) this.#trie.set(share.filter, group, { kind: "share", group });
+      group.set(deliveryOf(session, options));
     }
     this.#changed();
     return isNew;
@@ -62,11 +67,11 @@ export class Subscriptions {
     if (share.share === undefined) {
       this.#trie.delete(filter, session);
     } else {
-      const key = `$share/${share.share}`;
-      const interest = this.#trie.get(share.filter, key);
-      if (interest?.kind === "share") {
-        interest.group.delete(session);
-        if (interest.group.size === 0) this.#trie.delete(share.filter, key);
+      const group = this.#shares.group(share.share, share.filter);
+      group.delete(session);
+      if (group.size === 0) {
+        this.#trie.delete(share.filter, group);
+        this.#shares.end(group);
       }
     }
     this.#changed();
@@ -86,12 +91,15 @@ export class Subscriptions {
     };
   }
 
-  /** The identifiers of a session's subscriptions that match a topic, shared ones included. */
-  idsFor(session: Session, entry: TopicEntry): readonly number[] | undefined {
-    const own = entry.deliveries.find((delivery) => delivery.session === session);
+  /**
+   * The identifiers of a session's subscriptions that match a topic.
+   * @param tag of the shared group that the message came from; 0: not known to come from one
+   */
+  idsFor(session: Session, entry: TopicEntry, tag: number): readonly number[] | undefined {
+    const own = tag > 0 ? undefined : entry.deliveries.find((delivery) => delivery.session === session);
     if (own !== undefined) return own.ids;
     for (const group of entry.shares) {
-      const member = group.of(session);
+      const member = tag === 0 || tag === group.tag ? group.of(session) : undefined;
       if (member?.ids !== undefined) return member.ids;
     }
     return undefined;

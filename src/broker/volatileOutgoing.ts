@@ -1,11 +1,13 @@
 import type { Message, Qos } from "../base/message.ts";
-import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
+import { packetIdOffset } from "../wire/mqtt/publish.ts";
 import { ackByte } from "./ackLedger.ts";
 import { Fifo } from "./fifo.ts";
+import { type Given, GivenMessages } from "./givenMessages.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import { answers, messageBytes, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
 import type { Outgoing, Session } from "./session.ts";
+import { encodeFor } from "./topicAliases.ts";
 
 interface Waiting {
   readonly message: Message;
@@ -40,6 +42,8 @@ export class VolatileOutgoing implements Outgoing {
   readonly #total: VolatileTotal;
   /** Packet id to what comes next from the client. */
   readonly #inflight = new Map<number, "puback" | "pubrec" | "pubcomp">();
+  /** Those among them that shared groups gave and may get back: QoS 1, and QoS 2 not sent yet. */
+  readonly #given = new GivenMessages();
   readonly #waiting = new Fifo<Waiting>();
   #waitingBytes = 0;
   #lastId = 0;
@@ -73,18 +77,42 @@ export class VolatileOutgoing implements Outgoing {
       this.#enqueue(frames, qos, retain, ids);
       return;
     }
-    const frame = frames.frame(link.version, qos, retain, ids);
+    const frame = frames.frameFor(link, qos, retain, ids);
     if (frame.length > link.packetSizeMax) {
       this.#metrics.dropped("too-large").value += 1; // [MQTT-3.1.2-25]
       return;
     }
     link.outbox.appendWithId(frame, packetIdOffset(frame), this.#nextId(qos));
-    this.#metrics.sent[qos].value += 1;
+    this.#metrics.countSent(qos, frames.message.payload.length);
+  }
+
+  get hasRoom(): boolean {
+    const { link } = this.#session;
+    return link !== undefined && this.#waiting.size === 0 && this.#inflight.size < link.window && !link.outbox.full;
+  }
+
+  share(frame: Buffer, qos: Qos, given: Given): void {
+    const packetId = this.#nextId(qos);
+    if (qos === 1) this.#given.add(packetId, given);
+    this.#session.link?.outbox.appendWithId(frame, packetIdOffset(frame), packetId);
+  }
+
+  /** Takes a place in the window for a group's QoS 2 message, which is sent when its mark is durable, if the connection lasts. */
+  reserve(given: Given): number {
+    const packetId = this.#nextId(2);
+    this.#given.add(packetId, given);
+    return packetId;
+  }
+
+  shareReserved(frame: Buffer, packetId: number): void {
+    this.#session.link?.outbox.append(frame, 0, frame.length);
+    this.#given.done(packetId);
   }
 
   puback(packetId: number): void {
     if (!answers(this.#inflight.get(packetId), "puback")) return;
     this.#inflight.delete(packetId);
+    this.#given.done(packetId);
     this.pump();
   }
 
@@ -120,14 +148,15 @@ export class VolatileOutgoing implements Outgoing {
         this.#metrics.dropped("expired").value += 1;
         continue;
       }
-      const frame = encodePublish(publishPacket(message, next.qos, next.retain, 1, next.ids), link.version);
+      const frame = encodeFor(link, publishPacket(message, next.qos, next.retain, 1, next.ids));
       if (frame.length > link.packetSizeMax) {
         this.#metrics.dropped("too-large").value += 1;
         continue;
       }
       link.outbox.appendWithId(frame, packetIdOffset(frame), this.#nextId(next.qos));
-      this.#metrics.sent[next.qos].value += 1;
+      this.#metrics.countSent(next.qos, message.payload.length);
     }
+    if (this.#session.shares.length > 0 && this.hasRoom) this.#session.pull();
   }
 
   attached(): void {}
@@ -138,6 +167,7 @@ export class VolatileOutgoing implements Outgoing {
     this.#waiting.clear();
     this.#left(this.#waitingBytes);
     this.#inflight.clear();
+    this.#given.back(false);
   }
 
   #enqueue(frames: PublishFrames, qos: Qos, retain: boolean, ids: readonly number[] | undefined): void {

@@ -202,6 +202,10 @@ export class JournalReferences implements ReferenceQueue {
     return ordinal === 0 ? undefined : { ordinal, meta: this.#queue.metaOf(ordinal) };
   }
 
+  nextAfter(after: number): number {
+    return this.#queue.nextAfter(after);
+  }
+
   read(after: number, limits: { messages: number; bytes: number }): Promise<ReferencedMessage[]> {
     return this.#reader.batch(this.#queue, after, limits);
   }

@@ -176,10 +176,9 @@ export class GroupWriter implements RecordSink {
   async flush(): Promise<void> {
     if (!this.isEmpty) this.schedule(true);
     while (this.failed === undefined && !this.#ended) {
-      if (!this.#busy && !this.#scheduled && !this.#hasMore) {
-        if (this.unsyncedSinceMs === undefined) return;
-        this.schedule(true); // only now: a group without a sync of its own may have been under way
-      }
+      const idle = !this.#busy && !this.#scheduled && !this.#hasMore;
+      if (idle && this.unsyncedSinceMs === undefined) return;
+      if (idle) this.schedule(true); // only now: a group without a sync of its own may have been under way
       await new Promise<void>((resolve) => this.#idle.push(resolve));
     }
   }

@@ -183,6 +183,10 @@ export class MemoryStore implements Store {
         for (const [ordinal, { meta }] of queue().waiting) return { ordinal, meta };
         return undefined;
       },
+      nextAfter(after) {
+        for (const ordinal of queue().waiting.keys()) if (ordinal > after) return ordinal;
+        return 0;
+      },
       read: async (after, limits) => {
         await new Promise<void>((resolve) => setImmediate(resolve));
         const batch: ReferencedMessage[] = [];

@@ -137,3 +137,40 @@ export class Arrivals {
     this.#ledger.fault(`${this.#name}: ${what}`);
   }
 }
+
+/** What the members of a shared group got together. Among several there is no order. */
+export class Pool {
+  readonly #ledger: Ledger;
+  readonly #seen = new Set<string>();
+  repeats = 0;
+
+  constructor(ledger: Ledger) {
+    this.#ledger = ledger;
+  }
+
+  /** @param once at QoS 2 both ways: to one of them, once */
+  take(topic: string, value: unknown, once: boolean): void {
+    const known = this.#ledger.topics.get(topic);
+    const number = numberIn(value);
+    if (known === undefined || number === undefined || number >= known.next) {
+      this.#ledger.fault(`pool: ${topic}: not what was sent: ${JSON.stringify(value).slice(0, 80)}`);
+      return;
+    }
+    const key = `${topic} ${number}`;
+    if (this.#seen.has(key)) {
+      this.repeats += 1;
+      if (once) this.#ledger.fault(`pool: ${key}: twice at QoS 2`);
+    }
+    this.#seen.add(key);
+  }
+
+  /** Acknowledged numbers that have come to nobody. */
+  missing(): string[] {
+    const missing: string[] = [];
+    for (const [topic, { acknowledged }] of this.#ledger.topics) {
+      if (!topic.startsWith("plant/")) continue;
+      for (const number of acknowledged) if (!this.#seen.has(`${topic} ${number}`)) missing.push(`${topic} ${number}`);
+    }
+    return missing;
+  }
+}

@@ -3,7 +3,7 @@ import type { SeenPacket } from "../../helpers/fakeCloud.ts";
 import { RawClient } from "../../helpers/rawClient.ts";
 import { until } from "../../helpers/wait.ts";
 import { wait } from "./feeder.ts";
-import { Arrivals, type Ledger } from "./ledger.ts";
+import { Arrivals, type Ledger, type Pool } from "./ledger.ts";
 
 export interface ReceiverOptions {
   readonly port: number;
@@ -12,12 +12,15 @@ export interface ReceiverOptions {
   readonly qos: 1 | 2;
   readonly ledger: Ledger;
   readonly random: () => number;
+  /** It is a member of this shared group, over `plant/#`. */
+  readonly pool?: Pool;
 }
 
 const slowMs = 20;
 
 export class Receiver {
   readonly arrivals: Arrivals;
+  readonly #pool: Pool | undefined;
   readonly #options: ReceiverOptions;
   /** QoS 2 packet ids that were received and not released. */
   readonly #held = new Set<number>();
@@ -33,6 +36,7 @@ export class Receiver {
   constructor(options: ReceiverOptions) {
     this.#options = options;
     this.arrivals = new Arrivals(options.name, options.ledger);
+    this.#pool = options.pool;
     this.#ended = this.#run();
   }
 
@@ -84,7 +88,7 @@ export class Receiver {
   #fresh(client: RawClient): void {
     const { name, qos, ledger } = this.#options;
     if (this.#subscribed) ledger.fault(`${name}: its session is gone`);
-    client.subscribe("plant/#", qos);
+    client.subscribe(this.#pool === undefined ? "plant/#" : "$share/pool/plant/#", qos);
   }
 
   #on(packet: SeenPacket): void {
@@ -99,7 +103,7 @@ export class Receiver {
       const sentAt = ledger.topics.get(topic)?.qos ?? 0;
       if (packet.qos !== Math.min(qos, sentAt)) ledger.fault(`${name}: ${topic} came at QoS ${packet.qos}`);
       const held = packet.qos === 2 && this.#held.has(messageId);
-      if (!held) this.arrivals.take(topic, parsed(packet.payload), packet.qos === 2);
+      if (!held) (this.#pool ?? this.arrivals).take(topic, parsed(packet.payload), packet.qos === 2);
       if (packet.qos === 2) this.#held.add(messageId);
       this.#answer({ cmd: packet.qos === 2 ? "pubrec" : "puback", messageId });
     }

@@ -1,5 +1,6 @@
 import { expect } from "chai";
 import { durable, Rig, text, turns, versions } from "../../helpers/brokerRig.ts";
+import { MemoryStore } from "../../helpers/memoryStore.ts";
 
 describe("a durable session that comes back with nothing waiting", () => {
   for (const version of versions) {
@@ -23,5 +24,27 @@ describe("a durable session that comes back with nothing waiting", () => {
         await rig.close();
       });
     }
+  }
+});
+
+describe("a durable session that comes back before the disk has its PUBREC", () => {
+  for (const version of versions) {
+    it(`gets PUBREL only then: it forgets the id with it, MQTT ${version}`, async () => {
+      const rig = new Rig({ store: new MemoryStore({ hold: true }) });
+      const first = await rig.client(version, "c", durable(version));
+      await first.subscribe("t", 2);
+      rig.broker.publish({ topic: "t", payload: Buffer.from("x"), qos: 2, retain: false, source: "source:test" });
+      rig.store.settle();
+      const { messageId = 0 } = await first.next("publish");
+      first.send({ cmd: "pubrec", messageId });
+      await turns();
+      first.drop();
+      await first.gone();
+      const again = await rig.client(version, "c", durable(version));
+      expect(await again.take()).to.deep.equal([]);
+      rig.store.settle();
+      expect((await again.next("pubrel")).messageId).to.equal(messageId);
+      await rig.close();
+    });
   }
 });
