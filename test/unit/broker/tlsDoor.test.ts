@@ -8,7 +8,7 @@ import { connectAsync } from "mqtt";
 import type { TidegateError } from "../../../src/base/errors.ts";
 import { silentLog } from "../../../src/base/log.ts";
 import { certificateName } from "../../../src/broker/certificates.ts";
-import type { ListenerTls } from "../../../src/broker/options.ts";
+import type { Broker, ListenerTls } from "../../../src/broker/options.ts";
 import { ManualClock } from "../../helpers/brokerRig.ts";
 import { openBroker } from "../../helpers/openBroker.ts";
 import { OpenDoors } from "../../helpers/openDoors.ts";
@@ -36,6 +36,13 @@ describe("TLS doors", () => {
   let made: Made | undefined;
   let doors: OpenDoors;
   let sockets: Socket[];
+  /** What a test opened beside `doors`: a failed one must not keep the process. */
+  const opened: Array<{ close(): Promise<void> }> = [];
+  function brokerOf(options: Parameters<typeof openBroker>[0] = {}): Broker {
+    const { broker } = openBroker(options);
+    opened.push(broker);
+    return broker;
+  }
 
   before(() => {
     const [ca, other] = [TestCa.make(), TestCa.make()];
@@ -54,6 +61,7 @@ describe("TLS doors", () => {
   afterEach(async () => {
     for (const socket of sockets) socket.destroy();
     await doors.close();
+    for (const each of opened.splice(0)) await each.close();
   });
 
   /** The test, where there is openssl. */
@@ -211,7 +219,7 @@ describe("TLS doors", () => {
     it(
       "hold for new connections; the others stay; unusable ones change nothing",
       having(async (given) => {
-        const { broker } = openBroker();
+        const broker = brokerOf();
         const handle = await broker.listen({ url: "mqtts://127.0.0.1:0", tls: tlsOf(given, "none") });
         const known = { rejectUnauthorized: false, reconnectPeriod: 0 };
         const client = await connectAsync(handle.url, { ...known, clientId: "stays" });
@@ -230,7 +238,6 @@ describe("TLS doors", () => {
         await client.publishAsync("t", "still here", { qos: 1 });
         expect([...broker.clients()].map(({ clientId }) => clientId)).to.deep.equal(["stays"]);
         await client.endAsync();
-        await broker.close();
       }),
     );
 
@@ -275,11 +282,12 @@ describe("TLS doors", () => {
       const warned: string[] = [];
       const log = { ...silentLog, warn: (_fields: object, line: string) => void warned.push(line) };
       const clock = new ManualClock();
-      const now = Date.now();
+      const at = new OpenDoors({ log, clock });
+      opened.push(at);
+      const tls = tlsOf(given, "none", { sni: { "a.example": given.ca.issue("/CN=short", "IP:127.0.0.1", 10) } });
+      const now = Date.now(); // after the certificates were made
       const days = (count: number): number => now + count * 86_400_000;
       clock.wallMs = () => now;
-      const at = new OpenDoors({ log, clock });
-      const tls = tlsOf(given, "none", { sni: { "a.example": given.ca.issue("/CN=short", "IP:127.0.0.1", 10) } });
       const handle = await at.open({ url: "mqtts://127.0.0.1:0", tls });
       expect(warned.splice(0))
         .to.have.length(1)
@@ -295,14 +303,13 @@ describe("TLS doors", () => {
         expect(warned).to.have.length(1);
         expect(warned.pop()).to.match(words);
       }
-      await at.close();
     }),
   );
 
   it(
     "a required certificate is who you are: no user name is needed, though anonymous is false",
     having(async (given) => {
-      const { broker } = openBroker({ anonymous: false });
+      const broker = brokerOf({ anonymous: false });
       const { url } = await broker.listen({ url: "mqtts://127.0.0.1:0", tls: tlsOf(given, "required") });
       const { cert, key } = given.client;
       const client = await connectAsync(url, { ca: given.ca.ca, cert, key, reconnectPeriod: 0 });
@@ -311,14 +318,13 @@ describe("TLS doors", () => {
       const plain = await broker.listen({ url: "mqtt://127.0.0.1:0" });
       const stranger = await connectAsync(plain.url, { reconnectPeriod: 0 }).catch((caught: Error) => caught);
       expect(String(stranger)).to.match(/Not authorized/i);
-      await broker.close();
     }),
   );
 
   it(
     "who has not ended the handshake counts as a connection, and leaves room when it goes",
     having(async (given) => {
-      const { broker } = openBroker({ limits: { maxConnectionsPerAddress: 2 } });
+      const broker = brokerOf({ limits: { maxConnectionsPerAddress: 2 } });
       const { port, url } = await broker.listen({ url: "mqtts://127.0.0.1:0", tls: tlsOf(given, "none") });
       const silent = (): Socket => {
         const socket = connectSocket(port, "127.0.0.1");
@@ -339,7 +345,6 @@ describe("TLS doors", () => {
           return client !== undefined;
         });
       }
-      await broker.close();
     }),
   );
 
@@ -363,7 +368,7 @@ describe("TLS doors", () => {
   it("rubbish is counted each time, and logged once in ten seconds for an address", async () => {
     const lines: string[] = [];
     const log = { ...silentLog, info: (_fields: object, line: string) => void lines.push(line) };
-    const { broker } = openBroker({ log });
+    const broker = brokerOf({ log });
     const { port } = await broker.listen({ url: "mqtt://127.0.0.1:0" });
     sockets = Array.from({ length: 20 }, () => connectSocket(port, "127.0.0.1"));
     for (const socket of sockets) {
@@ -372,11 +377,11 @@ describe("TLS doors", () => {
     }
     await until("all are out", () => sockets.every((socket) => socket.destroyed));
     expect(lines.filter((line) => line.startsWith("TG_PROTOCOL"))).to.have.length(1);
-    await broker.close();
   });
 
   it("a file that is no socket stays where it is", async () => {
     const folder = mkdtempSync(join(tmpdir(), "tidegate-"));
+    opened.push({ close: async () => rmSync(folder, { recursive: true, force: true }) });
     const path = join(folder, "precious.db");
     writeFileSync(path, "data");
     const error = await doors.open({ url: `unix://${path}` }).catch((caught: TidegateError) => caught);
@@ -385,6 +390,5 @@ describe("TLS doors", () => {
       .and.have.property("message")
       .that.matches(/not a socket/);
     expect(readFileSync(path, "utf8")).to.equal("data");
-    rmSync(folder, { recursive: true, force: true });
   });
 });

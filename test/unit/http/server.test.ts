@@ -90,6 +90,7 @@ describe("http/server", () => {
     });
     afterEach(async () => {
       for (const client of clients.splice(0)) client.destroy();
+      for (const { socket } of taken) socket.destroy();
       await door.close();
     });
 
@@ -143,7 +144,6 @@ describe("http/server", () => {
       await door.close();
       await until("those of HTTP are out", () => idle.every((socket) => socket.destroyed));
       expect(taken.every(({ socket }) => !socket.destroyed)).to.equal(true);
-      for (const { socket } of taken) socket.destroy();
     });
   });
 
