@@ -1,6 +1,7 @@
 import type { ReferencedMessage, ReferenceQueue, Store, Txn } from "../base/contracts.ts";
 import type { Message, Qos } from "../base/message.ts";
 import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
+import type { Access } from "./access/access.ts";
 import { type AckLedger, ackByte } from "./ackLedger.ts";
 import { Fifo } from "./fifo.ts";
 import type { BrokerMetrics } from "./metrics.ts";
@@ -15,6 +16,8 @@ export interface DurableDeps {
   readonly references: References;
   readonly metrics: BrokerMetrics;
   readonly limits: BrokerLimits;
+  /** What waited is looked at again: rules may have changed since it was queued. */
+  readonly access: Pick<Access, "mayRead">;
   /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. */
   readonly idsFor: (session: Session, topic: string) => readonly number[] | undefined;
 }
@@ -248,6 +251,11 @@ export class DurableOutgoing implements Outgoing {
     const { metrics } = this.#deps;
     if (this.#recSeen.has(item.ordinal)) {
       this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, 0);
+      return;
+    }
+    if (!this.#deps.access.mayRead(this.#session, item.message.topic)) {
+      metrics.dropped("denied").value += 1;
+      this.#deps.references.release(this.#queue, item.ordinal);
       return;
     }
     // Only what nobody began to send expires [MQTT-3.3.2-5]: a PUBLISH without its answer is sent again [MQTT-4.4.0-1].

@@ -142,7 +142,9 @@ export class Pipeline {
     const { retained } = this.#deps;
     let targets = entry.deliveries;
     if (entry.shares.length > 0) {
-      const picked = entry.shares.map((group) => group.pick()).filter((delivery) => delivery !== undefined);
+      const picked = entry.shares
+        .map((group) => group.pick(entry.mayRead))
+        .filter((delivery) => delivery !== undefined);
       targets = [...targets, ...picked];
     }
     if (publisher !== undefined && targets.some((target) => target.own !== undefined && target.session === publisher)) {

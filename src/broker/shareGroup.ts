@@ -27,13 +27,14 @@ export class ShareGroup {
     return this.#members.find((member) => member.session === session);
   }
 
-  pick(): Delivery | undefined {
+  /** @param mayRead undefined: every member may */
+  pick(mayRead?: (session: Delivery["session"]) => boolean): Delivery | undefined {
     let durable: Delivery | undefined;
     const count = this.#members.length;
     for (let step = 0; step < count; step += 1) {
       const at = (this.#next + step) % count;
       const member = this.#members[at];
-      if (member === undefined) continue;
+      if (member === undefined || mayRead?.(member.session) === false) continue;
       if (member.session.link !== undefined) {
         this.#next = at + 1;
         return member;

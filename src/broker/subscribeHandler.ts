@@ -92,6 +92,7 @@ function putBack(
 function faultOf(context: BrokerContext, session: Session, sent: string): number | undefined {
   const { filter } = splitSharedFilter(sent);
   if (topicFilterFault(filter, context.limits.maxTopicLevels) !== null) return reason.topicFilterInvalid;
+  if (!context.access.maySubscribe(session, sent)) return reason.notAuthorized;
   const { subscriptions } = session;
   if (!subscriptions.has(sent) && subscriptions.size >= context.limits.maxSubscriptions) return reason.quotaExceeded;
   return undefined;

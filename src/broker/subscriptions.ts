@@ -1,6 +1,7 @@
 import type { Forwarding, Routing } from "../base/contracts.ts";
 import type { Qos } from "../base/message.ts";
 import { splitSharedFilter } from "../wire/mqtt/filter.ts";
+import type { Access } from "./access/access.ts";
 import type { Session, SubscriptionOptions } from "./session.ts";
 import { ShareGroup } from "./shareGroup.ts";
 import type { Delivery, Handler, LiveForward, StoredForward, TopicEntry } from "./topicEntry.ts";
@@ -17,14 +18,22 @@ export class Subscriptions {
   readonly #routing: Routing;
   readonly #forwarding: Forwarding;
   readonly #queueQos0: boolean;
+  readonly #access: Access;
   readonly #changed: () => void;
   #ofSessions = 0;
 
   /** @param changed called whenever a topic may match differently than before */
-  constructor(deps: { routing: Routing; forwarding: Forwarding; queueQos0: boolean; changed: () => void }) {
+  constructor(deps: {
+    routing: Routing;
+    forwarding: Forwarding;
+    queueQos0: boolean;
+    access: Access;
+    changed: () => void;
+  }) {
     this.#routing = deps.routing;
     this.#forwarding = deps.forwarding;
     this.#queueQos0 = deps.queueQos0;
+    this.#access = deps.access;
     this.#changed = deps.changed;
   }
 
@@ -97,6 +106,7 @@ export class Subscriptions {
     return undefined;
   }
 
+  /** Sessions that may not read the topic are left out here, so that delivery needs no look at the rules. */
   resolve(topic: string, generation: number): TopicEntry {
     const found: Interest[] = [];
     this.#trie.match(topic, found);
@@ -112,6 +122,9 @@ export class Subscriptions {
         else options.push(interest.options);
       }
     }
+    if (this.#access.ruled) {
+      for (const session of bySession.keys()) if (!this.#access.mayRead(session, topic)) bySession.delete(session);
+    }
     const deliveries = [...bySession].map(([session, options]) => merge(session, options));
     const routes = this.#routing.routesFor(topic);
     const forwards = this.#forwarding.forwardsFor(topic);
@@ -124,6 +137,7 @@ export class Subscriptions {
       generation,
       deliveries,
       shares,
+      mayRead: shares.length > 0 && this.#access.ruled ? (session) => this.#access.mayRead(session, topic) : undefined,
       handlers,
       routes,
       stored,

@@ -27,6 +27,8 @@ export interface TopicEntry {
   readonly generation: number;
   readonly deliveries: readonly Delivery[];
   readonly shares: readonly ShareGroup[];
+  /** Which members of `shares` the rules let read it; undefined: all. `deliveries` hold only those who may. */
+  readonly mayRead?: ((session: Session) => boolean) | undefined;
   readonly handlers: readonly Handler[];
   readonly routes: readonly Route[];
   readonly stored: readonly StoredForward[];

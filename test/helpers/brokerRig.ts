@@ -5,8 +5,16 @@ import type { Clock, Timer } from "../../src/base/clock.ts";
 import type { Forward, Forwarding, Route, Routing } from "../../src/base/contracts.ts";
 import { silentLog } from "../../src/base/log.ts";
 import { Meter } from "../../src/base/meter.ts";
+import type { User } from "../../src/base/passwords.ts";
 import { createBroker } from "../../src/broker/broker.ts";
-import { type Broker, type BrokerLimits, limitDefaults } from "../../src/broker/options.ts";
+import {
+  type AccessRule,
+  type Broker,
+  type BrokerDeps,
+  type BrokerLimits,
+  limitDefaults,
+  type PeerInfo,
+} from "../../src/broker/options.ts";
 import { MemoryStore } from "./memoryStore.ts";
 
 export type Version = 4 | 5;
@@ -152,7 +160,9 @@ export interface RigOptions {
   limits?: Partial<BrokerLimits>;
   store?: MemoryStore;
   anonymous?: boolean;
-  authenticate?: (username: string, password: Uint8Array | undefined, clientId: string) => boolean;
+  users?: readonly User[];
+  rules?: readonly AccessRule[];
+  verify?: BrokerDeps["verify"];
   routes?: (topic: string) => readonly Route[];
   forwards?: (topic: string) => readonly Forward[];
 }
@@ -169,8 +179,11 @@ export class Rig {
     const forwarding: Forwarding = { forwardsFor: options.forwards ?? (() => []) };
     const { store, clock, meter } = this;
     this.broker = createBroker(
-      { anonymous: options.anonymous ?? true, version: "0", limits: { ...limitDefaults, ...options.limits } },
-      { store, clock, log: silentLog, meter, routing, forwarding, authenticate: options.authenticate },
+      {
+        ...{ anonymous: options.anonymous ?? true, users: options.users, rules: options.rules, version: "0" },
+        limits: { ...limitDefaults, ...options.limits },
+      },
+      { store, clock, log: silentLog, meter, routing, forwarding, verify: options.verify },
     );
   }
 
@@ -180,11 +193,11 @@ export class Rig {
     this.clock.advance(ms);
   }
 
-  open(version: Version, highWaterMark = 65_536): TestClient {
+  open(version: Version, highWaterMark = 65_536, peer?: PeerInfo): TestClient {
     const [near, far] = duplexPair({ highWaterMark });
     near.once("close", () => far.destroy()); // duplexPair does not tell the other side
     far.once("close", () => near.destroy());
-    this.broker.attach(near);
+    this.broker.attach(near, peer);
     return new TestClient(far, version);
   }
 

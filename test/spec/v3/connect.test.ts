@@ -1,4 +1,5 @@
 import { expect } from "chai";
+import { testUser } from "../../helpers/testUsers.ts";
 import {
   chapter,
   connack,
@@ -265,5 +266,9 @@ chapter(
       await wire.lives();
     });
   },
-  { anonymous: false, authenticate: (name, word) => name === "u" && Buffer.from(word ?? []).toString() === "p" },
+  {
+    anonymous: false,
+    users: [testUser("u", "p")],
+    verify: (_kept, password, settled) => settled(Buffer.from(password).toString() === "p"), // at once
+  },
 );

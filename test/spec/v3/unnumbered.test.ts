@@ -1,5 +1,6 @@
 /** What the text of MQTT 3.1.1 demands or allows without a number. */
 import { expect } from "chai";
+import { testUser } from "../../helpers/testUsers.ts";
 import {
   chapter,
   complete,
@@ -44,7 +45,8 @@ chapter("fields of bytes", (world) => {
   });
 });
 
-const seen: Array<{ name: string; password: string | undefined }> = [];
+const named = ["\u00fc", "u"].map((name) => testUser(name, "p"));
+const seen: Array<{ name: string | undefined; password: string }> = [];
 chapter(
   "credentials of bytes",
   (world) => {
@@ -56,15 +58,19 @@ chapter(
     });
 
     it("[3.1.3.5] none is not the same as an empty one", async () => {
-      await (await world().join("a", { username: "u" })).leave();
-      expect(seen.pop()).to.deep.equal({ name: "u", password: undefined });
+      await (await world().join("a", { username: "u", password: "" })).leave();
+      const wire = world().open();
+      wire.send(connect("a", { username: "u" }));
+      await wire.ends(connack(4));
     });
   },
   {
     anonymous: false,
-    authenticate: (name, password) => {
-      seen.push({ name, password: password === undefined ? undefined : Buffer.from(password).toString("hex") });
-      return true;
+    users: named,
+    verify: (kept, password, settled) => {
+      const name = named.find((user) => user.scrypt === kept)?.name;
+      seen.push({ name, password: Buffer.from(password).toString("hex") });
+      settled(true);
     },
   },
 );
