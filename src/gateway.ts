@@ -10,8 +10,9 @@ import type { Log } from "./base/log.ts";
 import type { Meter } from "./base/meter.ts";
 import { Scope } from "./base/scope.ts";
 import { createBroker } from "./broker/broker.ts";
-import type { Broker } from "./broker/options.ts";
+import type { Broker, ListenerHandle } from "./broker/options.ts";
 import { parseAddress } from "./config/address.ts";
+import { changesForRestart } from "./config/changes.ts";
 import type { Config, SourceConfig } from "./config/schema.ts";
 import { openControl } from "./http/control.ts";
 import { type HttpViews, listenHttp } from "./http/server.ts";
@@ -21,6 +22,7 @@ import { createCoapClientSource } from "./sources/coap/coapClientSource.ts";
 import { type CoapDeps, createCoapServerSource } from "./sources/coap/coapServerSource.ts";
 import { createSerialSource } from "./sources/serial/source.ts";
 import {
+  accessOptions,
   brokerLimits,
   listenerOptions,
   routeDefinition,
@@ -44,6 +46,12 @@ export interface GatewayDeps {
 export interface Gateway {
   /** Where it can be reached, with the ports that were really taken. */
   addresses(): { readonly listeners: readonly string[]; readonly http: string | undefined };
+  /**
+   * Takes over what it can of a config read anew: users, rules and whether the anonymous may come in, without touching a connection that they do not
+   * concern. The certificate files of the listeners that run are read again, for new connections. What else differs from the running config is named
+   * in a warning.
+   */
+  reload(config: Config): Promise<void>;
   /** Closes all doors, lets what was taken reach the disk, and closes the store. */
   stop(): Promise<void>;
 }
@@ -72,7 +80,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   // The broker asks which uplinks take a topic; the uplinks publish what the cloud sends. One of the two has to come first.
   let forwarding: Forwarding = { forwardsFor: () => [] };
   const broker = createBroker(
-    { anonymous: config.access.anonymous, limits: brokerLimits(config), version },
+    { ...accessOptions(config), limits: brokerLimits(config), version },
     {
       store,
       clock,
@@ -95,7 +103,8 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   for (const uplink of uplinks) scope.defer(() => uplink.stop());
 
   const sources = createSources(config, codecs, broker, deps);
-  const listeners = await openDoors(config, broker, sources, scope);
+  const handles = await openDoors(config, broker, sources, scope);
+  const listeners = handles.map(({ url }) => url);
   for (const uplink of uplinks) uplink.start();
   announceSources(sources, broker, clock, scope);
   const views = {
@@ -116,7 +125,49 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const backup = (dir: string, signal: AbortSignal) => store.backup({ dir, gateway: id, version, signal });
   const control = await openControl(dataDir, { ...views, backup }, log.child({ stage: "control" }));
   scope.defer(() => control?.close());
-  return { addresses: () => ({ listeners, http }), stop: () => scope.close() };
+  return {
+    addresses: () => ({ listeners, http }),
+    reload: (next) => reload(config, next, broker, handles, log),
+    stop: () => scope.close(),
+  };
+}
+
+async function reload(
+  running: Config,
+  next: Config,
+  broker: Broker,
+  handles: readonly ListenerHandle[],
+  log: Log,
+): Promise<void> {
+  reloadAccess(running, next, broker, log);
+  await reloadCertificates(running, handles, log);
+}
+
+function reloadAccess(running: Config, next: Config, broker: Broker, log: Log): void {
+  const access = accessOptions(next);
+  // Its default follows from the listeners, and those that run are still the old ones.
+  const loosened = access.anonymous && !running.access.anonymous;
+  const restart = changesForRestart(running, next);
+  const later = loosened && restart.some((path) => path.startsWith("mqtt.listeners"));
+  const ended = broker.setAccess({ ...access, anonymous: access.anonymous && !later });
+  log.info({ users: access.users.length, rules: access.rules.length, ended }, "reloaded");
+  if (later) restart.push("access.anonymous");
+  if (restart.length > 0) log.warn({ changed: restart }, `needs a restart: ${restart.join(", ")}`);
+}
+
+/** Those that cannot be used are said, and the ones before them stay. @param handles of the running config's listeners, in its order */
+async function reloadCertificates(running: Config, handles: readonly ListenerHandle[], log: Log): Promise<void> {
+  for (const [at, listener] of running.mqtt.listeners.entries()) {
+    if (listener.tls === undefined) continue;
+    try {
+      const { tls } = await listenerOptions(listener);
+      if (tls !== undefined) handles[at]?.setTls(tls);
+      log.info({ listener: listener.url }, "certificates read again");
+    } catch (error) {
+      const why = messageOf(error);
+      log.error({ listener: listener.url, err: why }, "certificates not changed: the ones before stay in use");
+    }
+  }
 }
 
 function openJournal(config: Config, { log, clock, meter }: GatewayDeps): Promise<Store> {
@@ -216,13 +267,18 @@ function announceSources(sources: readonly Source[], broker: Broker, clock: Cloc
 // ---------------------------------------------------------------- doors
 
 /** Opens every listener; one that cannot open is fatal. Sources retry by themselves, but a CoAP server's address must open as well. */
-async function openDoors(config: Config, broker: Broker, sources: readonly Source[], scope: Scope): Promise<string[]> {
-  const opened: string[] = [];
+async function openDoors(
+  config: Config,
+  broker: Broker,
+  sources: readonly Source[],
+  scope: Scope,
+): Promise<ListenerHandle[]> {
+  const opened: ListenerHandle[] = [];
   for (const source of sources) {
     scope.defer(() => source.stop());
     await source.start();
   }
-  for (const listener of config.mqtt.listeners) opened.push((await broker.listen(await listenerOptions(listener))).url); // broker.close() closes it
+  for (const listener of config.mqtt.listeners) opened.push(await broker.listen(await listenerOptions(listener))); // broker.close() closes it
   return opened;
 }
 

@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { messageOf } from "./base/errors.ts";
 import { backup, type Io } from "./cli/backup.ts";
 import { check } from "./cli/check.ts";
+import { type PasswdIo, type PasswdOptions, passwdAdd, passwdList, passwdRemove } from "./cli/passwd.ts";
 import { run } from "./cli/run.ts";
 import { sim } from "./cli/sim.ts";
 import { status } from "./cli/status.ts";
@@ -13,6 +14,8 @@ const io: Io = {
   out: (line) => void process.stdout.write(`${line}\n`),
   err: (line) => void process.stderr.write(`${line}\n`),
 };
+
+const passwdIo: PasswdIo = { ...io, input: process.stdin, show: (text) => void process.stderr.write(text) };
 
 /** Exit codes: 0 clean, 1 failure at run time, 2 wrong config or usage. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -55,6 +58,9 @@ async function main(argv: readonly string[]): Promise<number> {
     .action(async (dir: string, options: { config?: string }) => {
       exitCode = await backup(dir, options, io);
     });
+  addPasswd(program, (code) => {
+    exitCode = code;
+  });
   program
     .command("sim")
     .description("firmware simulators: serial, coap, coap-post, mqtt (tidegate sim serial --help)")
@@ -71,6 +77,38 @@ async function main(argv: readonly string[]): Promise<number> {
     return error.exitCode === 0 ? 0 : 2; // commander has already said what is wrong
   }
   return exitCode;
+}
+
+function addPasswd(program: Command, ended: (exitCode: number) => void): void {
+  const passwd = program.command("passwd").description("users of the access file (access.usersFile)");
+  const usersConfig = [
+    "-c, --config <file>",
+    "config file (default: tidegate.yaml here, else users.yaml here)",
+  ] as const;
+  passwd
+    .command("add")
+    .description("makes a user or changes its password, asked for twice, or read from stdin when that is no terminal")
+    .argument("<name>")
+    .option(...usersConfig)
+    .action(async (name: string, options: PasswdOptions) => {
+      ended(await passwdAdd(name, options, passwdIo));
+    });
+  passwd
+    .command("remove")
+    .description("removes a user")
+    .argument("<name>")
+    .option(...usersConfig)
+    .action(async (name: string, options: PasswdOptions) => {
+      ended(await passwdRemove(name, options, passwdIo));
+    });
+  passwd
+    .command("list")
+    .description("the users, or whether there is one of that name (exit code 1: no)")
+    .argument("[name]")
+    .option(...usersConfig)
+    .action(async (name: string | undefined, options: PasswdOptions) => {
+      ended(await passwdList(name, options, passwdIo));
+    });
 }
 
 main(process.argv.slice(2)).then(

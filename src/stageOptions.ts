@@ -1,7 +1,7 @@
 /** The config, mapped to each stage's own options type; files that it names are read here. For gateway.ts alone. */
 import { readFile } from "node:fs/promises";
 import { messageOf, TidegateError } from "./base/errors.ts";
-import type { BrokerLimits, Certificate, ListenerOptions, ListenerTls } from "./broker/options.ts";
+import type { AccessOptions, BrokerLimits, Certificate, ListenerOptions, ListenerTls } from "./broker/options.ts";
 import type { ListenerConfig } from "./config/mqtt.ts";
 import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
 import type { SerialSourceOptions } from "./sources/serial/options.ts";
@@ -40,6 +40,20 @@ export function brokerLimits({ mqtt, storage }: Config): BrokerLimits {
     maxKeepAliveSeconds: maxKeepAlive,
     outboxBytes: outbox,
     sessionExpiryMaxMs: sessionExpiryMax,
+  };
+}
+
+export function accessOptions({ access }: Config): AccessOptions {
+  const { anonymous, users, rules } = access;
+  return {
+    anonymous,
+    users,
+    rules: rules.map(({ allow, deny, users: names, topic }) => ({
+      effect: deny === undefined ? "allow" : "deny",
+      action: deny ?? allow ?? "all", // the config has one of them
+      users: names,
+      topic,
+    })),
   };
 }
 

@@ -8,6 +8,8 @@ import { LogLimiter } from "../base/log.ts";
 import type { Message } from "../base/message.ts";
 import { topicFilterFault, topicNameFault } from "../base/topic.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
+import { Access, type AccessOptions } from "./access/access.ts";
+import type { Who } from "./access/rules.ts";
 import { AckLedger } from "./ackLedger.ts";
 import { Admission, type Place } from "./admission.ts";
 import { Connection, pause } from "./connection.ts";
@@ -73,22 +75,20 @@ class MqttBroker implements Broker {
     const { store, clock, log, routing, forwarding } = deps;
     const { limits } = options;
     const metrics = new BrokerMetrics(deps.meter);
+    const { anonymous, users = [], rules = [] } = options;
+    const { connectTimeoutMs } = limits;
+    const access = new Access({ anonymous, users, rules }, { clock, connectTimeoutMs, verify: deps.verify });
     const ledger = new AckLedger(store.durableGroup);
     const references = new References({ store, clock, metrics });
     const cache: TopicCache = new TopicCache((topic, generation) => subscriptions.resolve(topic, generation));
     const { queueQos0 } = limits.session;
-    const shares = new Shares({ store, ledger, references, metrics, limits });
+    const shares = new Shares({ store, ledger, references, metrics, limits, access });
     const changed = (): void => cache.invalidate();
-    const subscriptions = new Subscriptions({ routing, forwarding, queueQos0, shares, changed });
+    const subscriptions = new Subscriptions({ routing, forwarding, queueQos0, access, shares, changed });
     const idsFor = (session: Session, topic: string, tag: number): readonly number[] | undefined =>
       subscriptions.idsFor(session, cache.get(topic), tag);
-    const outgoing = { store, ledger, references, metrics, limits, idsFor };
-    const wills = new Wills({
-      store,
-      log,
-      metrics,
-      publish: (message, clientId) => this.#publishWill(message, clientId),
-    });
+    const outgoing = { store, ledger, references, metrics, limits, access, idsFor };
+    const wills = new Wills({ store, log, metrics, publish: (message, who) => this.#publishWill(message, who) });
     const sessions = new Sessions({ store, log, limits, metrics, references, subscriptions, wills, outgoing });
     shares.loaded();
     const retained = new Retained({ store, clock, metrics, limits: limits.retained });
@@ -101,10 +101,8 @@ class MqttBroker implements Broker {
     const pipeline = new Pipeline({ store, limits, metrics, cache, retained, references, pending, deliverer });
     const clientLog = new LogLimiter({ intervalMs: 3_600_000, nowMs: () => clock.monotonicMs() });
     const faultLog = new LogLimiter({ nowMs: () => clock.monotonicMs() });
-    const { anonymous } = options;
-    const { authenticate } = deps;
     this.#context = {
-      ...{ store, clock, log, limits, anonymous, authenticate, metrics, flusher: new Flusher(), ledger, pending },
+      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(), ledger, pending },
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);
@@ -226,6 +224,20 @@ class MqttBroker implements Broker {
     this.#context.cache.invalidate();
   }
 
+  setAccess(options: AccessOptions): number {
+    const { access, cache } = this.#context;
+    access.replace(options);
+    cache.invalidate(); // also what publishers may
+    let ended = 0;
+    for (const connection of [...this.#connections]) {
+      const { identity } = connection;
+      if (!connection.open || identity === undefined || access.holds(identity)) continue;
+      connection.close(reason.notAuthorized);
+      ended += 1;
+    }
+    return ended;
+  }
+
   disconnect(clientId: string): boolean {
     const link = this.#context.sessions.get(clientId)?.link;
     link?.close(reason.administrativeAction);
@@ -299,10 +311,12 @@ class MqttBroker implements Broker {
     };
   }
 
-  #publishWill(message: Message, clientId: string): void {
-    const { cache, pipeline, metrics, sessions } = this.#context;
+  #publishWill(message: Message, who: Who): void {
+    const { access, cache, pipeline, metrics, sessions } = this.#context;
     if (message.topic.startsWith("$")) metrics.dropped("sys-topic").value += 1;
-    else pipeline.publish(message, cache.get(message.topic), sessions.get(clientId), undefined);
+    else if (!access.mayWill(who, message.topic))
+      metrics.dropped("denied").value += 1; // rules may have changed since CONNECT
+    else pipeline.publish(message, cache.get(message.topic), sessions.get(who.clientId), undefined);
   }
 
   #publishSys(topic: string, text: string): void {

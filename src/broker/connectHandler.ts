@@ -2,8 +2,12 @@ import { randomUUID } from "node:crypto";
 import { topicNameFault } from "../base/topic.ts";
 import type { ConnackProperties, ConnectPacket } from "../wire/mqtt/packet.ts";
 import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
-import type { Connection } from "./connection.ts";
+import { type Identity, identityOf } from "./access/access.ts";
+import type { Who } from "./access/rules.ts";
+import { beginAuthentication } from "./authHandler.ts";
+import { type Connection, pause } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
+import type { RefusedReason } from "./metrics.ts";
 import { RetainedFeed } from "./retainedFeed.ts";
 import { TopicAliases } from "./topicAliases.ts";
 
@@ -13,35 +17,103 @@ const clientIdBytesMax = 256;
 const clientIdOldMax = 23;
 const expiryNever = 0xffff_ffff;
 
-/** CONNECT (section 3.1 of both versions). */
+/**
+ * CONNECT (section 3.1 of both versions): what is wrong whoever they are, then who they are, then `admit`. Checking a password takes its time;
+ * meanwhile the connection is not read, and may end.
+ */
 export function handleConnect(context: BrokerContext, connection: Connection, packet: ConnectPacket): void {
   connection.version = packet.version;
   connection.packetSizeMax = packet.properties?.maximumPacketSize ?? Number.POSITIVE_INFINITY;
   context.metrics.connects.value += 1;
-  const refusal = refusalOf(context, connection, packet);
-  if (refusal !== undefined) {
-    context.metrics.refused(refusal.counted).value += 1;
-    connection.refuse(refusal.reasonCode, refusal.returnCode, refusal.why);
+  const refusal = refusalOf(context, packet);
+  if (refusal !== undefined) refuse(context, connection, refusal);
+  else if (packet.properties?.authenticationMethod === undefined) logIn(context, connection, packet);
+  else {
+    beginAuthentication(context, connection, packet.properties, {
+      admit: (identity, answer) => admit(context, connection, packet, identity, answer),
+      refuse: (why) => refuse(context, connection, refusals[why]),
+    });
+  }
+}
+
+function logIn(context: BrokerContext, connection: Connection, packet: ConnectPacket): void {
+  const { access } = context;
+  const { username: name, password } = packet;
+  const known = access.withoutPassword(connection.peer, name);
+  if (known !== undefined) {
+    admit(context, connection, packet, known);
     return;
   }
+  if (name === undefined) {
+    refuse(context, connection, refusals.notAuthorized);
+    return;
+  }
+  connection.pause(pause.logIn);
+  const wanted = (): boolean => connection.open;
+  access.logIns.password({ name, password, address: connection.address, wanted }, (result) => {
+    if (!connection.open) return;
+    connection.resume(pause.logIn);
+    context.metrics.logIns(result.kind).value += 1;
+    if (result.kind === "wrong") logFailure(context, connection, name);
+    connection.attempt(() => {
+      if (result.user !== undefined) admit(context, connection, packet, identityOf(result.user, "password"));
+      else refuse(context, connection, result.kind === "busy" ? refusals.busy : refusals.wrong);
+    });
+  });
+}
+
+/** A name that nobody has may be a password in the wrong field: it is not written down. */
+function logFailure({ access, faultLog, log }: BrokerContext, { address, peer }: Connection, name: string): void {
+  if (!faultLog.due(`log-in ${address ?? peer.listener}`)) return;
+  const user = access.hasUser(name) ? name : undefined;
+  log.warn({ address, listener: peer.listener, user }, "a log-in failed: wrong user name or password");
+}
+
+/**
+ * They are who they say: the session is theirs and CONNACK goes out.
+ * @param answer of enhanced authentication, for the CONNACK
+ */
+function admit(
+  context: BrokerContext,
+  connection: Connection,
+  packet: ConnectPacket,
+  identity: Identity,
+  answer: Pick<ConnackProperties, "authenticationMethod" | "authenticationData"> = {},
+): void {
   const assigned = packet.clientId === "" ? `auto-${randomUUID()}` : undefined; // [MQTT-3.1.3-6]
   const clientId = assigned ?? packet.clientId;
+  const { user } = identity;
+  const denied = willRefusal(context, { clientId, user }, packet);
+  if (denied !== undefined) {
+    refuse(context, connection, denied);
+    return;
+  }
   const expiryMs = expiryOf(context, packet);
   const keepAliveSeconds = keepAliveOf(context, packet);
-  const properties = connackProperties(context, packet, assigned, keepAliveSeconds, expiryMs);
+  const announced = connackProperties(context, packet, assigned, keepAliveSeconds, expiryMs);
+  const properties = announced && { ...announced, ...answer };
   if (!connection.takes({ kind: "connack", sessionPresent: false, reasonCode: 0, properties })) {
     connection.refuse(reason.packetTooLarge, connectReturn.serverUnavailable); // [MQTT-3.1.2-24]
     return;
   }
+  const taken = ofOthers(context, clientId, user);
+  if (taken !== undefined) {
+    refuse(context, connection, taken);
+    return;
+  }
   const opened = context.sessions.open(clientId, packet.clean, expiryMs > 0);
   if (opened === undefined) {
-    context.metrics.refused("sessions").value += 1;
-    connection.refuse(reason.quotaExceeded, connectReturn.serverUnavailable, "mqtt.limits.maxSessions is reached");
+    refuse(context, connection, refusals.sessions);
     return;
   }
   const { session, present } = opened;
+  if (session.user !== user) {
+    session.user = user;
+    if (session.subscriptions.size > 0) context.cache.invalidate(); // what it may read may be another matter now
+  }
   session.expiryMs = expiryMs;
   session.will = packet.will;
+  connection.identity = identity;
   connection.window = Math.min(context.limits.maxInflight, packet.properties?.receiveMaximum ?? 65_535); // [MQTT-3.3.4-9]
   const aliasesMax = Math.min(context.limits.topicAliasMaximum, packet.properties?.topicAliasMaximum ?? 0);
   if (aliasesMax > 0) connection.outbox.aliases = new TopicAliases(aliasesMax); // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
@@ -56,27 +128,56 @@ export function handleConnect(context: BrokerContext, connection: Connection, pa
 }
 
 interface Refusal {
-  readonly counted: "auth" | "client-id" | "will";
+  readonly counted: RefusedReason;
   readonly reasonCode: number;
   readonly returnCode: number;
   readonly why?: string;
 }
 
-function refusalOf(context: BrokerContext, connection: Connection, packet: ConnectPacket): Refusal | undefined {
+const { notAuthorized, badUserNameOrPassword, serverUnavailable, identifierRejected } = connectReturn;
+
+const refusals = {
+  notAuthorized: { counted: "auth", reasonCode: reason.notAuthorized, returnCode: notAuthorized },
+  wrong: { counted: "auth", reasonCode: reason.badUserNameOrPassword, returnCode: badUserNameOrPassword },
+  /** It may try again: nothing was said about its password. */
+  busy: {
+    ...{ counted: "log-ins", reasonCode: reason.serverBusy, returnCode: serverUnavailable },
+    why: "too many log-ins at a time",
+  },
+  method: { counted: "auth", reasonCode: reason.badAuthenticationMethod, returnCode: notAuthorized },
+  sessions: {
+    ...{ counted: "sessions", reasonCode: reason.quotaExceeded, returnCode: serverUnavailable },
+    why: "mqtt.limits.maxSessions is reached",
+  },
+  clientId: {
+    ...{ counted: "client-id", reasonCode: reason.clientIdentifierNotValid, returnCode: identifierRejected },
+    why: `a client id has ${clientIdBytesMax} bytes at most`,
+  },
+  willTopic: { counted: "will", reasonCode: reason.topicNameInvalid, returnCode: notAuthorized },
+  will: {
+    ...{ counted: "will", reasonCode: reason.notAuthorized, returnCode: notAuthorized },
+    why: "the access rules do not let it publish its will",
+  },
+  owner: {
+    ...{ counted: "owner", reasonCode: reason.notAuthorized, returnCode: notAuthorized },
+    why: "another user is connected with this client id",
+  },
+} as const satisfies Record<string, Refusal>;
+
+function refuse(context: BrokerContext, connection: Connection, refusal: Refusal): void {
+  context.metrics.refused(refusal.counted).value += 1;
+  connection.refuse(refusal.reasonCode, refusal.returnCode, refusal.why);
+}
+
+/** What is wrong with it, whoever they are. */
+function refusalOf(context: BrokerContext, packet: ConnectPacket): Refusal | undefined {
   const { will } = packet;
-  if (packet.properties?.authenticationMethod !== undefined) {
-    return { counted: "auth", reasonCode: reason.badAuthenticationMethod, returnCode: connectReturn.notAuthorized };
-  }
-  if (!isClientId(packet)) {
-    const { clientIdentifierNotValid: reasonCode } = reason;
-    const why = `a client id has ${clientIdBytesMax} bytes at most`;
-    return { counted: "client-id", reasonCode, returnCode: connectReturn.identifierRejected, why };
-  }
-  // Whoever they are: a will is published without another look at its topic.
+  if (!isClientId(packet)) return refusals.clientId;
+  // A will is published without another look at its topic.
   if (will !== undefined && topicNameFault(will.topic, context.limits.maxTopicLevels) !== null) {
-    return { counted: "will", reasonCode: reason.topicNameInvalid, returnCode: connectReturn.notAuthorized };
+    return refusals.willTopic;
   }
-  return authRefusal(context, connection, packet);
+  return undefined;
 }
 
 function isClientId({ clientId, version, clean }: ConnectPacket): boolean {
@@ -85,19 +186,25 @@ function isClientId({ clientId, version, clean }: ConnectPacket): boolean {
   return Buffer.byteLength(clientId) <= clientIdBytesMax;
 }
 
-function authRefusal(
-  { anonymous, authenticate }: BrokerContext,
-  connection: Connection,
-  { username, password, clientId }: ConnectPacket,
-): Refusal | undefined {
-  if (username === undefined || authenticate === undefined) {
-    // The certificate of a listener that requires one says who they are.
-    if (anonymous || connection.peer.certified === true) return undefined;
-    return { counted: "auth", reasonCode: reason.notAuthorized, returnCode: connectReturn.notAuthorized };
+function willRefusal({ access }: BrokerContext, who: Who, { will }: ConnectPacket): Refusal | undefined {
+  return will === undefined || access.mayWill(who, will.topic) ? undefined : refusals.will;
+}
+
+/**
+ * A client id is no secret, so it must not be a way to what waits for another user, nor to throw that user out. While the other one is connected it
+ * keeps the id; afterwards its session ends and nothing of it is handed over. A session of the anonymous one is anybody's.
+ */
+function ofOthers(context: BrokerContext, clientId: string, user: string | undefined): Refusal | undefined {
+  const session = context.sessions.get(clientId);
+  if (session?.user === undefined || session.user === user) return undefined;
+  const online = session.link !== undefined;
+  if (context.clientLog.due(`owner ${clientId}`)) {
+    const what = online ? "refused while it is connected" : "its session ends";
+    context.log.warn({ clientId, user, owner: session.user }, `a client id of another user: ${what}`);
   }
-  if (authenticate(username, password, clientId)) return undefined;
-  const { badUserNameOrPassword: reasonCode } = reason;
-  return { counted: "auth", reasonCode, returnCode: connectReturn.badUserNameOrPassword };
+  if (online) return refusals.owner;
+  context.sessions.end(session);
+  return undefined;
 }
 
 /** How long the session outlives its connection; 3.1.1 has only "not" and "for ever", which ends at our maximum. */

@@ -8,7 +8,9 @@ import { FrameScanner } from "../wire/mqtt/frameScanner.ts";
 import type { Packet, ProtocolVersion } from "../wire/mqtt/packet.ts";
 import { malformed, ProtocolError, violation } from "../wire/mqtt/protocolError.ts";
 import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
+import type { Identity } from "./access/access.ts";
 import { type AckByte, ackByte } from "./ackLedger.ts";
+import type { Authentication } from "./authHandler.ts";
 import type { BrokerContext } from "./context.ts";
 import type { ProtocolFault } from "./metrics.ts";
 import type { PeerInfo } from "./options.ts";
@@ -18,7 +20,7 @@ import type { Link, Session } from "./session.ts";
 import type { WillFate } from "./wills.ts";
 
 /** Why reading stands still; bits, because several may hold at once. */
-export const pause = { acks: 1, store: 2, outbox: 4 } as const;
+export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8 } as const;
 
 const ackNames = { 64: "puback", 80: "pubrec", 98: "pubrel", 112: "pubcomp" } as const;
 /** How long the peer may take for the last bytes after we ended. */
@@ -58,6 +60,10 @@ export class Connection implements Link {
   resumedIds: Set<number> | undefined;
   readonly aliases: Array<string | undefined> = [];
   feed: RetainedFeed | undefined;
+  /** Once connected: who it is, for as long as that holds. */
+  identity: Identity | undefined;
+  /** An exchange of AUTH packets that is under way (MQTT 5 section 4.12). */
+  authentication: Authentication | undefined;
   readonly openedMs: number;
   /** When the last whole packet came; for Keep Alive. */
   lastReadMs: number;
@@ -200,6 +206,15 @@ export class Connection implements Link {
     } else if (this.keepAliveMs > 0 && this.#pauses === 0 && nowMs - this.lastReadMs > this.keepAliveMs * 1.5) {
       this.#context.metrics.protocolError("keep-alive").value += 1; // [MQTT-3.1.2-22]
       this.close(reason.keepAliveTimeout, "nothing came for one and a half times the Keep Alive");
+    }
+  }
+
+  /** Work for this connection outside of a packet's own turn: what it throws ends the connection, as it would there. */
+  attempt(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#fault(error);
     }
   }
 

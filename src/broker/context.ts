@@ -1,10 +1,11 @@
 import type { Clock } from "../base/clock.ts";
 import type { Store } from "../base/contracts.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
+import type { Access } from "./access/access.ts";
 import type { AckLedger } from "./ackLedger.ts";
 import type { Deliverer } from "./deliverer.ts";
 import type { BrokerMetrics } from "./metrics.ts";
-import type { Authenticate, BrokerLimits } from "./options.ts";
+import type { BrokerLimits } from "./options.ts";
 import type { Flusher } from "./outbox.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
 import type { Pipeline } from "./pipeline.ts";
@@ -19,8 +20,7 @@ export interface BrokerContext {
   readonly clock: Clock;
   readonly log: Log;
   readonly limits: BrokerLimits;
-  readonly anonymous: boolean;
-  readonly authenticate: Authenticate | undefined;
+  readonly access: Access;
   readonly metrics: BrokerMetrics;
   readonly flusher: Flusher;
   readonly ledger: AckLedger;

@@ -1,6 +1,7 @@
 import type { ReferencedMessage, ReferenceQueue, Store, Txn } from "../base/contracts.ts";
 import type { Qos } from "../base/message.ts";
 import { packetIdOffset } from "../wire/mqtt/publish.ts";
+import type { Access } from "./access/access.ts";
 import { type AckLedger, ackByte } from "./ackLedger.ts";
 import { type Item, metaOf } from "./durableItem.ts";
 import { Fifo } from "./fifo.ts";
@@ -18,6 +19,8 @@ export interface DurableDeps {
   readonly references: References;
   readonly metrics: BrokerMetrics;
   readonly limits: BrokerLimits;
+  /** What waited is looked at again: rules may have changed since it was queued. */
+  readonly access: Pick<Access, "mayRead">;
   /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. @param tag see metaOf */
   readonly idsFor: (session: Session, topic: string, tag: number) => readonly number[] | undefined;
 }
@@ -271,6 +274,11 @@ export class DurableOutgoing implements Outgoing {
     if (recSeen !== undefined) {
       // The client forgets the id with it, so it waits for the disk on this connection too.
       this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, recSeen);
+      return;
+    }
+    if (!this.#deps.access.mayRead(this.#session, item.message.topic)) {
+      metrics.dropped("denied").value += 1;
+      this.#deps.references.release(this.#queue, item.ordinal);
       return;
     }
     // Only what nobody began to send expires [MQTT-3.3.2-5]: a PUBLISH without its answer is sent again [MQTT-4.4.0-1].

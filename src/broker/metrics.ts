@@ -10,6 +10,7 @@ export type DropReason =
   | "too-large"
   | "sys-topic"
   | "topic-levels"
+  | "denied"
   | "store-full"
   | "uplink-full"
   | "retained-full"
@@ -22,6 +23,21 @@ export type DropReason =
   | "rotten"
   | "write-failed"
   | "will-not-stored";
+
+/** log-ins: too many at a time; owner: the client id's session is another user's. */
+export type RefusedReason =
+  | "max-connections"
+  | "max-per-address"
+  | "auth"
+  | "log-ins"
+  | "owner"
+  | "sessions"
+  | "client-id"
+  | "will"
+  | "timeout"
+  | "proxy"
+  | "tls"
+  | "websocket";
 
 export type ProtocolFault =
   | "malformed"
@@ -102,19 +118,7 @@ export class BrokerMetrics {
   }
 
   /** Connections that were not let in. @param reason one of a few words of ours. */
-  refused(
-    reason:
-      | "max-connections"
-      | "max-per-address"
-      | "auth"
-      | "sessions"
-      | "client-id"
-      | "will"
-      | "timeout"
-      | "proxy"
-      | "tls"
-      | "websocket",
-  ): Counter {
+  refused(reason: RefusedReason): Counter {
     let counter = this.#refused.get(reason);
     if (counter === undefined) {
       counter = this.#meter.counter("tidegate_mqtt_refused_total", "Connections not let in", { reason });
@@ -143,6 +147,11 @@ export class BrokerMetrics {
     let all = 0;
     for (const { value } of this.#dropped.values()) all += value;
     return all;
+  }
+
+  /** @param result known: remembered, not hashed. busy: refused unseen, too many at a time */
+  logIns(result: "right" | "known" | "wrong" | "busy"): Counter {
+    return this.#meter.counter("tidegate_mqtt_log_ins_total", "Log-ins with a password or its proof", { result });
   }
 
   droppedByReason(): Record<string, number> {

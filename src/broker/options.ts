@@ -4,6 +4,12 @@ import type { Clock } from "../base/clock.ts";
 import type { Forwarding, Publisher, Routing, Store } from "../base/contracts.ts";
 import type { Log } from "../base/log.ts";
 import type { Meter } from "../base/meter.ts";
+import type { User } from "../base/passwords.ts";
+import type { AccessOptions } from "./access/access.ts";
+import type { Verify } from "./access/logIns.ts";
+import type { AccessRule } from "./access/rules.ts";
+
+export type { AccessOptions, AccessRule };
 
 /** Durations in milliseconds, sizes in bytes. */
 export interface BrokerLimits {
@@ -61,15 +67,16 @@ export const limitDefaults: BrokerLimits = {
 export interface BrokerOptions {
   /** Whether a client without a user name may connect. */
   readonly anonymous: boolean;
+  /** Who may log in. Default: nobody. */
+  readonly users?: readonly User[] | undefined;
+  /** What clients may do; the first that matches decides. None: everything. */
+  readonly rules?: readonly AccessRule[] | undefined;
   readonly limits: BrokerLimits;
   /** The program's version, for `$SYS/broker/version`. */
   readonly version: string;
   /** How often `$SYS/broker/...` is published, in ms. Default 10,000. */
   readonly sysIntervalMs?: number | undefined;
 }
-
-/** Whether a client that gave a user name may connect. Synchronous, and must not throw. */
-export type Authenticate = (username: string, password: Uint8Array | undefined, clientId: string) => boolean;
 
 export interface BrokerDeps {
   readonly store: Store;
@@ -78,7 +85,8 @@ export interface BrokerDeps {
   readonly meter: Meter;
   readonly routing: Routing;
   readonly forwarding: Forwarding;
-  readonly authenticate?: Authenticate | undefined;
+  /** Instead of scrypt, for tests. */
+  readonly verify?: Verify | undefined;
 }
 
 /** PEM texts, not paths. */
@@ -171,6 +179,12 @@ export interface Broker extends Publisher {
   readonly ready: Promise<void>;
   /** To be called when what Routing or Forwarding would answer has changed. */
   refresh(): void;
+  /**
+   * Other users and rules from now on. Connections that would not be let in any more (the user removed, another password, the anonymous) end with
+   * Not authorized; for all others the rules hold from the next message on.
+   * @returns how many connections ended
+   */
+  setAccess(access: AccessOptions): number;
   /** Ends a client's connection with the reason Administrative action. False when it is not connected. */
   disconnect(clientId: string): boolean;
   clients(): Iterable<ClientInfo>;

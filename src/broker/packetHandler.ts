@@ -2,6 +2,7 @@ import { decodePacket } from "../wire/mqtt/decode.ts";
 import type { DisconnectPacket } from "../wire/mqtt/packet.ts";
 import { ProtocolError } from "../wire/mqtt/protocolError.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
+import { handleBeforeConnack, handleReauthentication } from "./authHandler.ts";
 import { handleConnect } from "./connectHandler.ts";
 import type { Connection } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
@@ -19,13 +20,17 @@ export function handleFrame(context: BrokerContext, connection: Connection): voi
     return;
   }
   context.metrics.othersReceived.value += 1;
-  const version = session === undefined ? undefined : connection.version;
+  // Between CONNECT and CONNACK there are packets only while an exchange of AUTH goes on.
+  const version = session === undefined && connection.authentication === undefined ? undefined : connection.version;
   const packet = decodePacket(scanner.buffer, scanner.first, scanner.body, scanner.end, version, "client");
   if (packet.kind === "connect") {
     handleConnect(context, connection, packet);
     return;
   }
-  if (session === undefined) throw new ProtocolError(reason.protocolError, "the first packet is not CONNECT");
+  if (session === undefined) {
+    handleBeforeConnack(context, connection, packet);
+    return;
+  }
   switch (packet.kind) {
     case "puback":
       if (packet.reasonCode >= 0x80) context.metrics.dropped("client-refused").value += 1;
@@ -53,7 +58,8 @@ export function handleFrame(context: BrokerContext, connection: Connection): voi
       handleDisconnect(context, connection, session, packet);
       return;
     case "auth":
-      throw new ProtocolError(reason.protocolError, "AUTH without an authentication method"); // MQTT 5 section 4.12
+      handleReauthentication(context, connection, packet);
+      return;
     default:
       throw new ProtocolError(reason.protocolError, `${packet.kind} from a client`);
   }

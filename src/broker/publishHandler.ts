@@ -32,7 +32,7 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
   }
   context.metrics.received[view.qos].value += 1;
   context.metrics.payloadReceived.value += end - view.payloadStart;
-  if (first === plainQos0 && entry.plain) {
+  if (first === plainQos0 && entry.plain && context.access.mayPublish(session, entry.topic)) {
     context.deliverer.pass(entry, buffer, start, view.payloadStart, end, connection.version, session);
     return;
   }
@@ -118,6 +118,10 @@ function take(
     if (qos > 0) answer(context, connection, qos, packetId, reason.notAuthorized, 0);
     return;
   }
+  if (!context.access.mayPublish(session, message.topic)) {
+    deny(context, connection, session, message, packetId);
+    return;
+  }
   const heldKey = qos === 2 && session.durable ? clientKey(session.clientId, packetId) : undefined;
   const result = context.pipeline.publish(message, entry, session, heldKey);
   if (!result.accepted) {
@@ -145,6 +149,23 @@ function answer(
   group: number,
 ): void {
   context.ledger.add(connection, qos === 2 ? ackByte.pubrec : ackByte.puback, packetId, reasonCode, group);
+}
+
+/** 3.1.1 has no way to say no: it is acknowledged and goes nowhere, as in Mosquitto. */
+function deny(
+  context: BrokerContext,
+  connection: Connection,
+  session: Session,
+  message: Message,
+  packetId: number,
+): void {
+  const { qos, topic } = message;
+  const { clientId, user } = session;
+  context.metrics.dropped("denied").value += 1;
+  if (context.clientLog.due(`denied ${clientId}`)) {
+    context.log.warn({ clientId, user, topic: topic.slice(0, 200) }, "the access rules do not let it publish this");
+  }
+  if (qos > 0) answer(context, connection, qos, packetId, reason.notAuthorized, 0);
 }
 
 function refuse(

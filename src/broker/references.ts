@@ -192,3 +192,10 @@ export class References {
     }
   }
 }
+
+/** See ShareGroup.tag. */
+export function shareTag(name: string): number {
+  let hash = 0;
+  for (let at = 0; at < name.length; at += 1) hash = (hash * 33 + name.charCodeAt(at)) >>> 0;
+  return 1 + (hash % 31);
+}

@@ -111,6 +111,7 @@ export class RetainedFeed {
     this.#at += 1;
     if (value === undefined || held === undefined || this.#delivery === undefined) return;
     if (!this.#session.subscriptions.has(this.#filter)) return; // unsubscribed meanwhile: nothing new begins [MQTT-3.10.4-2]
+    if (!this.#context.access.mayRead(this.#session, value.topic)) return;
     // Replaced while it was read; the new one is fresh enough to be read from memory.
     if (held === "changed") this.#found.push(value);
     else if (value.position >= 0) this.#send(held, value, this.#delivery);

@@ -1,5 +1,6 @@
 import type { Qos } from "../base/message.ts";
 import type { ProtocolVersion, Will } from "../wire/mqtt/packet.ts";
+import type { Verdicts } from "./access/access.ts";
 import type { AckTarget } from "./ackLedger.ts";
 import type { Given } from "./givenMessages.ts";
 import type { Outbox } from "./outbox.ts";
@@ -66,6 +67,10 @@ export class Session {
   readonly subscriptions = new Map<string, SubscriptionOptions>();
   /** QoS 2 packet ids received and not yet released, with the group that made them durable (0: none). */
   readonly held = new Map<number, number>();
+  /** Whose it is; undefined: the anonymous one's, and so anybody's. */
+  user: string | undefined;
+  /** What it may publish to; see Access. */
+  verdicts: Verdicts | undefined;
   link: Link | undefined;
   will: Will | undefined;
   /** After the connection ends. Infinity: never. */

@@ -9,6 +9,8 @@ export interface SessionRecord {
   readonly disconnectedAtMs: number | undefined;
   /** Newest ordinal sent when this was written. */
   readonly sentUpTo: number;
+  /** Undefined: the anonymous one. */
+  readonly user: string | undefined;
 }
 
 /** JSON, because there are few, they are small, and a later version may add to them. */
@@ -18,6 +20,7 @@ export function encodeSession(record: SessionRecord): Uint8Array {
       expiryMs: Number.isFinite(record.expiryMs) ? record.expiryMs : null,
       disconnectedAtMs: record.disconnectedAtMs ?? null,
       sentUpTo: record.sentUpTo,
+      ...(record.user === undefined ? {} : { user: record.user }),
     }),
   );
 }
@@ -27,11 +30,12 @@ export function decodeSession(bytes: Uint8Array): SessionRecord | undefined {
   try {
     const value: unknown = JSON.parse(Buffer.from(bytes).toString());
     if (typeof value !== "object" || value === null) return undefined;
-    const { expiryMs, disconnectedAtMs, sentUpTo } = value as Record<string, unknown>;
+    const { expiryMs, disconnectedAtMs, sentUpTo, user } = value as Record<string, unknown>;
     return {
       expiryMs: typeof expiryMs === "number" ? expiryMs : Number.POSITIVE_INFINITY,
       disconnectedAtMs: typeof disconnectedAtMs === "number" ? disconnectedAtMs : undefined,
       sentUpTo: typeof sentUpTo === "number" ? sentUpTo : 0,
+      user: typeof user === "string" ? user : undefined,
     };
   } catch {
     return undefined;

@@ -156,15 +156,15 @@ export class Sessions {
     return new Session(clientId, durable, (session) =>
       durable
         ? new DurableOutgoing(session, outgoing, sentUpTo, surely, recSeen)
-        : new VolatileOutgoing(session, limits.session, metrics, () => store.nowMs(), this.#volatile),
+        : new VolatileOutgoing(session, limits.session, metrics, () => store.nowMs(), this.#volatile, outgoing.access),
     );
   }
 
   #persist(session: Session): void {
     if (!(session.outgoing instanceof DurableOutgoing)) return;
-    const { expiryMs, disconnectedAtMs } = session;
+    const { expiryMs, disconnectedAtMs, user } = session;
     const { sentUpTo } = session.outgoing;
-    const record = encodeSession({ expiryMs, disconnectedAtMs, sentUpTo });
+    const record = encodeSession({ expiryMs, disconnectedAtMs, sentUpTo, user });
     this.#commit(session, (txn) => txn.put(mapNames.session, session.clientId, record));
   }
 
@@ -211,6 +211,7 @@ export class Sessions {
       const session = this.#make(clientId, true, sentUpTo, record?.sentUpTo ?? 0, recSeen.get(clientId) ?? []);
       session.expiryMs = Math.min(record?.expiryMs ?? limits.sessionExpiryMaxMs, limits.sessionExpiryMaxMs);
       session.disconnectedAtMs = record?.disconnectedAtMs ?? nowMs;
+      session.user = record?.user;
       for (const id of held.get(clientId) ?? []) session.held.set(id, 0);
       this.#byId.set(clientId, session);
       this.#nextExpiryMs = Math.min(this.#nextExpiryMs, session.disconnectedAtMs + session.expiryMs);

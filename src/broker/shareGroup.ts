@@ -1,5 +1,6 @@
 import type { Store, Txn } from "../base/contracts.ts";
 import type { Message, Qos } from "../base/message.ts";
+import type { Access } from "./access/access.ts";
 import type { AckLedger } from "./ackLedger.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
 import { Fifo } from "./fifo.ts";
@@ -7,7 +8,7 @@ import { Given } from "./givenMessages.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import { lowerQos, messageBytes, PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
-import { type References, sentKey, shareQueueName } from "./references.ts";
+import { type References, sentKey, shareQueueName, shareTag } from "./references.ts";
 import type { Link, Session } from "./session.ts";
 import { type Backlog, inStore, MemoryBacklog, StoredBacklog, type Waiting } from "./shareBacklog.ts";
 import { encodeFor } from "./topicAliases.ts";
@@ -20,6 +21,7 @@ export interface ShareDeps {
   readonly references: References;
   readonly metrics: BrokerMetrics;
   readonly limits: BrokerLimits;
+  readonly access: Pick<Access, "mayRead">;
   /** What all groups without a durable member hold in memory. */
   readonly total: VolatileTotal;
   /** What the others have read ahead. */
@@ -65,7 +67,7 @@ export class ShareGroup {
     this.filter = filter;
     this.#deps = deps;
     this.stored = new StoredBacklog(shareQueueName(share, filter), deps);
-    this.tag = tagOf(this.stored.name);
+    this.tag = shareTag(this.stored.name);
     this.#memory = new MemoryBacklog(deps.limits.session, deps.metrics, deps.total);
     this.#frames = new PublishFrames(() => deps.store.nowMs());
   }
@@ -203,7 +205,7 @@ export class ShareGroup {
       const at = (this.#next + step) % count;
       const member = this.#members[at];
       const link = member?.session.link;
-      if (member === undefined || link === undefined) continue;
+      if (member === undefined || link === undefined || !this.#mayRead(member, frames)) continue;
       online = true;
       const qos = lowerQos(item.qos, member.qos); // [MQTT-4.8.2-3]
       const retain = member.retainAsPublished && item.retain;
@@ -214,10 +216,15 @@ export class ShareGroup {
       this.#next = at + 1;
       return true;
     }
-    if (!online || fitting) return false;
-    this.#deps.metrics.dropped("too-large").value += 1; // none of them will ever take it: it must not block the rest
+    const barred = !online && !this.#members.some((member) => this.#mayRead(member, frames));
+    if ((!online && !barred) || fitting) return false;
+    this.#deps.metrics.dropped(barred ? "denied" : "too-large").value += 1; // none of them will ever take it: it must not block the rest
     discard(backlog, item);
     return true;
+  }
+
+  #mayRead({ session }: Delivery, { message }: PublishFrames): boolean {
+    return this.#deps.access.mayRead(session, message.topic);
   }
 
   /** False: the store does not take what has to be written first. */
@@ -331,7 +338,7 @@ export class ShareGroup {
       const at = (this.#next + step) % count;
       const member = this.#members[at];
       const link = member?.session.link;
-      if (member === undefined || link === undefined) continue;
+      if (member === undefined || link === undefined || !this.#mayRead(member, frames)) continue;
       if (link.outbox.full) {
         reason = "outbox-full";
         continue;
@@ -387,10 +394,4 @@ function fits(frames: PublishFrames, link: Link, member: Delivery, qos: Qos, ret
 function discard(backlog: Backlog, item: Waiting): void {
   backlog.give(item);
   backlog.done(item);
-}
-
-function tagOf(name: string): number {
-  let hash = 0;
-  for (let at = 0; at < name.length; at += 1) hash = (hash * 33 + name.charCodeAt(at)) >>> 0;
-  return 1 + (hash % 31);
 }

@@ -95,6 +95,7 @@ function faultOf(context: BrokerContext, session: Session, sent: string): number
     context.metrics.refusedFilter("levels").value += 1;
     return reason.topicFilterInvalid;
   }
+  if (!context.access.maySubscribe(session, sent)) return reason.notAuthorized;
   const { subscriptions } = session;
   if (subscriptions.has(sent) || subscriptions.size < context.limits.maxSubscriptions) return undefined;
   context.metrics.refusedFilter("count").value += 1;

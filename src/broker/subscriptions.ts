@@ -1,6 +1,7 @@
 import type { Forwarding, Routing } from "../base/contracts.ts";
 import type { Qos } from "../base/message.ts";
 import { splitSharedFilter } from "../wire/mqtt/filter.ts";
+import type { Access } from "./access/access.ts";
 import type { Session, SubscriptionOptions } from "./session.ts";
 import type { ShareGroup } from "./shareGroup.ts";
 import type { Shares } from "./shares.ts";
@@ -19,6 +20,7 @@ export class Subscriptions {
   readonly #forwarding: Forwarding;
   readonly #queueQos0: boolean;
   readonly #shares: Shares;
+  readonly #access: Access;
   readonly #changed: () => void;
   #ofSessions = 0;
 
@@ -27,6 +29,7 @@ export class Subscriptions {
     routing: Routing;
     forwarding: Forwarding;
     queueQos0: boolean;
+    access: Access;
     shares: Shares;
     changed: () => void;
   }) {
@@ -34,6 +37,7 @@ export class Subscriptions {
     this.#routing = deps.routing;
     this.#forwarding = deps.forwarding;
     this.#queueQos0 = deps.queueQos0;
+    this.#access = deps.access;
     this.#changed = deps.changed;
   }
 
@@ -105,6 +109,7 @@ export class Subscriptions {
     return undefined;
   }
 
+  /** Sessions that may not read the topic are left out here, so that delivery needs no look at the rules. */
   resolve(topic: string, generation: number): TopicEntry {
     const found: Interest[] = [];
     this.#trie.match(topic, found);
@@ -119,6 +124,9 @@ export class Subscriptions {
         if (options === undefined) bySession.set(interest.session, [interest.options]);
         else options.push(interest.options);
       }
+    }
+    if (this.#access.ruled) {
+      for (const session of bySession.keys()) if (!this.#access.mayRead(session, topic)) bySession.delete(session);
     }
     const deliveries = [...bySession].map(([session, options]) => merge(session, options));
     const routes = this.#routing.routesFor(topic);

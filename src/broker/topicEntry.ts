@@ -25,6 +25,7 @@ export interface TopicEntry {
   /** Its UTF-8 bytes, to be found by. */
   readonly bytes: Buffer;
   readonly generation: number;
+  /** Of those only who may read it. Members of `shares` are looked at one by one. */
   readonly deliveries: readonly Delivery[];
   readonly shares: readonly ShareGroup[];
   readonly handlers: readonly Handler[];

@@ -1,5 +1,6 @@
 import type { Message, Qos } from "../base/message.ts";
 import { packetIdOffset } from "../wire/mqtt/publish.ts";
+import type { Access } from "./access/access.ts";
 import { ackByte } from "./ackLedger.ts";
 import { Fifo } from "./fifo.ts";
 import { type Given, GivenMessages } from "./givenMessages.ts";
@@ -40,6 +41,7 @@ export class VolatileOutgoing implements Outgoing {
   readonly #metrics: BrokerMetrics;
   readonly #nowMs: () => number;
   readonly #total: VolatileTotal;
+  readonly #access: Pick<Access, "mayRead">;
   /** Packet id to what comes next from the client. */
   readonly #inflight = new Map<number, "puback" | "pubrec" | "pubcomp">();
   /** Those among them that shared groups gave and may get back: QoS 1, and QoS 2 not sent yet. */
@@ -54,9 +56,11 @@ export class VolatileOutgoing implements Outgoing {
     metrics: BrokerMetrics,
     nowMs: () => number,
     total: VolatileTotal,
+    access: Pick<Access, "mayRead">,
   ) {
     this.#session = session;
     this.#total = total;
+    this.#access = access;
     this.#limits = limits;
     this.#metrics = metrics;
     this.#nowMs = nowMs;
@@ -146,6 +150,11 @@ export class VolatileOutgoing implements Outgoing {
       const message = unexpired(next.message, next.acceptedAtMs, this.#nowMs());
       if (message === undefined) {
         this.#metrics.dropped("expired").value += 1;
+        continue;
+      }
+      // Rules may have changed while it waited.
+      if (!this.#access.mayRead(this.#session, message.topic)) {
+        this.#metrics.dropped("denied").value += 1;
         continue;
       }
       const frame = encodeFor(link, publishPacket(message, next.qos, next.retain, 1, next.ids));

@@ -8,16 +8,19 @@ export interface WillRecord {
   readonly delayMs: number;
   /** Store clock; undefined: the client was connected when this was written. */
   readonly dueAtMs: number | undefined;
+  /** Whose it is, for the access rules; undefined: the anonymous one's. */
+  readonly user: string | undefined;
 }
 
 /** JSON with bytes in base64, because there are few, they are small, and a later version may add to them. */
-export function encodeWill({ will, delayMs, dueAtMs }: WillRecord): Uint8Array {
+export function encodeWill({ will, delayMs, dueAtMs, user }: WillRecord): Uint8Array {
   const { topic, payload, qos, retain } = will;
   const { correlationData, ...properties } = will.properties ?? {};
   return Buffer.from(
     JSON.stringify({
       ...{ topic, payload: base64(payload), qos, retain, properties, delayMs, dueAtMs: dueAtMs ?? null },
       correlationData: correlationData === undefined ? null : base64(correlationData),
+      ...(user === undefined ? {} : { user }),
     }),
   );
 }
@@ -27,7 +30,7 @@ export function decodeWill(bytes: Uint8Array): WillRecord | undefined {
   try {
     const value: unknown = JSON.parse(Buffer.from(bytes).toString());
     if (typeof value !== "object" || value === null) return undefined;
-    const { topic, payload, qos, retain, delayMs, dueAtMs, properties, correlationData } = value as Record<
+    const { topic, payload, qos, retain, delayMs, dueAtMs, properties, correlationData, user } = value as Record<
       string,
       unknown
     >;
@@ -42,6 +45,7 @@ export function decodeWill(bytes: Uint8Array): WillRecord | undefined {
       will,
       delayMs: typeof delayMs === "number" ? delayMs : 0,
       dueAtMs: typeof dueAtMs === "number" ? dueAtMs : undefined,
+      user: typeof user === "string" ? user : undefined,
     };
   } catch {
     return undefined;

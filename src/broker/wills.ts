@@ -2,6 +2,7 @@ import type { Store } from "../base/contracts.ts";
 import { type Log, LogLimiter } from "../base/log.ts";
 import type { Message } from "../base/message.ts";
 import type { Will } from "../wire/mqtt/packet.ts";
+import type { Who } from "./access/rules.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import { mapNames } from "./references.ts";
 import type { Session } from "./session.ts";
@@ -15,6 +16,8 @@ export type WillFate = "publish" | "discard" | "defer";
 
 interface Delayed {
   readonly will: Will;
+  /** Whose it was: the session may go to another one, or be gone, by the time it is published. */
+  readonly user: string | undefined;
   /** Store clock. */
   readonly dueMs: number;
 }
@@ -23,7 +26,7 @@ export interface WillsDeps {
   readonly store: Store;
   readonly log: Log;
   readonly metrics: BrokerMetrics;
-  readonly publish: (message: Message, clientId: string) => void;
+  readonly publish: (message: Message, who: Who) => void;
 }
 
 /** Records of all wills together. A will may have 128 KiB and each client one; the store keeps such records in memory. */
@@ -51,7 +54,10 @@ export class Wills {
       const record = decodeWill(bytes);
       if (record === undefined) rotten += 1;
       // Connected when we stopped: it is gone since now.
-      else this.#delayed.set(clientId, { will: record.will, dueMs: record.dueAtMs ?? nowMs + record.delayMs });
+      else {
+        const { will, user, delayMs, dueAtMs } = record;
+        this.#delayed.set(clientId, { will, user, dueMs: dueAtMs ?? nowMs + delayMs });
+      }
     }
     if (rotten > 0) log.warn({ wills: rotten }, "wills in the store cannot be read; they are not published");
   }
@@ -65,7 +71,7 @@ export class Wills {
 
   /** The connection ended. @param nowMs store clock */
   left(session: Session, fate: WillFate, nowMs: number): void {
-    const { clientId, will } = session;
+    const { clientId, user, will } = session;
     session.will = undefined;
     if (will === undefined) return;
     if (fate === "discard") {
@@ -74,9 +80,9 @@ export class Wills {
     }
     const delayMs = delayOf(session, will);
     if (fate === "defer") this.#keep(session, will, nowMs + delayMs);
-    else if (delayMs <= 0) this.#send(clientId, will);
+    else if (delayMs <= 0) this.#send(session, will);
     else {
-      this.#delayed.set(clientId, { will, dueMs: nowMs + delayMs });
+      this.#delayed.set(clientId, { will, user, dueMs: nowMs + delayMs });
       this.#keep(session, will, nowMs + delayMs);
     }
   }
@@ -87,7 +93,7 @@ export class Wills {
     if (delayed === undefined) return;
     this.#delayed.delete(clientId);
     if (nowMs < delayed.dueMs) this.#forget(clientId);
-    else this.#send(clientId, delayed.will);
+    else this.#send({ clientId, user: delayed.user }, delayed.will);
   }
 
   /** The session is over: a will still waiting goes out now. */
@@ -95,28 +101,28 @@ export class Wills {
     const delayed = this.#delayed.get(clientId);
     if (delayed === undefined) return;
     this.#delayed.delete(clientId);
-    this.#send(clientId, delayed.will);
+    this.#send({ clientId, user: delayed.user }, delayed.will);
   }
 
   /** @param nowMs store clock */
   tick(nowMs: number): void {
-    for (const [clientId, { will, dueMs }] of this.#delayed) {
+    for (const [clientId, { will, user, dueMs }] of this.#delayed) {
       if (nowMs < dueMs) continue;
       this.#delayed.delete(clientId);
-      this.#send(clientId, will);
+      this.#send({ clientId, user }, will);
     }
   }
 
   /** Published and forgotten in the same turn, so in one group: a crash makes it neither lost nor twice published. */
-  #send(clientId: string, { topic, payload, qos, retain, properties }: Will): void {
-    this.#deps.publish({ topic, payload, qos, retain, properties, source: `mqtt:${clientId}` }, clientId);
+  #send({ clientId, user }: Who, { topic, payload, qos, retain, properties }: Will): void {
+    this.#deps.publish({ topic, payload, qos, retain, properties, source: `mqtt:${clientId}` }, { clientId, user });
     this.#forget(clientId);
   }
 
   #keep(session: Session, will: Will, dueAtMs: number | undefined): void {
     const { store, log, metrics } = this.#deps;
     const { clientId } = session;
-    const record = encodeWill({ will, delayMs: delayOf(session, will), dueAtMs });
+    const record = encodeWill({ will, delayMs: delayOf(session, will), dueAtMs, user: session.user });
     const bytes = this.#storedBytes - (this.#stored.get(clientId) ?? 0) + record.length;
     const room = bytes <= storedBytesMax && store.admit({ bytes: record.length, rejectNewest: [] }) === "ok";
     if (room && this.#write(clientId, record)) return;

@@ -6,7 +6,7 @@ import { Meter } from "../base/meter.ts";
 import { formatProblem, loadConfig } from "../config/load.ts";
 import { type Gateway, startGateway } from "../gateway.ts";
 import { defaultConfigFile } from "./check.ts";
-import { createLog } from "./pinoLog.ts";
+import { createLog, type LeveledLog } from "./pinoLog.ts";
 import { SystemdNotifier } from "./systemd.ts";
 import { version } from "./version.ts";
 
@@ -31,7 +31,8 @@ export async function run(options: { config?: string }): Promise<number> {
   const log = createLog(loaded.config.gateway.logLevel);
   for (const warning of loaded.warnings) log.warn({ at: formatProblem(warning) }, "config");
   guardProcess(log);
-  const stopped = stopSignal(log); // from here on, so that a signal during a long recovery stops cleanly too
+  const stopped = stopSignal(); // from here on, so that a signal during a long recovery stops cleanly too
+  const reloads = new Reloads(path, log); // and one of SIGHUP does not end it
   let gateway: Gateway;
   try {
     gateway = await startGateway(loaded.config, { log, clock: systemClock, meter: new Meter(), version });
@@ -41,7 +42,9 @@ export async function run(options: { config?: string }): Promise<number> {
   const notifier = new SystemdNotifier(log);
   log.info({ ...gateway.addresses(), config: loaded.file ?? "defaults", version }, "ready");
   notifier.ready(`${gateway.addresses().listeners.length} listeners`);
+  reloads.serve(gateway);
   const signal = await stopped;
+  reloads.end();
   log.info({ signal }, "stopping");
   notifier.stopping();
   return stop(gateway, log);
@@ -77,14 +80,62 @@ function startFailed(error: unknown, log: Log): number {
   return ending(code === "TG_CONFIG" || code === "TG_NOT_AVAILABLE" ? 2 : 1);
 }
 
-function stopSignal(log: Log): Promise<string> {
-  process.on("SIGHUP", () =>
-    log.warn({}, "reloading on SIGHUP is not yet available; restart to apply a changed config"),
-  );
+function stopSignal(): Promise<string> {
   // Not once: a second signal while stopping would end the process in the middle of it.
   return new Promise((resolve) => {
     for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => resolve(signal));
   });
+}
+
+/** Reads the config again on SIGHUP, one reading at a time: a signal meanwhile, or during the start, is answered by one more. */
+class Reloads {
+  readonly #path: string | undefined;
+  readonly #log: LeveledLog;
+  #gateway: Gateway | undefined;
+  #asked = false;
+  #reading = false;
+
+  constructor(path: string | undefined, log: LeveledLog) {
+    this.#path = path;
+    this.#log = log;
+    process.on("SIGHUP", () => {
+      this.#asked = true;
+      void this.#reload();
+    });
+  }
+
+  serve(gateway: Gateway): void {
+    this.#gateway = gateway;
+    void this.#reload();
+  }
+
+  end(): void {
+    this.#gateway = undefined;
+  }
+
+  async #reload(): Promise<void> {
+    if (this.#reading) return;
+    this.#reading = true;
+    while (this.#asked && this.#gateway !== undefined) {
+      this.#asked = false;
+      await this.#reloadOnce();
+    }
+    this.#reading = false;
+  }
+
+  async #reloadOnce(): Promise<void> {
+    const log = this.#log;
+    const loaded = await loadConfig({ path: this.#path, running: true });
+    const problems = loaded.ok ? loaded.unavailable : loaded.problems;
+    if (!loaded.ok || problems.length > 0) {
+      for (const problem of problems) log.error({ at: formatProblem(problem) }, "config");
+      log.error({ problems: problems.length }, "not reloaded: the config is wrong, the one before stays");
+      return;
+    }
+    for (const warning of loaded.warnings) log.warn({ at: formatProblem(warning) }, "config");
+    log.setLevel(loaded.config.gateway.logLevel);
+    await this.#gateway?.reload(loaded.config);
+  }
 }
 
 /**

@@ -9,8 +9,10 @@ const rule = section({
   topic: topicFilter().describe("%c stands for the client id, %u for the user name"),
 });
 
+export const defaultUsersFile = "users.yaml";
+
 export const access = section({
   anonymous: flag().optional().describe("Default: true only while every listener is loopback or a unix socket"),
-  usersFile: filePath().prefault("users.yaml").describe("Written by `tidegate passwd`"),
+  usersFile: filePath().prefault(defaultUsersFile).describe("Written by `tidegate passwd`"),
   rules: list(rule).prefault([]).describe("The first match decides"),
 });

@@ -30,8 +30,6 @@ const builtInToCome = (node: ConfigNode, root: ConfigNode): boolean =>
   is(...codecsToCome)(node) && root.get("codecs")?.get(String(node.scalar)) === undefined;
 
 const table: readonly Unavailable[] = [
-  { path: "access.usersFile", what: "users" },
-  { path: "access.rules", what: "access rules", when: (node) => (node.items?.length ?? 0) > 0 },
   { path: "deadLetters", what: "dead letters" },
   { path: "codecs.*.type", what: "this codec", when: is(...codecsToCome, "protobuf") },
   { path: "sources.*.decode", what: "this codec", when: builtInToCome },
@@ -60,9 +58,6 @@ function isRemoteHttp({ scalar }: ConfigNode): boolean {
   const address = typeof scalar === "string" ? parseAddress(scalar, ["http"]) : "";
   return typeof address !== "string" && !isLocal(address);
 }
-
-/** @param path as in the table */
-export const isAvailable = (path: string): boolean => table.every((entry) => entry.path !== path);
 
 /** Reports everything that the file uses and this version cannot do. */
 export function findUnavailable(root: ConfigNode, report: Reporter): void {

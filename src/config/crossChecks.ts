@@ -80,6 +80,12 @@ function checkRule(rule: ConfigNode, report: Reporter): void {
   if (rule.entries !== undefined && written.length !== 1) {
     report.node(rule, `${written.length === 0 ? "neither allow nor deny" : "both allow and deny"} (one of them)`);
   }
+  const users = rule.get("users");
+  if (users?.items?.length === 0) report.node(users, "nobody (leave users out for everybody)");
+  const topic = rule.get("topic");
+  if (topic !== undefined && rule.text("topic")?.startsWith("$share/")) {
+    report.node(topic, "a shared subscription (the filter without $share: rules hold for shared ones too)");
+  }
 }
 
 function checkSource(source: ConfigNode, root: ConfigNode, report: Reporter): void {

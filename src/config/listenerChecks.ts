@@ -1,6 +1,5 @@
 /** What listeners need beyond their own keys: TLS files, and somebody who asks who is there ("Start-up refusals"). */
 import { type Address, isLocal, parseAddress } from "./address.ts";
-import { isAvailable } from "./availability.ts";
 import type { ConfigNode, Reporter } from "./document.ts";
 
 interface Listener {
@@ -9,18 +8,19 @@ interface Listener {
   readonly address: Address;
 }
 
-export function checkListeners(root: ConfigNode, report: Reporter, hasUsers: boolean): void {
+/** @param open where to say that a listener asks nobody who they are */
+export function checkListeners(root: ConfigNode, report: Reporter, open: Reporter, hasUsers: boolean): void {
   const seen = new Set<string>();
   for (const { node, url, address } of mqttListeners(root)) {
     checkTaken(url, address, seen, report);
     checkTls(node, address, report);
-    checkOpen(root, { node, url, address }, report, hasUsers);
+    checkOpen(root, { node, url, address }, open, hasUsers);
   }
   const http = root.get("http")?.get("listen");
   const address = typeof http?.scalar === "string" ? parseAddress(http.scalar, ["http"]) : "";
   if (http !== undefined && typeof address !== "string") {
     checkTaken(http, address, seen, report);
-    checkOpen(root, { node: http, url: http, address }, report, hasUsers);
+    checkOpen(root, { node: http, url: http, address }, open, hasUsers);
   }
   checkSensorPorts(root, report);
 }
@@ -86,8 +86,7 @@ function checkOpen(root: ConfigNode, { node, url, address }: Listener, report: R
   if ((isLocal(address) && !proxied) || hasUsers) return;
   if (root.get("access")?.get("anonymous")?.scalar === true) return;
   if (node.get("tls")?.text("clientCert") === "required") return;
-  const ways = ['"access: { anonymous: true }" lets everybody in'];
-  if (isAvailable("access.usersFile")) ways.push('"tidegate passwd add NAME" makes a user');
+  const ways = ['"access: { anonymous: true }" lets everybody in', '"tidegate passwd add NAME" makes a user'];
   const { scheme } = address;
   if (scheme === "mqtts" || scheme === "wss")
     ways.push('"clientCert: required" in its tls, with ca, asks for a certificate');

@@ -3,7 +3,9 @@ import { readFileSync, statSync } from "node:fs";
 import { hostname as machineName } from "node:os";
 import { dirname, resolve } from "node:path";
 import { errnoOf } from "../base/errors.ts";
+import type { User } from "../base/passwords.ts";
 import { topicLevel } from "../base/template.ts";
+import { defaultUsersFile } from "./access.ts";
 import { findUnavailable } from "./availability.ts";
 import { crossCheck } from "./crossChecks.ts";
 import { type ConfigNode, type Environment, type Reporter, readDocument } from "./document.ts";
@@ -12,6 +14,7 @@ import { makePathsAbsolute } from "./paths.ts";
 import type { Problem } from "./problems.ts";
 import type { Config, WrittenConfig } from "./schema.ts";
 import { readFaults, readSecrets } from "./secrets.ts";
+import { readUsersFile } from "./usersFile.ts";
 import { validate } from "./validate.ts";
 import { findWarnings } from "./warnings.ts";
 
@@ -27,6 +30,8 @@ export interface LoadOptions {
   readonly env?: Environment | undefined;
   /** Default: the machine's. */
   readonly hostname?: string | undefined;
+  /** For a gateway that runs: listeners that a start would refuse to open are a warning. */
+  readonly running?: boolean | undefined;
 }
 
 export type LoadResult =
@@ -58,13 +63,35 @@ export async function loadConfig(options: LoadOptions = {}): Promise<LoadResult>
   readSecrets(root, folder, report);
   const written = validate(root, report);
   crossCheck(root, report);
-  const hasUsers = usersIn(root, folder);
-  checkListeners(root, report, hasUsers);
-  if (written === undefined || report.problems.length > 0) return { ok: false, problems: report.sorted() };
+  const { users, problems: ofUsers } = readUsersFile(usersFileOf(root, folder));
+  const open = options.running === true ? report.fork() : report;
+  // What is wrong with the users file says more than that there are no users.
+  checkListeners(root, report, open, users.length > 0 || ofUsers.length > 0);
+  if (written === undefined || report.problems.length + ofUsers.length > 0) {
+    return { ok: false, problems: [...report.sorted(), ...ofUsers] };
+  }
   makePathsAbsolute(written, folder);
-  const config = completed(written, { folder, env, hostname });
-  return { ok: true, config, ...remarks(config, root, report, hasUsers), file: path };
+  const config = completed(written, users, { folder, env, hostname });
+  const { warnings, unavailable } = remarks(config, root, report);
+  if (open !== report) warnings.push(...open.sorted());
+  return { ok: true, config, warnings, unavailable, file: path };
 }
+
+/**
+ * Where the users file of a config is, whatever else is wrong with that config: the first user is added while there is none.
+ * @returns the path, or what keeps the config from being read
+ */
+export function findUsersFile(path: string | undefined): string | readonly Problem[] {
+  if (path === undefined) return resolve(defaultUsersFile);
+  const read = readConfigFile(path);
+  if ("fault" in read) return [{ file: path, line: 0, column: 0, path: "", message: read.fault }];
+  const { root, report } = readDocument(read.text, path, process.env);
+  return root === undefined ? report.sorted() : usersFileOf(root, dirname(resolve(path)));
+}
+
+/** Something that is no path is the schema's to find. */
+const usersFileOf = (root: ConfigNode, folder: string): string =>
+  resolve(folder, root.get("access")?.text("usersFile") || defaultUsersFile);
 
 const tooLarge = "too large for a config (at most 1 MiB)";
 
@@ -81,19 +108,10 @@ function readConfigFile(path: string): { text: string } | { fault: string } {
   }
 }
 
-/** Whether the users file holds anything but comments. Who is in it is for whoever opens it to say. */
-function usersIn(root: ConfigNode, folder: string): boolean {
-  try {
-    const file = root.get("access")?.text("usersFile");
-    return file !== undefined && /^[^#\s]/m.test(readFileSync(resolve(folder, file), "utf8"));
-  } catch {
-    return false;
-  }
-}
-
 /** Puts in the defaults that depend on the machine or on other keys. */
 function completed(
   written: WrittenConfig,
+  users: readonly User[],
   { folder, env, hostname }: { folder: string; env: Environment; hostname: string },
 ): Config {
   const id = written.gateway.id ?? topicLevel(hostname).replace(/[{}$]/g, "_");
@@ -104,7 +122,7 @@ function completed(
     ...written,
     gateway: { ...written.gateway, id, dataDir: written.gateway.dataDir ?? stateFolder },
     storage: { ...storage, maxMessageBytes: storage.maxMessageBytes ?? mqtt.limits.maxPacketSize },
-    access: { ...access, anonymous: access.anonymous ?? everyListenerIsLocal(mqtt.listeners) },
+    access: { ...access, users, anonymous: access.anonymous ?? everyListenerIsLocal(mqtt.listeners) },
     sources: written.sources.map((source) =>
       source.type === "coap" ? { ...source, observe: source.observe ?? source.every === undefined } : source,
     ),
@@ -116,9 +134,9 @@ function completed(
   };
 }
 
-function remarks(config: Config, root: ConfigNode, report: Reporter, hasUsers: boolean) {
+function remarks(config: Config, root: ConfigNode, report: Reporter) {
   const warnings = report.fork();
-  findWarnings(config, root, warnings, hasUsers);
+  findWarnings(config, root, warnings);
   const unavailable = report.fork();
   findUnavailable(root, unavailable);
   return { warnings: warnings.sorted(), unavailable: unavailable.sorted() };

@@ -3,6 +3,7 @@
  * whatever the key is called; paths are absolute.
  */
 import { z } from "zod";
+import type { User } from "../base/passwords.ts";
 import { access } from "./access.ts";
 import { type CodecConfig, codecs } from "./codecs.ts";
 import { section } from "./fields.ts";
@@ -33,7 +34,8 @@ export type WrittenConfig = z.output<typeof configSchema>;
 export type Config = Omit<WrittenConfig, "gateway" | "storage" | "access" | "sources" | "uplinks"> & {
   readonly gateway: WrittenConfig["gateway"] & { id: string; dataDir: string };
   readonly storage: WrittenConfig["storage"] & { maxMessageBytes: number };
-  readonly access: WrittenConfig["access"] & { anonymous: boolean };
+  /** `users`: as the users file had them when the config was read. */
+  readonly access: WrittenConfig["access"] & { anonymous: boolean; users: readonly User[] };
   readonly sources: SourceConfig[];
   readonly uplinks: ResolvedUplink[];
 };

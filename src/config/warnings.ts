@@ -4,11 +4,11 @@ import type { ConfigNode, Reporter } from "./document.ts";
 import type { Config } from "./schema.ts";
 import { formatSize } from "./units.ts";
 
-export function findWarnings(config: Config, root: ConfigNode, report: Reporter, hasUsers: boolean): void {
+export function findWarnings(config: Config, root: ConfigNode, report: Reporter): void {
   warnOfCaps(config, root, report);
   const anonymous = root.get("access")?.get("anonymous");
   const byCertificate = config.mqtt.listeners.some(({ tls }) => tls !== undefined && tls.clientCert !== "none");
-  if (anonymous?.scalar === false && !hasUsers && !byCertificate) {
+  if (anonymous?.scalar === false && config.access.users.length === 0 && !byCertificate) {
     report.node(anonymous, "nobody can connect: there are no users, and no listener asks for certificates");
   }
   for (const source of root.list("sources")) {

@@ -54,7 +54,7 @@ describe("e2e: starting and stopping", () => {
     gateway = await GatewayProcess.create(minimal(port));
     await gateway.start();
     process.kill(gateway.pid, "SIGHUP");
-    await gateway.line("reloading on SIGHUP is not yet available; restart to apply a changed config");
+    await gateway.line("reloaded");
     const client = await connected(`mqtt://127.0.0.1:${port}`);
     await client.endAsync();
   });

@@ -5,8 +5,16 @@ import type { Clock, Timer } from "../../src/base/clock.ts";
 import type { Forward, Forwarding, Route, Routing } from "../../src/base/contracts.ts";
 import { type Log, silentLog } from "../../src/base/log.ts";
 import { Meter } from "../../src/base/meter.ts";
+import type { User } from "../../src/base/passwords.ts";
 import { createBroker } from "../../src/broker/broker.ts";
-import { type Broker, type BrokerLimits, limitDefaults } from "../../src/broker/options.ts";
+import {
+  type AccessRule,
+  type Broker,
+  type BrokerDeps,
+  type BrokerLimits,
+  limitDefaults,
+  type PeerInfo,
+} from "../../src/broker/options.ts";
 import { MemoryStore } from "./memoryStore.ts";
 
 export type Version = 4 | 5;
@@ -153,9 +161,30 @@ export interface RigOptions {
   store?: MemoryStore;
   anonymous?: boolean;
   log?: Log;
-  authenticate?: (username: string, password: Uint8Array | undefined, clientId: string) => boolean;
+  users?: readonly User[];
+  rules?: readonly AccessRule[];
+  verify?: BrokerDeps["verify"];
+  /** Instead of users, for tests that are not about how passwords are kept: who of `u`, `v` and the like may log in. */
+  authenticate?: (username: string, password: Uint8Array | undefined) => boolean;
   routes?: (topic: string) => readonly Route[];
   forwards?: (topic: string) => readonly Forward[];
+}
+
+const names = ["u", "v", "user", "name", "\u00fc"];
+const callers: readonly User[] = names.map((name) => {
+  const salt = Buffer.from(name);
+  return {
+    name,
+    scrypt: { ln: 10, r: 8, p: 1, salt, hash: Buffer.alloc(32) },
+    scram: { iterations: 4096, salt, storedKey: Buffer.alloc(32), serverKey: Buffer.alloc(32) },
+  };
+});
+
+function byName(authenticate: NonNullable<RigOptions["authenticate"]>): NonNullable<BrokerDeps["verify"]> {
+  return (kept, password, settled) => {
+    const caller = callers.find(({ scrypt }) => scrypt === kept);
+    settled(caller !== undefined && authenticate(caller.name, password));
+  };
 }
 
 export class Rig {
@@ -169,9 +198,13 @@ export class Rig {
     const routing: Routing = { routesFor: options.routes ?? (() => []) };
     const forwarding: Forwarding = { forwardsFor: options.forwards ?? (() => []) };
     const { store, clock, meter } = this;
+    const { authenticate, users = authenticate && callers, verify = authenticate && byName(authenticate) } = options;
     this.broker = createBroker(
-      { anonymous: options.anonymous ?? true, version: "0", limits: { ...limitDefaults, ...options.limits } },
-      { store, clock, log: options.log ?? silentLog, meter, routing, forwarding, authenticate: options.authenticate },
+      {
+        ...{ anonymous: options.anonymous ?? true, users, rules: options.rules, version: "0" },
+        limits: { ...limitDefaults, ...options.limits },
+      },
+      { store, clock, log: options.log ?? silentLog, meter, routing, forwarding, verify },
     );
   }
 
@@ -181,11 +214,11 @@ export class Rig {
     this.clock.advance(ms);
   }
 
-  open(version: Version, highWaterMark = 65_536): TestClient {
+  open(version: Version, highWaterMark = 65_536, peer?: PeerInfo): TestClient {
     const [near, far] = duplexPair({ highWaterMark });
     near.once("close", () => far.destroy()); // duplexPair does not tell the other side
     far.once("close", () => near.destroy());
-    this.broker.attach(near);
+    this.broker.attach(near, peer);
     return new TestClient(far, version);
   }
 

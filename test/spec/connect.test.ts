@@ -70,18 +70,6 @@ for (const version of versions) {
       await client.gone();
     });
 
-    it("refuses the anonymous when they are not allowed, and wrong passwords", async () => {
-      const strict = new Rig({ anonymous: false, authenticate: (name, word) => name === "u" && String(word) === "p" });
-      const nobody = strict.open(version);
-      nobody.send(connectPacket(version, "a"));
-      expect((await nobody.connack()).code).to.equal(version === 5 ? 0x87 : 5);
-      const wrong = strict.open(version);
-      wrong.send(connectPacket(version, "a", { username: "u", password: Buffer.from("q") }));
-      expect((await wrong.connack()).code).to.equal(version === 5 ? 0x86 : 4);
-      await strict.client(version, "a", { username: "u", password: Buffer.from("p") });
-      await strict.close();
-    });
-
     it("refuses what is above maxConnections and maxSessions, but no clean session for what others keep", async () => {
       const small = new Rig({ limits: { maxConnections: 2, maxSessions: 1 } });
       const first = await small.client(version, "a", durable(version));

@@ -2,7 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import { makeUser } from "../../../src/base/passwords.ts";
 import { loadConfig, type Problem } from "../../../src/config/load.ts";
+import { usersText } from "../../../src/config/usersFile.ts";
 import { accepted, places, problemsOf, refuses } from "./helpers.ts";
 
 const tls = "tls: { cert: c, key: k, ca: a, clientCert: ";
@@ -58,7 +60,7 @@ describe("config: listeners that are open to the network", () => {
       expect(places(await problemsOf(text, { path }))).to.deep.equal(["1:28 mqtt.listeners[0].url"]);
       writeFileSync(join(folder, "users.yaml"), "# nobody yet\n");
       expect(places(await problemsOf(text, { path }))).to.deep.equal(["1:28 mqtt.listeners[0].url"]);
-      writeFileSync(join(folder, "users.yaml"), "# one\nadmin: x\n");
+      writeFileSync(join(folder, "users.yaml"), usersText([await makeUser("admin", "x")]));
       expect((await accepted(text, { path })).access.anonymous).to.equal(false);
     } finally {
       rmSync(folder, { recursive: true, force: true });
@@ -110,8 +112,6 @@ describe("config: what is not available yet", () => {
     });
     expect(result.ok && places(result.unavailable)).to.deep.equal([
       "37:14 deadLetters",
-      "41:14 access.usersFile",
-      "43:5 access.rules",
       "95:14 routes[0].steps[1].map",
       "96:19 routes[0].steps[2].validate",
       "97:19 routes[0].steps[3].deadband",
