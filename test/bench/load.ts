@@ -7,7 +7,8 @@ import mqtt from "mqtt-packet";
  *
  * fan-in-qos0: publishers write as fast as the broker reads, one subscriber counts. qos1: each publisher keeps `window` messages unacknowledged;
  * PUBACKs are counted, for `seconds`, or until `messages` are acknowledged. retained: `messages` topics, each set once. sessions: `messages`
- * persistent sessions, each with one subscription, which then leave. logins: connections made and ended, `window` at a time, for `seconds`.
+ * persistent sessions, each with one subscription, which then leave. logins: connections made and ended, `window` at a time, for `seconds`;
+ * with `username` half of them give `password`, the others a wrong one, and both are counted.
  * trickle: one QoS 1 message each 100 ms, for `seconds`.
  */
 export interface LoadOptions {
@@ -18,6 +19,9 @@ export interface LoadOptions {
   readonly messages?: number;
   readonly payloadBytes?: number;
   readonly window?: number;
+  /** Empty: nobody logs in. */
+  readonly username?: string;
+  readonly password?: string;
 }
 
 export interface LoadResult {
@@ -28,16 +32,19 @@ export interface LoadResult {
 
 type Given = Required<LoadOptions>;
 
-function open(port: number, clientId: string, clean = true): Promise<Socket> {
+function open(port: number, clientId: string, more: Partial<mqtt.IConnectPacket> = {}): Promise<Socket> {
+  const hello = { cmd: "connect", clientId, protocolVersion: 4, protocolId: "MQTT", keepalive: 0 } as const;
   return new Promise((resolve, reject) => {
     const socket = connect({ host: "127.0.0.1", port, noDelay: true });
     socket.once("error", reject);
-    socket.write(
-      mqtt.generate({ cmd: "connect", clientId, protocolVersion: 4, protocolId: "MQTT", clean, keepalive: 0 }),
-    );
-    socket.once("data", (connack: Buffer) =>
-      connack[3] === 0 ? resolve(socket) : reject(new Error(`CONNACK ${connack[3]}`)),
-    );
+    socket.write(mqtt.generate({ ...hello, clean: true, ...more }));
+    socket.once("data", (connack: Buffer) => {
+      if (connack[3] === 0) return resolve(socket);
+      socket.on("error", () => {}); // it may be reset as it ends
+      socket.destroy();
+      reject(new Error(`CONNACK ${connack[3]}`));
+    });
+    socket.once("close", () => reject(new Error("closed before its CONNACK")));
   });
 }
 
@@ -153,7 +160,7 @@ async function sessions({ port, messages }: Given): Promise<LoadResult> {
   const startMs = performance.now();
   for (let at = 0; at < messages; at += 100) {
     const some = Array.from({ length: Math.min(100, messages - at) }, async (_, n) => {
-      const socket = await open(port, `bench-session-${at + n}`, false);
+      const socket = await open(port, `bench-session-${at + n}`, { clean: false });
       const subscriptions = [{ topic: `bench/session/${at + n}`, qos: 1 as const }];
       socket.write(mqtt.generate({ cmd: "subscribe", messageId: 1, subscriptions }));
       await new Promise((resolve) => socket.once("data", resolve));
@@ -164,13 +171,16 @@ async function sessions({ port, messages }: Given): Promise<LoadResult> {
   return result(messages, (performance.now() - startMs) / 1000);
 }
 
-async function logins({ port, window, seconds }: Given): Promise<LoadResult> {
+async function logins({ port, window, seconds, username, password }: Given): Promise<LoadResult> {
   const startMs = performance.now();
   let count = 0;
   const one = async (n: number): Promise<void> => {
+    const credentials = username === "" ? {} : { username, password: Buffer.from(n % 2 === 0 ? password : "wrong") };
     while (performance.now() - startMs < seconds * 1000) {
-      const socket = await open(port, `bench-login-${n}`);
-      socket.destroy();
+      await open(port, `bench-login-${n}`, credentials).then(
+        (socket) => socket.destroy(),
+        () => {}, // refused, as half of them have to be
+      );
       count += 1;
     }
   };
@@ -193,7 +203,7 @@ async function trickle({ port, payloadBytes, seconds }: Given): Promise<LoadResu
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 const modes = { "fan-in-qos0": fanIn, qos1, retained, sessions, logins, trickle };
-const defaults = { publishers: 1, seconds: 1, messages: 0, payloadBytes: 200, window: 10 };
+const defaults = { publishers: 1, seconds: 1, messages: 0, payloadBytes: 200, window: 10, username: "", password: "" };
 const options: Given = { ...defaults, ...(JSON.parse(process.argv[2] ?? "{}") as LoadOptions) };
 process.stdout.write(`${JSON.stringify(await modes[options.mode](options))}\n`);
 process.exit(0);

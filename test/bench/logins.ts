@@ -16,6 +16,14 @@ import { stand } from "./storage.ts";
 const rounds = 5;
 const secondsEach = 10;
 
+const password = "bench of log-ins";
+const flood = { mode: "logins", window: 50, seconds: secondsEach } as const;
+const user = { username: "bench", password };
+/** nameless: anonymous log-ins. passwords: half of them right, half of them wrong. */
+const kinds = ["quiet", "nameless", "passwords"] as const;
+type Kind = (typeof kinds)[number];
+type Kinds = Record<Kind, number[]>;
+
 interface Reading {
   /** Bytes of the trace so far. */
   readonly traced: number;
@@ -67,22 +75,22 @@ export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
   const tracer = ["strace", "-D", "-f", "--seccomp-bpf", "-T", "-e", "trace=fdatasync", "-o", file, "--"];
   const hasStrace = spawnSync("which", ["strace"], { env: { PATH: peerPath } }).status === 0;
   if (!hasStrace) say("\nstrace is not on the PATH: the histogram alone (apt-get install strace)");
-  const { gateway, port, httpPort } = await stand({}, hasStrace ? tracer : []);
+  const { gateway, port, httpPort } = await stand({}, hasStrace ? tracer : [], { bench: password });
   const trace = async (): Promise<string> => (hasStrace ? await readFile(file, "latin1") : "");
   const read = async (): Promise<Reading> => ({ traced: (await trace()).length, histogram: await metrics(httpPort) });
-  const heard = { quiet: [] as number[], flood: [] as number[] };
-  const called = { quiet: [] as number[], flood: [] as number[] };
-  let logins = 0;
+  const heard: Kinds = { quiet: [], nameless: [], passwords: [] };
+  const called: Kinds = { quiet: [], nameless: [], passwords: [] };
+  const logins: Record<Kind, number> = { quiet: 0, nameless: 0, passwords: 0 };
   try {
     await runLoad({ mode: "trickle", port, seconds: 2 });
     for (let round = 0; round < rounds; round += 1) {
-      for (const kind of ["quiet", "flood"] as const) {
+      for (const kind of kinds) {
         const before = await read();
         const [, flooding] = await Promise.all([
           runLoad({ mode: "trickle", port, seconds: secondsEach }),
-          kind === "flood" ? runLoad({ mode: "logins", port, window: 50, seconds: secondsEach }) : undefined,
+          kind === "quiet" ? undefined : runLoad({ ...flood, port, ...(kind === "passwords" ? user : {}) }),
         ]);
-        logins = flooding?.perSecond ?? logins;
+        logins[kind] = flooding?.perSecond ?? 0;
         heard[kind].push(p99(before.histogram, await metrics(httpPort)));
         if (hasStrace)
           await until("the trace has them", async () => calls((await trace()).slice(before.traced)).length > 0);
@@ -96,24 +104,19 @@ export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
   }
 }
 
-function report(
-  logins: number,
-  heard: Record<"quiet" | "flood", number[]>,
-  called: Record<"quiet" | "flood", number[]>,
-): Record<string, unknown> {
-  say(`\nfdatasync, p99, while clients log in (${thousands(logins)})`);
-  const line = (what: string, quiet: number, flood: number): Record<string, number> => {
+function report(logins: Record<Kind, number>, heard: Kinds, called: Kinds): Record<string, unknown> {
+  say(`\nfdatasync, p99, ms: of the call (of a group's write and sync, until the event loop hears of it)`);
+  const calls = percentile(called.quiet, 0.99);
+  const groups = median(heard.quiet);
+  const told: Record<string, unknown> = { name: "syncs under log-ins" };
+  for (const kind of kinds) {
+    const [call, group] = [percentile(called[kind], 0.99), median(heard[kind])];
+    const ratios = kind === "quiet" ? "" : `, ${(call / calls).toFixed(2)} x (${(group / groups).toFixed(2)} x)`;
+    const rate = kind === "quiet" ? "" : ` ${thousands(logins[kind])}`;
     say(
-      `  ${what.padEnd(46)} quiet ${quiet.toFixed(2)} ms, flood ${flood.toFixed(2)} ms, ${(flood / quiet).toFixed(2)} x`,
+      `  ${`${kind}${rate}`.padEnd(20)} ${call.toFixed(2)} (${group.toFixed(2)})${ratios}, ${called[kind].length} calls`,
     );
-    return { quiet, flood, ratio: flood / quiet };
-  };
-  const counts = `${called.quiet.length} and ${called.flood.length} calls`;
-  return {
-    name: "syncs under log-ins",
-    ...(called.quiet.length === 0
-      ? {}
-      : { called: line(`the call (${counts})`, percentile(called.quiet, 0.99), percentile(called.flood, 0.99)) }),
-    heard: line("write and sync, until the event loop hears", median(heard.quiet), median(heard.flood)),
-  };
+    told[kind] = { call, group, logins: logins[kind] };
+  }
+  return told;
 }

@@ -1,7 +1,8 @@
+import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { GatewayProcess } from "../helpers/gatewayProcess.ts";
+import { GatewayProcess, program } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { until } from "../helpers/wait.ts";
 import { runLoad } from "./loadProcess.ts";
@@ -19,13 +20,19 @@ export interface Stand {
   readonly cloudPort: number;
 }
 
-export async function stand(env: NodeJS.ProcessEnv = {}, prefix: readonly string[] = []): Promise<Stand> {
+/** @param prefix of its command @param users as `tidegate passwd` writes them, their names with their passwords */
+export async function stand(
+  env: NodeJS.ProcessEnv = {},
+  prefix: readonly string[] = [],
+  users: Readonly<Record<string, string>> = {},
+): Promise<Stand> {
   const [port = 0, httpPort = 0, cloudPort = 0] = await freePorts(3);
   const gateway = await GatewayProcess.create(`
 mqtt:
   listeners: [ { url: "mqtt://127.0.0.1:${port}" } ]
   limits: { maxConnectionsPerAddress: 10000, maxSessions: 20000 }
 http: { listen: "http://127.0.0.1:${httpPort}" }
+access: { anonymous: true }
 storage: { maxBytes: 8 GiB, minFreeBytes: 64 MiB }
 uplinks:
   - name: cloud
@@ -35,6 +42,12 @@ uplinks:
     forward: [ { topic: "bench/sensor/#", to: "{topic}", qos: 1 } ]
 `);
   gateway.prefix = prefix;
+  for (const [name, password] of Object.entries(users)) {
+    const made = spawnSync(process.execPath, [program, "passwd", "add", name, "-c", gateway.configFile], {
+      input: password,
+    });
+    if (made.status !== 0) throw new Error(`tidegate passwd add: ${made.stderr}`);
+  }
   await gateway.start(env);
   return { gateway, port, httpPort, cloudPort };
 }

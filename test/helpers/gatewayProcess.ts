@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
-const program = join(import.meta.dirname, "..", "..", "dist", "main.js");
+export const program = join(import.meta.dirname, "..", "..", "dist", "main.js");
 
 export interface LogLine {
   level?: string;
