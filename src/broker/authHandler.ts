@@ -152,7 +152,8 @@ function fail(connection: Connection, { connect }: Authentication, why: "notAuth
 }
 
 function sendAuth(connection: Connection, reasonCode: number, data: Uint8Array | undefined): void {
-  connection.send({ kind: "auth", reasonCode, properties: answerProperties(data) });
+  const sent = connection.send({ kind: "auth", reasonCode, properties: answerProperties(data) });
+  if (!sent) connection.close(reason.packetTooLarge, "an AUTH packet is larger than the client takes"); // [MQTT-3.1.2-24]
 }
 
 const answerProperties = (data: Uint8Array | undefined): AnswerProperties => ({

@@ -369,6 +369,14 @@ describe("enhanced authentication, MQTT 5 section 4.12", () => {
     expect(client.received).to.deep.equal([]);
   });
 
+  it("a client that does not take a packet as large as the challenge is not left waiting for it [MQTT-3.1.2-24]", async () => {
+    const client = rig.open(5);
+    const { properties } = withData(new ScramClient("ann", "pencil").first());
+    client.send(connectPacket(5, "a", { properties: { ...properties, maximumPacketSize: 60 } }));
+    await client.gone();
+    expect(client.received).to.deep.equal([]);
+  });
+
   it("has the time of CONNECT, no more", async () => {
     const { client } = await begun(new ScramClient("ann", "pencil"));
     rig.advance(11_000);

@@ -139,11 +139,10 @@ describe("access rules", () => {
       if (front.length > 0) topics.push(front.join("/"));
       if (front.length < 4) for (const name of names) grow([...front, name]);
     };
-    grow([]);
-    const real = topics.filter((topic) => topic !== "");
+    grow([]); // with "", which nobody publishes to: that /# matches it as well and /+/# does not is no reason to look closer
     fc.assert(
       fc.property(fc.oneof(filter, fc.constant(["#"])), fc.oneof(filter, fc.constant(["#"])), (rule, wanted) => {
-        const matched = real.filter((topic) => topicMatches(wanted.join("/"), topic));
+        const matched = topics.filter((topic) => topicMatches(wanted.join("/"), topic));
         const all = matched.every((topic) => topicMatches(rule.join("/"), topic));
         if (matched.length > 0)
           expect(covers(rule, wanted), `${rule.join("/")} over ${wanted.join("/")}`).to.equal(all);
