@@ -10,8 +10,6 @@ export interface Item {
   readonly ids: readonly number[] | undefined;
   readonly acceptedAtMs: number;
   readonly group: number;
-  /** Of a shared group: see metaOf; 0: of the session's own. */
-  readonly tag: number;
   /** A shared group gave it, and may have it back as long as it is not sent. */
   readonly given?: Given | undefined;
 }

@@ -150,16 +150,8 @@ export class DurableOutgoing implements Outgoing {
     this.#cursor = ordinal;
     const frame = qos === 1 && this.#ready.size === 0 ? frames.frameFor(link, qos, retain, ids) : undefined;
     if (frame === undefined || frame.length > link.packetSizeMax || !this.#idFree(ordinal)) {
-      this.#ready.push({
-        ordinal,
-        message: frames.owned(),
-        qos,
-        retain,
-        ids,
-        acceptedAtMs: frames.acceptedAtMs,
-        group,
-        tag: 0,
-      });
+      const { acceptedAtMs } = frames;
+      this.#ready.push({ ordinal, message: frames.owned(), qos, retain, ids, acceptedAtMs, group });
       this.pump();
       return;
     }
@@ -201,7 +193,8 @@ export class DurableOutgoing implements Outgoing {
     const link = this.#session.link;
     const sent = this.#inflight.get(packetId);
     if (link === undefined) return;
-    answers(sent?.next === "pubcomp" ? "pubrec" : sent?.next, "pubrec");
+    const expected = this.#expected(packetId, sent);
+    answers(expected === "pubcomp" ? "pubrec" : expected, "pubrec");
     if (reasonCode >= 0x80) {
       if (sent === undefined) return;
       this.#deps.metrics.dropped("client-refused").value += 1;
@@ -225,8 +218,12 @@ export class DurableOutgoing implements Outgoing {
 
   pubcomp(packetId: number): void {
     const sent = this.#inflight.get(packetId);
-    if (!answers(sent?.next, "pubcomp") || sent === undefined) return;
+    if (!answers(this.#expected(packetId, sent), "pubcomp") || sent === undefined) return;
     this.#done(packetId, sent.ordinal);
+  }
+
+  #expected(packetId: number, sent: Sent | undefined): Sent["next"] | undefined {
+    return this.#given.has(packetId) ? "puback" : sent?.next;
   }
 
   attached(): void {
@@ -276,6 +273,7 @@ export class DurableOutgoing implements Outgoing {
       this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, recSeen);
       return;
     }
+    item.given?.done(); // from here on it is this session's alone
     if (!this.#deps.access.mayRead(this.#session, item.message.topic)) {
       metrics.dropped("denied").value += 1;
       this.#deps.references.release(this.#queue, item.ordinal);
@@ -288,7 +286,6 @@ export class DurableOutgoing implements Outgoing {
     const packet = message && publishPacket(message, item.qos, item.retain, packetId, item.ids);
     const dup = item.qos > 0 && item.ordinal <= this.#sentBefore;
     const frame = packet && encodeFor(link, dup ? { ...packet, dup } : packet);
-    item.given?.done(); // from here on it is this session's alone
     if (frame === undefined || frame.length > link.packetSizeMax) {
       metrics.dropped(frame === undefined ? "expired" : "too-large").value += 1;
       this.#deps.references.release(this.#queue, item.ordinal);
@@ -362,12 +359,10 @@ export class DurableOutgoing implements Outgoing {
       this.#cursor = Math.max(this.#cursor, read.ordinal);
       if (read.ordinal <= this.#droppedUpTo) continue;
       if (read.ordinal >= this.#gaveWay.from && read.ordinal <= this.#gaveWay.upTo) continue;
-      const { ordinal, message, acceptedAtMs, group } = read;
-      const qos = (read.meta & 3) as Qos; // what metaOf wrote
-      const { meta } = read;
-      const tag = meta >> 3;
-      const ids = this.#session.usesIds ? this.#deps.idsFor(this.#session, message.topic, tag) : undefined;
-      this.#ready.push({ ordinal, message, qos, retain: (meta & 4) !== 0, ids, acceptedAtMs, group, tag });
+      const { ordinal, meta, message, acceptedAtMs, group } = read;
+      const qos = (meta & 3) as Qos; // what metaOf wrote
+      const ids = this.#session.usesIds ? this.#deps.idsFor(this.#session, message.topic, meta >> 3) : undefined;
+      this.#ready.push({ ordinal, message, qos, retain: (meta & 4) !== 0, ids, acceptedAtMs, group });
     }
     if (batch.length === 0) this.#cursor = Math.max(this.#cursor, upTo); // all of them were dropped meanwhile
     this.pump();

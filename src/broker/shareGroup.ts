@@ -294,8 +294,7 @@ export class ShareGroup {
     const given = new Given(this, backlog, session, kept, key);
     const { acceptedAtMs } = item;
     if (durable !== undefined) {
-      const { ids } = member;
-      durable.shareStored({ ordinal, message, qos: 2, retain, ids, acceptedAtMs, group, tag: this.tag, given });
+      durable.shareStored({ ordinal, message, qos: 2, retain, ids: member.ids, acceptedAtMs, group, given });
     } else if (outgoing instanceof VolatileOutgoing) {
       this.#due.push({ group, link, outgoing, packetId: outgoing.reserve(given), message, member, retain });
       this.#sendDue();

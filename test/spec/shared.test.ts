@@ -336,6 +336,23 @@ describe("shared subscriptions", () => {
       });
     }
 
+    for (const kind of ["clean", "durable"] as const) {
+      for (const cmd of ["pubrec", "pubcomp"] as const) {
+        it(`${kind}: ${cmd} for a QoS 1 message is a protocol error, and the message goes to another`, async () => {
+          start();
+          const of = kind === "clean" ? {} : durable(5);
+          const first = await member(5, "first", 1, of);
+          send(await rig.client(5, "p"), ["1"], 1);
+          const [one] = publishes(await first.take());
+          const second = await member(5, "second", 1, of);
+          first.send({ cmd, messageId: one?.messageId ?? 0 });
+          await first.gone();
+          expect((await first.next("disconnect")).reasonCode).to.equal(0x82);
+          expect(await drain(second)).to.deep.equal(["1"]);
+        });
+      }
+    }
+
     it("QoS 2 that its session reads back has the identifier of the shared subscription", async () => {
       start();
       const one = await rig.client(5, "one", durable(5));

@@ -308,6 +308,21 @@ describe("shared groups in the store", () => {
     expect(most).to.be.within(1, 64);
   });
 
+  it("QoS 2 whose member may not read it any more when it is durable: dropped, and the group is done with it", async () => {
+    start({ store: new MemoryStore({ hold: true }) });
+    const one = await member("a", 2);
+    publish(["1"], 2);
+    await turns();
+    const rules = [{ effect: "allow", action: "all", users: undefined, topic: "other/#" }] as const;
+    rig.broker.setAccess({ anonymous: true, users: [], rules });
+    rig.store.settle();
+    expect(payloads(await one.take())).to.deep.equal([]);
+    expect(rig.dropped("denied")).to.equal(1);
+    rig.advance(100);
+    expect(rig.broker.stats().queued).to.equal(0);
+    expect([...rig.store.entries("sharesent")]).to.deep.equal([]);
+  });
+
   it("a store that fails sends no QoS 2 that it could not mark, and the rest goes on", async () => {
     start();
     const one = await member("a", 2);
