@@ -5,12 +5,16 @@ import type { Kit, Qos, Scheme, Seen, Version } from "./clients/kit.ts";
 import type { PeerGateway } from "./peerGateway.ts";
 
 export const versions: readonly Version[] = ["3.1.1", "5"];
+/** Over plain TCP also the one before them: what is different in it is in CONNECT alone. */
+export const allVersions: readonly Version[] = ["3.1", ...versions];
 
 /** What any client may expect of any broker: each kit, version and transport goes through all of it. */
 export function flows(gateway: () => PeerGateway, kit: Kit, version: Version, scheme: Scheme): void {
   const door = () => gateway().door(scheme);
   const base = `peer/${kit.name.replaceAll(/[^A-Za-z0-9]+/g, "-")}/${version}/${scheme}`;
-  const clientId = (name: string): string => `${base.replaceAll(/[/.]/g, "-")}-${name}`;
+  // At most 23 characters: some clients of MQTT 3.1 insist on it.
+  const clientId = (name: string): string =>
+    `${kit.name.slice(0, 9)}${version}${scheme}-${name}`.replaceAll(/[^A-Za-z0-9-]/g, "");
   const lines = (count: number): string[] => Array.from({ length: count }, (_, n) => `reading ${n}`);
   const payloads = (seen: readonly Seen[]): string[] => seen.map(({ payload }) => payload.trimEnd());
 
@@ -53,11 +57,11 @@ export function flows(gateway: () => PeerGateway, kit: Kit, version: Version, sc
       version,
       qos: 1,
       filter: `${base}/will/#`,
-      clientId: clientId("watch"),
+      clientId: clientId("w"),
     });
     const dying = async (name: string) =>
       kit.subscribe(door(), {
-        ...{ version, qos: 0, filter: "nothing/at/all", clientId: clientId(name) },
+        ...{ version, qos: 0, filter: "nothing/at/all", clientId: clientId(name.slice(0, 1)) },
         will: { topic: `${base}/will/${name}`, payload: `gone ${name}`, qos: 1 },
       });
     const polite = await dying("polite");
@@ -91,7 +95,7 @@ export function flows(gateway: () => PeerGateway, kit: Kit, version: Version, sc
         version,
         qos: 2,
         filter: `${base}/away/#`,
-        clientId: clientId("away"),
+        clientId: clientId("a"),
         persistent: true,
       } as const;
       await (await kit.subscribe(door(), options)).leave();

@@ -1,7 +1,7 @@
 /** What the tests ask of a client that was not written here, whatever its language. */
 import type { TlsFiles } from "../../helpers/certificate.ts";
 
-export type Version = "3.1.1" | "5";
+export type Version = "3.1" | "3.1.1" | "5";
 export type Scheme = "mqtt" | "mqtts" | "ws" | "wss";
 export type Qos = 0 | 1 | 2;
 

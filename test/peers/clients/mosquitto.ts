@@ -2,7 +2,7 @@ import { type PeerProcess, runPeer, startPeer } from "../../helpers/peers.ts";
 import { until } from "../../helpers/wait.ts";
 import type { Door, Kit, MessageProperties, Seen, Version } from "./kit.ts";
 
-const flags = { "3.1.1": "mqttv311", "5": "mqttv5" } as const;
+const flags = { "3.1": "mqttv31", "3.1.1": "mqttv311", "5": "mqttv5" } as const;
 
 function common({ scheme, port, tls }: Door, version: Version): string[] {
   const secure = scheme === "mqtts" && tls !== undefined ? ["--cafile", tls.ca] : [];

@@ -6,7 +6,7 @@ import { keepOpen, startPeer } from "../../helpers/peers.ts";
 import { until } from "../../helpers/wait.ts";
 import { type Door, type Kit, type Seen, urlOf, type Version } from "./kit.ts";
 
-const flags = { "3.1.1": "311", "5": "5" } as const;
+const flags = { "3.1": "31", "3.1.1": "311", "5": "5" } as const;
 
 /** They trace each packet, which is how we know that they are subscribed, or that everything is acknowledged. */
 function common(door: Door, version: Version): string[] {
