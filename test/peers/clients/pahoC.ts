@@ -10,7 +10,8 @@ const flags = { "3.1": "31", "3.1.1": "311", "5": "5" } as const;
 
 /** They trace each packet, which is how we know that they are subscribed, or that everything is acknowledged. */
 function common(door: Door, version: Version): string[] {
-  const secure = door.scheme.endsWith("s") && door.tls !== undefined ? ["--cafile", door.tls.ca] : [];
+  const secure =
+    (door.scheme === "mqtts" || door.scheme === "wss") && door.tls !== undefined ? ["--cafile", door.tls.ca] : [];
   const url = urlOf(door).replace("mqtts:", "ssl:").replace("mqtt:", "tcp:");
   return ["-c", url, "-V", flags[version], "--trace", "protocol", ...secure];
 }
