@@ -14,7 +14,7 @@ for (const scheme of ["ws", "wss"] as const) {
     });
     after(() => gateway?.remove());
 
-    for (const kit of [mqttJs, pahoPython, pahoC, pahoCs]) {
+    for (const kit of [mqttJs, pahoPython, pahoC, pahoCs].filter(({ schemes }) => schemes.includes(scheme))) {
       for (const version of versions) {
         describe(`${kit.name}, MQTT ${version}, ${scheme}`, () => {
           before(function () {

@@ -56,7 +56,14 @@ function seen(peer: PeerProcess): Seen[] {
 
 export const mosquitto: Kit = {
   ...{ name: "mosquitto_pub, mosquitto_sub", needs: ["mosquitto_pub", "mosquitto_sub"], schemes: ["mqtt", "mqtts"] },
-  ...{ keepsSessions: true, tellsFlags: true, properties: true, ordersProperties: true, waits: false },
+  ...{
+    keepsSessions: true,
+    tellsFlags: true,
+    properties: true,
+    ordersProperties: true,
+    waits: false,
+    readsOneFrame: [],
+  },
   async subscribe(door, { version, filter, qos, clientId, persistent, will }) {
     const expiry = version === "5" ? ["-x", "3600"] : [];
     const peer = startPeer("mosquitto_sub", [

@@ -32,8 +32,13 @@ const answers = [/-> PUBLISH/g, /<- PUBACK/g, /<- PUBCOMP/g] as const;
 function kit(prefix: "paho_c" | "paho_cs"): Kit {
   return {
     ...{ name: `${prefix}_pub, ${prefix}_sub`, needs: [`${prefix}_pub`, `${prefix}_sub`] },
-    ...{ schemes: ["mqtt", "mqtts", "ws", "wss"], keepsSessions: false, tellsFlags: false, properties: false },
-    ...{ ordersProperties: false, waits: prefix === "paho_cs" },
+    ...{
+      schemes: prefix === "paho_c" ? ["mqtt", "mqtts", "ws", "wss"] : ["mqtt", "mqtts"],
+      keepsSessions: false,
+      tellsFlags: false,
+      properties: false,
+    },
+    ...{ ordersProperties: false, waits: prefix === "paho_cs", readsOneFrame: ["ws", "wss"] },
     async subscribe(door, { version, filter, qos, clientId, will }) {
       const peer = startPeer(`${prefix}_sub`, [
         ...[...common(door, version), "-t", filter, "-q", String(qos), "--verbose"],
