@@ -20,7 +20,13 @@ import type { Link, Session } from "./session.ts";
 import type { WillFate } from "./wills.ts";
 
 /** Why reading stands still; bits, because several may hold at once. */
-export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8 } as const;
+export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8, turn: 16 } as const;
+
+/**
+ * Packets of one connection before the others have their turn. A chunk has so many only when they are small: without this, clients that do
+ * nothing but ping (32,000 to a chunk, 32 chunks to a turn of libuv) keep everybody else waiting for seconds.
+ */
+const turnPackets = 4096;
 
 const ackNames = { 64: "puback", 80: "pubrec", 98: "pubrel", 112: "pubcomp" } as const;
 /** How long the peer may take for the last bytes after we ended. */
@@ -233,15 +239,16 @@ export class Connection implements Link {
   }
 
   #readPackets(first?: Buffer): void {
-    let came = false;
+    let left = turnPackets;
     try {
       if (!this.#begun && first !== undefined) this.#begin(first);
       while (this.#pauses === 0 && this.#state.phase !== "closed" && this.scanner.next()) {
-        came = true;
         this.#host.frame(this);
+        left -= 1;
+        if (left === 0) this.#pauses |= pause.turn;
         if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax) this.#pauses |= pause.acks;
       }
-      if (came) this.#alive();
+      if (left < turnPackets) this.#alive();
     } catch (error) {
       this.#fault(error);
       return;
@@ -250,7 +257,14 @@ export class Connection implements Link {
     if (this.outbox.bytes > this.#context.limits.outboxBytes + answersMax && this.outbox.full) {
       this.#pauses |= pause.outbox;
     }
-    if (this.#pauses !== 0 && this.open) this.#socket.pause();
+    if (this.#pauses === 0 || !this.open) return;
+    this.#socket.pause();
+    if ((this.#pauses & pause.turn) !== 0) setImmediate(() => this.#nextTurn());
+  }
+
+  #nextTurn(): void {
+    this.#pauses &= ~pause.turn;
+    this.#resumeReading();
   }
 
   /** The very first byte says whether it can be a CONNECT [MQTT-3.1.0-1]: whoever speaks another protocol need not be listened to. */

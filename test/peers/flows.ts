@@ -5,24 +5,32 @@ import type { Kit, Qos, Scheme, Seen, Version } from "./clients/kit.ts";
 import type { PeerGateway } from "./peerGateway.ts";
 
 export const versions: readonly Version[] = ["3.1.1", "5"];
+/** Over plain TCP also the one before them: what is different in it is in CONNECT alone. */
+export const allVersions: readonly Version[] = ["3.1", ...versions];
 
 /** What any client may expect of any broker: each kit, version and transport goes through all of it. */
 export function flows(gateway: () => PeerGateway, kit: Kit, version: Version, scheme: Scheme): void {
   const door = () => gateway().door(scheme);
   const base = `peer/${kit.name.replaceAll(/[^A-Za-z0-9]+/g, "-")}/${version}/${scheme}`;
-  const clientId = (name: string): string => `${base.replaceAll(/[/.]/g, "-")}-${name}`;
+  // At most 23 characters: some clients of MQTT 3.1 insist on it.
+  const clientId = (name: string): string =>
+    `${kit.name.slice(0, 9)}${version}${scheme}-${name}`.replaceAll(/[^A-Za-z0-9-]/g, "");
   const lines = (count: number): string[] => Array.from({ length: count }, (_, n) => `reading ${n}`);
   const payloads = (seen: readonly Seen[]): string[] => seen.map(({ payload }) => payload.trimEnd());
 
+  const single = kit.readsOneFrame.includes(scheme);
   afterEach(stopPeers);
 
   for (const qos of [0, 1, 2] as const) {
-    const count = kit.waits && qos > 0 ? 30 : 200;
+    const count = single ? 10 : kit.waits && qos > 0 ? 30 : 200;
     it(`QoS ${qos}: ${count} messages there and back, in order`, async () => {
       const sent = lines(count);
       const subscriber = await kit.subscribe(door(), { version, qos, filter: `${base}/q${qos}/+` });
-      await kit.publish(door(), { version, qos, topic: `${base}/q${qos}/a` }, sent);
-      await until("all of them are there", () => subscriber.seen().length >= sent.length);
+      for (let at = 0; at < count; at += single ? 1 : count) {
+        const some = single ? sent.slice(at, at + 1) : sent;
+        await kit.publish(door(), { version, qos, topic: `${base}/q${qos}/a` }, some);
+        await until("all of them are there", () => subscriber.seen().length >= at + some.length);
+      }
       await subscriber.leave();
       expect(payloads(subscriber.seen())).to.deep.equal(sent);
       if (kit.tellsFlags)
@@ -30,34 +38,36 @@ export function flows(gateway: () => PeerGateway, kit: Kit, version: Version, sc
     });
   }
 
-  it("a retained message is there for who comes later, until it is cleared", async () => {
-    const topic = `${base}/retained`;
-    const retained = { version, qos: 1, retain: true } as const;
-    await kit.publish(door(), { ...retained, topic }, ["kept"]);
-    const late = await kit.subscribe(door(), { version, qos: 1, filter: topic });
-    await until("it is there", () => late.seen().length > 0);
-    await late.leave();
-    expect(payloads(late.seen())).to.deep.equal(["kept"]);
-    if (kit.tellsFlags) expect(late.seen()[0]?.retain).to.equal(true);
-    await kit.publish(door(), { ...retained, topic }, [""]);
-    await kit.publish(door(), { ...retained, topic: `${topic}/other` }, ["second"]);
-    const later = await kit.subscribe(door(), { version, qos: 1, filter: `${topic}/#` });
-    await until("the other is there", () => later.seen().length > 0);
-    await later.leave();
-    expect(payloads(later.seen())).to.deep.equal(["second"]);
-    await kit.publish(door(), { ...retained, topic: `${topic}/other` }, [""]);
-  });
+  // It comes together with the SUBACK.
+  if (!single)
+    it("a retained message is there for who comes later, until it is cleared", async () => {
+      const topic = `${base}/retained`;
+      const kept = { version, qos: 1, retain: true } as const;
+      await kit.publish(door(), { ...kept, topic }, ["kept"]);
+      const late = await kit.subscribe(door(), { version, qos: 1, filter: topic });
+      await until("it is there", () => late.seen().length > 0);
+      await late.leave();
+      expect(payloads(late.seen())).to.deep.equal(["kept"]);
+      if (kit.tellsFlags) expect(late.seen()[0]?.retain).to.equal(true);
+      await kit.publish(door(), { ...kept, topic }, [""]);
+      await kit.publish(door(), { ...kept, topic: `${topic}/other` }, ["second"]);
+      const later = await kit.subscribe(door(), { version, qos: 1, filter: `${topic}/#` });
+      await until("the other is there", () => later.seen().length > 0);
+      await later.leave();
+      expect(payloads(later.seen())).to.deep.equal(["second"]);
+      await kit.publish(door(), { ...kept, topic: `${topic}/other` }, [""]);
+    });
 
   it("a will is sent when the client is killed, not when it says goodbye", async () => {
     const watcher = await kit.subscribe(door(), {
       version,
       qos: 1,
       filter: `${base}/will/#`,
-      clientId: clientId("watch"),
+      clientId: clientId("w"),
     });
     const dying = async (name: string) =>
       kit.subscribe(door(), {
-        ...{ version, qos: 0, filter: "nothing/at/all", clientId: clientId(name) },
+        ...{ version, qos: 0, filter: "nothing/at/all", clientId: clientId(name.slice(0, 1)) },
         will: { topic: `${base}/will/${name}`, payload: `gone ${name}`, qos: 1 },
       });
     const polite = await dying("polite");
@@ -91,7 +101,7 @@ export function flows(gateway: () => PeerGateway, kit: Kit, version: Version, sc
         version,
         qos: 2,
         filter: `${base}/away/#`,
-        clientId: clientId("away"),
+        clientId: clientId("a"),
         persistent: true,
       } as const;
       await (await kit.subscribe(door(), options)).leave();

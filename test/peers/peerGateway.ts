@@ -23,7 +23,7 @@ export class PeerGateway {
     const folder = await mkdtemp(join(tmpdir(), "tidegate-"));
     const tls = await makeCertificate(folder);
     const listeners = schemes.map((scheme) => {
-      const secure = scheme.endsWith("s") ? `, tls: { cert: ${tls.cert}, key: ${tls.key} }` : "";
+      const secure = scheme === "mqtts" || scheme === "wss" ? `, tls: { cert: ${tls.cert}, key: ${tls.key} }` : "";
       return `    - { url: "${scheme}://127.0.0.1:0${scheme.startsWith("ws") ? "/mqtt" : ""}"${secure} }\n`;
     });
     const config = `mqtt:\n  listeners:\n${listeners.join("")}${limits}\nhttp: { listen: false }\n`;

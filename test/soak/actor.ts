@@ -99,7 +99,7 @@ export abstract class Actor {
       return;
     }
     const dice = this.random();
-    if (unrest && dice < 0.004) this.#vanish();
+    if (unrest && dice < 0.004) this.vanish();
     else if (unrest && dice < 0.006) {
       this.gone("taken over");
       this.#connect();
@@ -192,7 +192,7 @@ export abstract class Actor {
   }
 
   /** As a cable that is pulled. */
-  #vanish(): void {
+  protected vanish(): void {
     this.book.counts.vanished += 1;
     this.gone("vanished");
     this.#link?.vanish();

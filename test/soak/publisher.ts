@@ -50,6 +50,7 @@ export class Publisher extends Actor {
   protected override act(): void {
     if (!this.feeding || this.random() > 0.1) return;
     for (let burst = 1 + Math.floor(this.random() * 3); burst > 0; burst -= 1) this.#publish();
+    if (this.random() < 0.02) this.vanish(); // before the answers are there
   }
 
   protected override on(packet: SeenPacket): void {

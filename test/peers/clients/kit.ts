@@ -1,7 +1,7 @@
 /** What the tests ask of a client that was not written here, whatever its language. */
 import type { TlsFiles } from "../../helpers/certificate.ts";
 
-export type Version = "3.1.1" | "5";
+export type Version = "3.1" | "3.1.1" | "5";
 export type Scheme = "mqtt" | "mqtts" | "ws" | "wss";
 export type Qos = 0 | 1 | 2;
 
@@ -82,6 +82,8 @@ export interface Kit {
   readonly ordersProperties: boolean;
   /** It sleeps a tenth of a second for each acknowledgement, with any broker. */
   readonly waits: boolean;
+  /** Over these it reads only the first of several WebSocket frames that come together, until more comes: whoever sends it. */
+  readonly readsOneFrame: readonly Scheme[];
   subscribe(door: Door, options: SubscribeOptions): Promise<Subscriber>;
   /** On one connection, in order; resolves when everything is acknowledged as its QoS asks and the client has ended. ASCII, no line breaks. */
   publish(door: Door, options: PublishOptions, payloads: readonly string[]): Promise<void>;

@@ -2,7 +2,7 @@ import { type PeerProcess, runPeer, startPeer } from "../../helpers/peers.ts";
 import { until } from "../../helpers/wait.ts";
 import type { Door, Kit, MessageProperties, Seen, Version } from "./kit.ts";
 
-const flags = { "3.1.1": "mqttv311", "5": "mqttv5" } as const;
+const flags = { "3.1": "mqttv31", "3.1.1": "mqttv311", "5": "mqttv5" } as const;
 
 function common({ scheme, port, tls }: Door, version: Version): string[] {
   const secure = scheme === "mqtts" && tls !== undefined ? ["--cafile", tls.ca] : [];
@@ -56,7 +56,14 @@ function seen(peer: PeerProcess): Seen[] {
 
 export const mosquitto: Kit = {
   ...{ name: "mosquitto_pub, mosquitto_sub", needs: ["mosquitto_pub", "mosquitto_sub"], schemes: ["mqtt", "mqtts"] },
-  ...{ keepsSessions: true, tellsFlags: true, properties: true, ordersProperties: true, waits: false },
+  ...{
+    keepsSessions: true,
+    tellsFlags: true,
+    properties: true,
+    ordersProperties: true,
+    waits: false,
+    readsOneFrame: [],
+  },
   async subscribe(door, { version, filter, qos, clientId, persistent, will }) {
     const expiry = version === "5" ? ["-x", "3600"] : [];
     const peer = startPeer("mosquitto_sub", [

@@ -39,9 +39,10 @@ function ourProperties(properties = {}) {
 const commands = {
   connect({ url, ca, version, clientId, persistent, expiry, will, receiveMaximum, topicAliasMaximum }) {
     const five = version === "5";
+    const old = version === "3.1" ? { protocolId: "MQIsdp", protocolVersion: 3 } : { protocolVersion: 4 };
     const sessionExpiryInterval = expiry ?? (persistent ? 3600 : undefined);
     client = connect(url, {
-      ...{ protocolVersion: five ? 5 : 4, clean: !persistent, clientId, reconnectPeriod: 0, will },
+      ...{ ...(five ? { protocolVersion: 5 } : old), clean: !persistent, clientId, reconnectPeriod: 0, will },
       ...(ca === undefined ? {} : { ca: readFileSync(ca) }),
       ...(five ? { properties: given({ sessionExpiryInterval, receiveMaximum, topicAliasMaximum }) } : {}),
     });

@@ -6,11 +6,12 @@ import { keepOpen, startPeer } from "../../helpers/peers.ts";
 import { until } from "../../helpers/wait.ts";
 import { type Door, type Kit, type Seen, urlOf, type Version } from "./kit.ts";
 
-const flags = { "3.1.1": "311", "5": "5" } as const;
+const flags = { "3.1": "31", "3.1.1": "311", "5": "5" } as const;
 
 /** They trace each packet, which is how we know that they are subscribed, or that everything is acknowledged. */
 function common(door: Door, version: Version): string[] {
-  const secure = door.scheme.endsWith("s") && door.tls !== undefined ? ["--cafile", door.tls.ca] : [];
+  const secure =
+    (door.scheme === "mqtts" || door.scheme === "wss") && door.tls !== undefined ? ["--cafile", door.tls.ca] : [];
   const url = urlOf(door).replace("mqtts:", "ssl:").replace("mqtt:", "tcp:");
   return ["-c", url, "-V", flags[version], "--trace", "protocol", ...secure];
 }
@@ -31,8 +32,13 @@ const answers = [/-> PUBLISH/g, /<- PUBACK/g, /<- PUBCOMP/g] as const;
 function kit(prefix: "paho_c" | "paho_cs"): Kit {
   return {
     ...{ name: `${prefix}_pub, ${prefix}_sub`, needs: [`${prefix}_pub`, `${prefix}_sub`] },
-    ...{ schemes: ["mqtt", "mqtts", "ws", "wss"], keepsSessions: false, tellsFlags: false, properties: false },
-    ...{ ordersProperties: false, waits: prefix === "paho_cs" },
+    ...{
+      schemes: prefix === "paho_c" ? ["mqtt", "mqtts", "ws", "wss"] : ["mqtt", "mqtts"],
+      keepsSessions: false,
+      tellsFlags: false,
+      properties: false,
+    },
+    ...{ ordersProperties: false, waits: prefix === "paho_cs", readsOneFrame: ["ws", "wss"] },
     async subscribe(door, { version, filter, qos, clientId, will }) {
       const peer = startPeer(`${prefix}_sub`, [
         ...[...common(door, version), "-t", filter, "-q", String(qos), "--verbose"],

@@ -65,7 +65,7 @@ def connect(url, version, ca=None, clientId="", persistent=False, expiry=None, w
     where = urlparse(url)
     web = where.scheme.startswith("ws")
     arguments = {"client_id": clientId, "transport": "websockets" if web else "tcp",
-                 "protocol": paho.MQTTv5 if five else paho.MQTTv311}
+                 "protocol": {"3.1": paho.MQTTv31, "3.1.1": paho.MQTTv311, "5": paho.MQTTv5}[version]}
     if not five:
         arguments["clean_session"] = not persistent
     client = paho.Client(**arguments)

@@ -98,7 +98,7 @@ export class ScriptedClient {
 function kit(name: string, needs: string, command: readonly string[], ordersProperties: boolean): Kit {
   return {
     ...{ name, needs: [needs], schemes: ["mqtt", "mqtts", "ws", "wss"], ordersProperties },
-    ...{ keepsSessions: true, tellsFlags: true, properties: true, waits: false },
+    ...{ keepsSessions: true, tellsFlags: true, properties: true, waits: false, readsOneFrame: [] },
     async subscribe(door, { filter, qos, ...options }) {
       const client = new ScriptedClient(command);
       const present = await client.connect(door, options);
