@@ -204,6 +204,7 @@ export class StoredBacklog implements Backlog {
   /** The group is no more: its queue goes, and so do its marks. Answers that come later mean nothing. */
   drop(): void {
     this.ended = true;
+    this.#epoch += 1; // what is being read is nobody's
     this.#clear();
     const { store, references, metrics } = this.#deps;
     references.flush();
