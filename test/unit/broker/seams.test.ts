@@ -18,7 +18,13 @@ describe("a will that is due while its own session comes back", () => {
     it(`reaches it once, QoS ${qos}`, async () => {
       const rig = new Rig();
       const properties = { sessionExpiryInterval: 3600 };
-      const will = { topic: "w", payload: Buffer.from("gone"), qos, retain: false, properties: { willDelayInterval: 1 } };
+      const will = {
+        topic: "w",
+        payload: Buffer.from("gone"),
+        qos,
+        retain: false,
+        properties: { willDelayInterval: 1 },
+      };
       const first = await rig.client(5, "c", { clean: false, properties, will });
       await first.subscribe("w", qos);
       await leave(first);
