@@ -124,7 +124,6 @@ function admit(
   // [MQTT-3.2.2-2], [MQTT-3.2.2-3]; a reserved byte in 3.1
   connection.send({ kind: "connack", sessionPresent: present && packet.version !== 3, reasonCode: 0, properties });
   context.sessions.attached(session, connection);
-  session.outgoing.attached();
 }
 
 interface Refusal {

@@ -275,6 +275,10 @@ export class DurableOutgoing implements Outgoing {
     }
     item.given?.done(); // from here on it is this session's alone
     if (!this.#deps.access.mayRead(this.#session, item.message.topic)) {
+      if (item.given !== undefined) {
+        item.given.back(0, { queue: this.#queue, ordinal: item.ordinal }); // others of the group may
+        return;
+      }
       metrics.dropped("denied").value += 1;
       this.#deps.references.release(this.#queue, item.ordinal);
       return;

@@ -85,6 +85,7 @@ export class Sessions {
 
   attached(session: Session, link: Link): void {
     session.link = link;
+    session.outgoing.attached(); // first: its own will may come to it, and must not find what was true of its last connection
     session.disconnectedAtMs = undefined;
     this.#deps.wills.resumed(session.clientId, this.#deps.store.nowMs());
     this.#persist(session);

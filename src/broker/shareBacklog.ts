@@ -2,6 +2,7 @@ import type { ReferencedMessage, ReferenceQueue, Store, Txn } from "../base/cont
 import type { Message, Qos } from "../base/message.ts";
 import { Fifo } from "./fifo.ts";
 import type { BrokerMetrics } from "./metrics.ts";
+import { OldestFirst } from "./oldestFirst.ts";
 import type { BrokerLimits } from "./options.ts";
 import { messageBytes } from "./publishFrames.ts";
 import { mapNames, type References, sentKey } from "./references.ts";
@@ -204,6 +205,7 @@ export class StoredBacklog implements Backlog {
   /** The group is no more: its queue goes, and so do its marks. Answers that come later mean nothing. */
   drop(): void {
     this.ended = true;
+    this.#epoch += 1; // what is being read is nobody's
     this.#clear();
     const { store, references, metrics } = this.#deps;
     references.flush();
@@ -294,8 +296,8 @@ export class MemoryBacklog implements Backlog {
   readonly #metrics: BrokerMetrics;
   readonly #total: VolatileTotal;
   readonly #waiting = new Fifo<Waiting>();
-  /** Came back, by ordinal: older than all that wait. */
-  readonly #again: Waiting[] = [];
+  /** Came back: older than all that wait. */
+  readonly #again = new OldestFirst<Waiting>();
   readonly #before = new Map<number, Before>();
   readonly #given = new Set<number>();
   ended = false;
@@ -309,7 +311,7 @@ export class MemoryBacklog implements Backlog {
   }
 
   get waiting(): number {
-    return this.#waiting.size + this.#again.length;
+    return this.#waiting.size + this.#again.size;
   }
 
   /** Makes an entry of it, if there is room; it neither waits yet nor is with anybody. */
@@ -332,11 +334,11 @@ export class MemoryBacklog implements Backlog {
   }
 
   next(): Waiting | undefined {
-    return this.#again[0] ?? this.#waiting.peek();
+    return this.#again.peek() ?? this.#waiting.peek();
   }
 
   give(item: Waiting): Waiting {
-    if (this.#again[0] === item) this.#again.shift();
+    if (this.#again.peek() === item) this.#again.shift();
     else if (this.#waiting.peek() === item) this.#waiting.shift();
     this.#before.delete(item.ordinal);
     this.#given.add(item.ordinal);
@@ -350,9 +352,7 @@ export class MemoryBacklog implements Backlog {
   back(item: Waiting, before: Before | undefined): void {
     if (this.ended || !this.#given.delete(item.ordinal)) return;
     if (before !== undefined) this.#before.set(item.ordinal, before);
-    let at = this.#again.length;
-    while (at > 0 && (this.#again[at - 1]?.ordinal ?? 0) > item.ordinal) at -= 1;
-    this.#again.splice(at, 0, item);
+    this.#again.add(item);
   }
 
   before({ ordinal }: Waiting): Before | undefined {
@@ -363,7 +363,7 @@ export class MemoryBacklog implements Backlog {
     this.ended = true;
     if (this.waiting > 0) this.#metrics.dropped("session-ended").value += this.waiting;
     this.#waiting.clear();
-    this.#again.length = 0;
+    this.#again.clear();
     this.#before.clear();
     this.#given.clear();
     this.#total.bytes -= this.#bytes;

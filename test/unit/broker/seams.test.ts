@@ -1,0 +1,122 @@
+// Where two parts meet: what one of them changes while the other is in the middle of something.
+import { expect } from "chai";
+import type { Packet } from "mqtt-packet";
+import type { ReferencedMessage, ReferenceQueue } from "../../../src/base/contracts.ts";
+import { durable, Rig, type TestClient, text, turns, versions } from "../../helpers/brokerRig.ts";
+import { MemoryStore } from "../../helpers/memoryStore.ts";
+
+const payloads = (packets: Packet[]): string[] =>
+  packets.flatMap((packet) => (packet.cmd === "publish" ? [text(packet)] : []));
+
+async function leave(client: TestClient): Promise<void> {
+  client.drop();
+  await client.gone();
+}
+
+describe("a will that is due while its own session comes back", () => {
+  for (const qos of [1, 2] as const) {
+    it(`reaches it once, QoS ${qos}`, async () => {
+      const rig = new Rig();
+      const properties = { sessionExpiryInterval: 3600 };
+      const will = {
+        topic: "w",
+        payload: Buffer.from("gone"),
+        qos,
+        retain: false,
+        properties: { willDelayInterval: 1 },
+      };
+      const first = await rig.client(5, "c", { clean: false, properties, will });
+      await first.subscribe("w", qos);
+      await leave(first);
+      rig.store.timeMs += 2000; // due, and the broker's tick has not come yet
+      const again = await rig.client(5, "c", { clean: false, properties });
+      expect(payloads(await again.take())).to.deep.equal(["gone"]);
+      await rig.close();
+    });
+  }
+});
+
+describe("a shared group's QoS 2 message that its member may not read any more when it is durable", () => {
+  it("goes to one that may, and nothing of it is left", async () => {
+    const rig = new Rig({ store: new MemoryStore({ hold: true }) });
+    const one = await rig.client(5, "one", durable(5));
+    await one.subscribe("$share/g/t", 2);
+    await turns();
+    rig.store.settle();
+    rig.broker.publish({ topic: "t", payload: Buffer.from("x"), qos: 2, retain: false, source: "source:test" });
+    await turns();
+    rig.broker.setAccess({
+      anonymous: true,
+      users: [],
+      rules: [{ effect: "deny", action: "all", users: undefined, topic: "t" }],
+    });
+    rig.store.settle();
+    await turns();
+    rig.advance(300);
+    await turns();
+    rig.store.settle();
+    expect(payloads(await one.take())).to.deep.equal([]);
+    expect(rig.dropped("denied")).to.equal(1);
+    expect(rig.broker.stats().queued).to.equal(0);
+    expect([...rig.store.entries("sharesent")]).to.deep.equal([]);
+    await rig.close();
+  });
+});
+
+/** Reads as a disk does: what was found is on its way while others change the queue. */
+class SlowStore extends MemoryStore {
+  readonly #gates: Array<() => void> = [];
+
+  get reads(): number {
+    return this.#gates.length;
+  }
+
+  open(): void {
+    for (const gate of this.#gates.splice(0)) gate();
+  }
+
+  override references(name: string): ReferenceQueue | undefined {
+    const queue = super.references(name);
+    if (queue === undefined) return undefined;
+    const read = async (after: number, limits: { messages: number; bytes: number }): Promise<ReferencedMessage[]> => {
+      const batch = await queue.read(after, limits);
+      await new Promise<void>((resolve) => this.#gates.push(resolve));
+      return batch;
+    };
+    return Object.create(queue, { read: { value: read } }) as ReferenceQueue;
+  }
+}
+
+describe("a shared group that ends while it reads from the store", () => {
+  it("costs the others none of what all may have read ahead", async () => {
+    const store = new SlowStore();
+    const rig = new Rig({ store });
+    const publisher = await rig.client(4, "p");
+    const payload = "x".repeat(600 * 1024);
+    for (let round = 0; round < 30; round += 1) {
+      const member = await rig.client(5, "m", durable(5));
+      await member.subscribe("$share/g/t", 1);
+      await leave(member);
+      publisher.publish("t", payload, 1);
+      await publisher.next("puback");
+      const again = await rig.client(5, "m", durable(5));
+      await turns();
+      expect(store.reads, `round ${round}`).to.equal(1);
+      again.send({ cmd: "unsubscribe", messageId: 1, unsubscriptions: ["$share/g/t"] });
+      await again.next("unsuback");
+      store.open();
+      await turns();
+      await leave(again);
+    }
+    const member = await rig.client(5, "m", durable(5));
+    await member.subscribe("$share/g/t", 1);
+    await leave(member);
+    publisher.publish("t", "y", 1);
+    await publisher.next("puback");
+    const again = await rig.client(5, "m", durable(5));
+    await turns();
+    store.open();
+    expect(text(await again.next("publish"))).to.equal("y");
+    await rig.close();
+  });
+});
