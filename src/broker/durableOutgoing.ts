@@ -273,7 +273,6 @@ export class DurableOutgoing implements Outgoing {
       this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, recSeen);
       return;
     }
-    item.given?.done(); // from here on it is this session's alone
     if (!this.#deps.access.mayRead(this.#session, item.message.topic)) {
       if (item.given !== undefined) {
         item.given.back(0, { queue: this.#queue, ordinal: item.ordinal }); // others of the group may
@@ -283,6 +282,7 @@ export class DurableOutgoing implements Outgoing {
       this.#deps.references.release(this.#queue, item.ordinal);
       return;
     }
+    item.given?.done(); // from here on it is this session's alone
     // Only what nobody began to send expires [MQTT-3.3.2-5]: a PUBLISH without its answer is sent again [MQTT-4.4.0-1].
     const begun = item.ordinal <= this.#surelySentBefore;
     const message = unexpired(item.message, item.acceptedAtMs, this.#deps.store.nowMs(), begun);

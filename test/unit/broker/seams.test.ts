@@ -2,7 +2,7 @@
 import { expect } from "chai";
 import type { Packet } from "mqtt-packet";
 import type { ReferencedMessage, ReferenceQueue } from "../../../src/base/contracts.ts";
-import { durable, Rig, type TestClient, text, turns, versions } from "../../helpers/brokerRig.ts";
+import { durable, Rig, type TestClient, text, turns } from "../../helpers/brokerRig.ts";
 import { MemoryStore } from "../../helpers/memoryStore.ts";
 
 const payloads = (packets: Packet[]): string[] =>
