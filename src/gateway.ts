@@ -6,16 +6,20 @@ import type { Clock, Timer } from "./base/clock.ts";
 import type { BackupInfo, BackupRequest, Forwarding, Intake, Source, Store } from "./base/contracts.ts";
 import { messageOf, TidegateError } from "./base/errors.ts";
 import { nodeFiles } from "./base/files.ts";
-import type { Log } from "./base/log.ts";
+import { type Log, LogLimiter } from "./base/log.ts";
 import type { Meter } from "./base/meter.ts";
 import { Scope } from "./base/scope.ts";
 import { createBroker } from "./broker/broker.ts";
 import type { Broker, ListenerHandle } from "./broker/options.ts";
+import { Catalogue } from "./catalogue/catalogue.ts";
 import { parseAddress } from "./config/address.ts";
 import { changesForRestart } from "./config/changes.ts";
 import type { Config, SourceConfig } from "./config/schema.ts";
 import { openControl } from "./http/control.ts";
+import { QueueDesk } from "./http/queueDesk.ts";
 import { type HttpViews, listenHttp } from "./http/server.ts";
+import { DeadLetters } from "./journal/deadLetters.ts";
+import { JournalLetterDesk } from "./journal/letterDesk.ts";
 import { backupStopped } from "./journal/offlineBackup.ts";
 import { openStore } from "./journal/open.ts";
 import { createCoapClientSource } from "./sources/coap/coapClientSource.ts";
@@ -24,12 +28,14 @@ import { createSerialSource } from "./sources/serial/source.ts";
 import {
   accessOptions,
   brokerLimits,
+  deadLetterOptions,
   listenerOptions,
   routeDefinition,
   serialOptions,
   uplinkOptions,
   withGateway,
 } from "./stageOptions.ts";
+import { applyAgain } from "./transform/applyAgain.ts";
 import { type CodecRegistry, createCodecs } from "./transform/codecs/registry.ts";
 import { createReadingTransform, type ReadingTransform } from "./transform/reading.ts";
 import { createRouting } from "./transform/routes.ts";
@@ -76,6 +82,12 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const codecs = createCodecs(config.codecs as Parameters<typeof createCodecs>[0]);
   const store = await openJournal(config, deps);
   scope.defer(() => store.close());
+  const letters = new DeadLetters(deadLetterOptions(config), {
+    ...{ store, clock, meter, log: log.child({ stage: "dead letters" }) },
+    limiter: new LogLimiter({ nowMs: () => clock.monotonicMs() }),
+  });
+  scope.defer(() => letters.close());
+  const routing = createRouting(config.routes.map(routeDefinition(config.gateway.id)), codecs, { log, meter });
 
   // The broker asks which uplinks take a topic; the uplinks publish what the cloud sends. One of the two has to come first.
   let forwarding: Forwarding = { forwardsFor: () => [] };
@@ -86,7 +98,8 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
       clock,
       log: log.child({ stage: "broker" }),
       meter,
-      routing: createRouting(config.routes.map(routeDefinition(config.gateway.id)), codecs, { log, meter }),
+      routing,
+      letters: letters.routes,
       forwarding: { forwardsFor: (topic) => forwarding.forwardsFor(topic) },
     },
   );
@@ -94,7 +107,14 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const uplinks = await Promise.all(
     config.uplinks.map(
       async (uplink) =>
-        new Uplink(await uplinkOptions(uplink, config.gateway.id), { store, publisher: broker, clock, log, meter }),
+        new Uplink(await uplinkOptions(uplink, config.gateway.id), {
+          store,
+          publisher: broker,
+          letters,
+          clock,
+          log,
+          meter,
+        }),
     ),
   );
   forwarding = createForwarding(store, uplinks);
@@ -107,7 +127,17 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const listeners = handles.map(({ url }) => url);
   for (const uplink of uplinks) uplink.start();
   announceSources(sources, broker, clock, scope);
+  const desk = new JournalLetterDesk(letters, store, {
+    lane: (name, priority) => laneOf(uplinks, name, priority),
+    again: (route, message) => applyAgain(routing, broker, route, message),
+  });
+  const catalogue = new Catalogue(
+    { dir: config.gateway.dataDir, epoch: store.epoch },
+    { letters: desk, clock, log: log.child({ stage: "catalogue" }) },
+  );
+  scope.defer(() => catalogue.close());
   const views = {
+    api: { letters: desk, browser: catalogue, queues: new QueueDesk(store, broker, uplinks) },
     health: () => storageProblems(store),
     metrics: () => meter.expose(),
     status: () => ({
@@ -117,6 +147,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
       broker: broker.stats(),
       sources: sources.map((source) => source.state()),
       uplinks: uplinks.map((uplink) => uplink.state()),
+      deadLetters: letters.stats(),
       storage: { ...store.stats(), nowMs: store.nowMs() },
     }),
   };
@@ -168,6 +199,17 @@ async function reloadCertificates(running: Config, handles: readonly ListenerHan
       log.error({ listener: listener.url, err: why }, "certificates not changed: the ones before stay in use");
     }
   }
+}
+
+/** Where a dead letter of an uplink goes back to. */
+function laneOf(
+  uplinks: readonly Uplink[],
+  name: string,
+  priority: number,
+): { lane: number; rejectNewest: boolean } | undefined {
+  const uplink = uplinks.find(({ options }) => options.name === name);
+  if (uplink === undefined) return undefined;
+  return { lane: uplink.queue.lane(priority), rejectNewest: uplink.options.queue.whenFull === "reject-newest" };
 }
 
 function openJournal(config: Config, { log, clock, meter }: GatewayDeps): Promise<Store> {
