@@ -3,7 +3,7 @@
  * doors to devices, doors to people), stops in the reverse order. stageOptions.ts maps the config to what each stage takes.
  */
 import type { Clock, Timer } from "./base/clock.ts";
-import type { BackupInfo, BackupRequest, Forwarding, Intake, Source, Store } from "./base/contracts.ts";
+import type { BackupInfo, BackupRequest, Forwarding, Intake, Routing, Source, Store } from "./base/contracts.ts";
 import { messageOf, TidegateError } from "./base/errors.ts";
 import { nodeFiles } from "./base/files.ts";
 import { type Log, LogLimiter } from "./base/log.ts";
@@ -15,6 +15,7 @@ import { Catalogue } from "./catalogue/catalogue.ts";
 import { parseAddress } from "./config/address.ts";
 import { changesForRestart } from "./config/changes.ts";
 import type { Config, SourceConfig } from "./config/schema.ts";
+import type { Api } from "./http/api.ts";
 import { openControl } from "./http/control.ts";
 import { QueueDesk } from "./http/queueDesk.ts";
 import { type HttpViews, listenHttp } from "./http/server.ts";
@@ -40,7 +41,7 @@ import { type CodecRegistry, createCodecs } from "./transform/codecs/registry.ts
 import { createReadingTransform, type ReadingTransform } from "./transform/reading.ts";
 import { createRouting } from "./transform/routes.ts";
 import { createForwarding } from "./uplink/forwarding.ts";
-import { Uplink } from "./uplink/uplink.ts";
+import { Uplink, type UplinkDeps } from "./uplink/uplink.ts";
 
 export interface GatewayDeps {
   readonly log: Log;
@@ -82,11 +83,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const codecs = createCodecs(config.codecs as Parameters<typeof createCodecs>[0]);
   const store = await openJournal(config, deps);
   scope.defer(() => store.close());
-  const letters = new DeadLetters(deadLetterOptions(config), {
-    ...{ store, clock, meter, log: log.child({ stage: "dead letters" }) },
-    limiter: new LogLimiter({ nowMs: () => clock.monotonicMs() }),
-  });
-  scope.defer(() => letters.close());
+  const letters = openLetters(config, store, deps, scope);
   const routing = createRouting(config.routes.map(routeDefinition(config.gateway.id)), codecs, { log, meter });
 
   // The broker asks which uplinks take a topic; the uplinks publish what the cloud sends. One of the two has to come first.
@@ -104,19 +101,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
     },
   );
   scope.defer(() => broker.close());
-  const uplinks = await Promise.all(
-    config.uplinks.map(
-      async (uplink) =>
-        new Uplink(await uplinkOptions(uplink, config.gateway.id), {
-          store,
-          publisher: broker,
-          letters,
-          clock,
-          log,
-          meter,
-        }),
-    ),
-  );
+  const uplinks = await createUplinks(config, { store, publisher: broker, letters, clock, log, meter });
   forwarding = createForwarding(store, uplinks);
   broker.refresh();
   store.configured();
@@ -127,17 +112,8 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const listeners = handles.map(({ url }) => url);
   for (const uplink of uplinks) uplink.start();
   announceSources(sources, broker, clock, scope);
-  const desk = new JournalLetterDesk(letters, store, {
-    lane: (name, priority) => laneOf(uplinks, name, priority),
-    again: (route, message) => applyAgain(routing, broker, route, message),
-  });
-  const catalogue = new Catalogue(
-    { dir: config.gateway.dataDir, epoch: store.epoch },
-    { letters: desk, clock, log: log.child({ stage: "catalogue" }) },
-  );
-  scope.defer(() => catalogue.close());
   const views = {
-    api: { letters: desk, browser: catalogue, queues: new QueueDesk(store, broker, uplinks) },
+    api: openApi(config, { store, letters, uplinks, routing, broker }, deps, scope),
     health: () => storageProblems(store),
     metrics: () => meter.expose(),
     status: () => ({
@@ -201,15 +177,8 @@ async function reloadCertificates(running: Config, handles: readonly ListenerHan
   }
 }
 
-/** Where a dead letter of an uplink goes back to. */
-function laneOf(
-  uplinks: readonly Uplink[],
-  name: string,
-  priority: number,
-): { lane: number; rejectNewest: boolean } | undefined {
-  const uplink = uplinks.find(({ options }) => options.name === name);
-  if (uplink === undefined) return undefined;
-  return { lane: uplink.queue.lane(priority), rejectNewest: uplink.options.queue.whenFull === "reject-newest" };
+function createUplinks({ uplinks, gateway }: Config, deps: UplinkDeps): Promise<Uplink[]> {
+  return Promise.all(uplinks.map(async (uplink) => new Uplink(await uplinkOptions(uplink, gateway.id), deps)));
 }
 
 function openJournal(config: Config, { log, clock, meter }: GatewayDeps): Promise<Store> {
@@ -225,6 +194,41 @@ function openJournal(config: Config, { log, clock, meter }: GatewayDeps): Promis
     maxMessageBytes,
     commitWindowMs: commitWindow,
   });
+}
+
+// ---------------------------------------------------------------- dead letters
+
+function openLetters(config: Config, store: Store, { log, clock, meter }: GatewayDeps, scope: Scope): DeadLetters {
+  const limiter = new LogLimiter({ nowMs: () => clock.monotonicMs() });
+  const deps = { store, clock, meter, limiter, log: log.child({ stage: "dead letters" }) };
+  const letters = new DeadLetters(deadLetterOptions(config), deps);
+  scope.defer(() => letters.close());
+  return letters;
+}
+
+interface Operated {
+  readonly store: Store;
+  readonly letters: DeadLetters;
+  readonly uplinks: readonly Uplink[];
+  readonly routing: Routing;
+  readonly broker: Broker;
+}
+
+/** What an operator does with dead letters and queues. The catalogue fills itself once there is something in it, after the start. */
+function openApi(config: Config, of: Operated, { log, clock }: GatewayDeps, scope: Scope): Api {
+  const { store, uplinks, routing, broker } = of;
+  const letters = new JournalLetterDesk(of.letters, store, {
+    lane(name, priority) {
+      const uplink = uplinks.find(({ options }) => options.name === name);
+      if (uplink === undefined) return undefined;
+      return { lane: uplink.queue.lane(priority), rejectNewest: uplink.options.queue.whenFull === "reject-newest" };
+    },
+    again: (route, message) => applyAgain(routing, broker, route, message),
+  });
+  const place = { dir: config.gateway.dataDir, epoch: store.epoch };
+  const browser = new Catalogue(place, { letters, clock, log: log.child({ stage: "catalogue" }) });
+  scope.defer(() => browser.close());
+  return { letters, browser, queues: new QueueDesk(store, broker, uplinks) };
 }
 
 // ---------------------------------------------------------------- devices
