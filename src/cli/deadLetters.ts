@@ -3,7 +3,7 @@ import { parseDuration } from "../config/units.ts";
 import type { Io } from "./backup.ts";
 import { type CallOptions, withGateway, wrongUsage } from "./gatewayCall.ts";
 import { messageLines, type ShownMessage } from "./messageText.ts";
-import { bytesText, durationText, plainText, table } from "./texts.ts";
+import { bytesText, counted, durationText, plainText, table } from "./texts.ts";
 
 /** As `/api/v1/dead-letters` has it. */
 interface Summary {
@@ -74,9 +74,13 @@ function pageLines({ letters, matching, next, total, catalogued }: Page): string
     plainText(topic, 80),
   ]);
   const lines = letters.length === 0 ? [] : table(["ID", "FAILED", "AT", "CODE", "REASON", "SIZE", "TOPIC"], rows);
-  const which = matching === total ? `${total}` : `${matching} of ${total} (those that match)`;
+  const which = matching === total ? "" : ` of ${matching} that match;`;
+  const all = counted(total, "dead letter");
+  const older = next === null ? "" : `; older ones: --before ${next}`;
   lines.push(
-    `${letters.length} shown of ${which} dead letters${next === null ? "" : `; older ones: --before ${next}`}`,
+    matching === total
+      ? `${letters.length} shown of ${all}${older}`
+      : `${letters.length} shown${which} ${all} in all${older}`,
   );
   if (catalogued < total)
     lines.push(`only the newest ${catalogued} can be listed; show and retry reach the others by id`);
@@ -125,7 +129,7 @@ export function deadRetry(ids: readonly string[], options: BulkOptions, io: Io):
       keptCount: number;
       kept: ReadonlyArray<{ id: number; message: string }>;
     }>({ method: "POST", path: `${path}/retry`, body });
-    io.out(`${retried} dead letters queued again${keptCount === 0 ? "" : `, ${keptCount} stay:`}`);
+    io.out(`${counted(retried, "dead letter")} queued again${keptCount === 0 ? "" : `; not sent again: ${keptCount}`}`);
     for (const { id, message } of kept) io.out(`  ${id}: ${plainText(message, 200)}`);
     if (keptCount > kept.length) io.out(`  and ${keptCount - kept.length} more`);
     return keptCount === 0 ? 0 : 1;
@@ -146,7 +150,7 @@ export function deadPurge(ids: readonly string[], options: BulkOptions, io: Io):
       path: `${path}/purge`,
       body: filterOf(options),
     });
-    io.out(`${purged} dead letters purged`);
+    io.out(`${counted(purged, "dead letter")} purged`);
     return 0;
   });
 }

@@ -1,5 +1,5 @@
 /** A message's headers and payload for a terminal. Everything in it came from others. */
-import { plainText } from "./texts.ts";
+import { counted, plainText } from "./texts.ts";
 
 /** As the API has it. */
 export interface ShownMessage {
@@ -33,7 +33,8 @@ export function messageLines({
     `qos         ${qos}${retain ? ", retained" : ""}`,
   ];
   for (const [name, value] of Object.entries(properties)) {
-    if (name !== "userProperties") lines.push(`${name}  ${plainText(JSON.stringify(value), 1000)}`);
+    if (name !== "userProperties")
+      lines.push(`${name.padEnd(11)} ${plainText(typeof value === "string" ? value : JSON.stringify(value), 1000)}`);
     else
       for (const [key, text] of value as Array<[string, string]>)
         lines.push(`property    ${plainText(key, 200)}: ${plainText(text, 1000)}`);
@@ -41,19 +42,26 @@ export function messageLines({
   return [...lines, "", ...payloadLines(payload, bytes)];
 }
 
-export function payloadLines(payload: ShownMessage["payload"], bytes: number): string[] {
+/** On one line, the beginning of it. */
+export function payloadLine({ encoding, data }: ShownMessage["payload"]): string {
+  if (encoding === "utf8") return plainText(data, 80);
+  const bytes = Buffer.from(data, "base64");
+  return `${bytes.subarray(0, 24).toString("hex")}${bytes.length > 24 ? "…" : ""} (hex)`;
+}
+
+function payloadLines(payload: ShownMessage["payload"], bytes: number): string[] {
   if (bytes === 0) return ["payload     empty"];
-  if (payload.encoding === "base64")
-    return [`payload     ${bytes} bytes`, ...hexLines(Buffer.from(payload.data, "base64"))];
+  const size = counted(bytes, "byte");
+  if (payload.encoding === "base64") return [`payload     ${size}`, ...hexLines(Buffer.from(payload.data, "base64"))];
   const json = asJson(payload.data);
   if (json !== undefined)
-    return [`payload     ${bytes} bytes, JSON`, ...json.split("\n").map((line) => plainText(line, textMax))];
+    return [`payload     ${size}, JSON`, ...json.split("\n").map((line) => plainText(line, textMax))];
   // Text with control characters in it is rather bytes.
   if (/[\p{Cc}]/u.test(payload.data.replace(/[\t\r\n]/g, "")))
-    return [`payload     ${bytes} bytes`, ...hexLines(Buffer.from(payload.data))];
+    return [`payload     ${size}`, ...hexLines(Buffer.from(payload.data))];
   const text = payload.data.slice(0, textMax);
   const cut = text.length < payload.data.length ? [`(the first ${textMax} characters; --json has all)`] : [];
-  return [`payload     ${bytes} bytes, text`, ...text.split(/\r?\n/).map((line) => plainText(line, textMax)), ...cut];
+  return [`payload     ${size}, text`, ...text.split(/\r?\n/).map((line) => plainText(line, textMax)), ...cut];
 }
 
 /** Set out over lines; undefined when it is no object or list. */

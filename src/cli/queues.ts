@@ -1,8 +1,8 @@
 /** `tidegate queue list|peek|pause|resume|purge` */
 import type { Io } from "./backup.ts";
 import { type CallOptions, withGateway, wrongUsage } from "./gatewayCall.ts";
-import { payloadLines, type ShownMessage } from "./messageText.ts";
-import { bytesText, durationText, plainText, table } from "./texts.ts";
+import { payloadLine, type ShownMessage } from "./messageText.ts";
+import { bytesText, counted, durationText, plainText, table } from "./texts.ts";
 
 /** As `/api/v1/queues` has it. */
 interface Queue {
@@ -56,10 +56,12 @@ export function queuePeek(name: string, options: CallOptions & { count?: string 
       return 0;
     }
     if (peeked.messages.length === 0) io.out("nothing waits");
-    for (const { seq, priority, inFlight, taken, topic, payload, bytes } of peeked.messages) {
-      io.out(`seq ${seq}  priority ${priority}  ${taken}  ${plainText(topic, 200)}${inFlight ? "  (in flight)" : ""}`);
-      for (const line of payloadLines(payload, bytes)) io.out(`    ${line}`);
-    }
+    const rows = peeked.messages.map(({ seq, priority, inFlight, taken, topic, payload, bytes }) => [
+      ...[String(seq), String(priority), taken, inFlight ? "sent" : "waits", bytesText(bytes)],
+      ...[plainText(topic, 60), payloadLine(payload)],
+    ]);
+    if (rows.length > 0)
+      for (const line of table(["SEQ", "PRI", "TAKEN", "STATE", "SIZE", "TOPIC", "PAYLOAD"], rows)) io.out(line);
     if (peeked.more) io.out("more waits behind these");
     return 0;
   });
@@ -85,14 +87,14 @@ export function queuePurge(name: string, options: CallOptions & { yes?: boolean 
       const queues = await call<readonly Queue[]>({ method: "GET", path: "/api/v1/queues" });
       const queue = queues.find((one) => one.name === name);
       if (queue === undefined) throw new Error(`there is no uplink ${plainText(name, 100)}`);
-      const what = `${queue.messages} messages (${bytesText(queue.bytes)})`;
-      return wrongUsage(io, `${what} wait for ${name} and would be lost; run it again with --yes to purge them`);
+      const what = `${counted(queue.messages, "message")} (${bytesText(queue.bytes)})`;
+      return wrongUsage(io, `waiting for ${name}, and lost then: ${what}; run it again with --yes to purge them`);
     }
     const purged = await call<{ messages: number; bytes: number }>({
       method: "POST",
       path: `${queuePath(name)}/purge`,
     });
-    io.out(`${purged.messages} messages (${bytesText(purged.bytes)}) of ${name} purged`);
+    io.out(`${counted(purged.messages, "message")} (${bytesText(purged.bytes)}) of ${name} purged`);
     return 0;
   });
 }

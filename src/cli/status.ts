@@ -6,7 +6,7 @@ import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Config } from "../config/load.ts";
 import { configOf, type Io } from "./backup.ts";
 import { ask, isRunning } from "./controlClient.ts";
-import { bytesText, durationText, plainText } from "./texts.ts";
+import { bytesText, counted, durationText, plainText } from "./texts.ts";
 
 /** What `/api/v1/status` says, as far as it is shown here. */
 export interface GatewayStatus {
@@ -128,7 +128,7 @@ function lettersText({ messages, bytes, newest, dropped }: LetterStats): string 
   const lost = Object.values(dropped).reduce((sum, count) => sum + count, 0);
   const also = lost === 0 ? "" : `; ${lost} not kept`;
   if (messages === 0) return `no letters${also}`;
-  const what = `${messages} letters, ${bytesText(bytes)}${also}`;
+  const what = `${counted(messages, "letter")}, ${bytesText(bytes)}${also}`;
   if (newest === undefined) return what;
   const { from, code, text, lastMs } = newest;
   const where = from.kind === "unknown" ? "" : `${from.kind} ${from.name}, `;

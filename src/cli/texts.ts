@@ -25,6 +25,9 @@ export function durationText(ms: number): string {
   return shown.map(([count, unit]) => `${count} ${unit}`).join(" ");
 }
 
+/** `1 message`, `2 messages` */
+export const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`;
+
 /** What others sent, for a terminal: without control characters, which could write to it, and not longer than `max` characters. */
 export function plainText(text: string, max: number): string {
   const shown = text.replace(/[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu, (char) => {

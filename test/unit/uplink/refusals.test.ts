@@ -1,4 +1,5 @@
 import { expect } from "chai";
+import { parseTemplate } from "../../../src/base/template.ts";
 import type { CloudConnection, SeenPacket } from "../../helpers/fakeCloud.ts";
 import { until } from "../../helpers/wait.ts";
 import { Bench, closeBenches } from "./bench.ts";
@@ -152,7 +153,7 @@ describe("uplink/refusals", () => {
     for (const payload of ["bad", "a", "b"]) bench.queue.add(payload);
     await bench.untilSettled(2);
     expect(bench.uplink.state()).to.include({ inflight: 1, acknowledged: 2 });
-    expect(bench.uplink.state().problem).to.include("1 messages that the cloud refused wait for room");
+    expect(bench.uplink.state().problem).to.include("wait for room among the dead letters");
     bench.clock.advance(5000);
     expect(bench.letters.kept).to.deep.equal([]);
     bench.letters.answer = "kept";
@@ -208,7 +209,7 @@ describe("uplink/pause", () => {
     expect(bench.cloud.last?.payloads).to.deep.equal([]);
     bench.uplink.sendLive(
       { topic: "plant/a", payload: Buffer.from("now"), qos: 0, retain: false, source: "test" },
-      { filter: "plant/#", to: { fill: () => "up/a" } as never, qos: 0, priority: 0 },
+      { filter: "plant/#", to: parseTemplate("up/{rest}"), qos: 0, priority: 0 },
     );
     expect(bench.metric("tidegate_uplink_live_dropped_total", 'reason="paused"')).to.equal(1);
     bench.cloud.script = {};
