@@ -78,7 +78,8 @@ export class DeadLetters implements UplinkLetters {
   stats(): LetterStats {
     const { size: messages = 0, bytes = 0 } = this.queue ?? {};
     const dropped = Object.fromEntries([...this.#dropped].map(([reason, { value }]) => [reason, value]));
-    return { messages, bytes, newest: messages > 0 ? this.#newest : undefined, dropped };
+    const newest = this.#isThere(this.#newest?.id ?? 0) ? this.#newest : undefined;
+    return { messages, bytes, newest, dropped };
   }
 
   onChanged(listener: () => void): void {
@@ -131,15 +132,15 @@ export class DeadLetters implements UplinkLetters {
 
   /** Letters went. */
   changed(): void {
-    if (this.#newest !== undefined && this.queue?.nextAfter(this.#newest.id - 1) !== this.#newest.id)
-      this.#newest = undefined;
+    if (this.#newest !== undefined && !this.#isThere(this.#newest.id)) this.#newest = undefined;
     void this.#findNewest().catch(() => {}); // the next sweep tries again
     this.#onChanged();
   }
 
   async get(id: number): Promise<(Letter & { acceptedAtMs: number }) | undefined> {
-    if (this.queue?.nextAfter(id - 1) !== id) return undefined;
-    const [found] = await this.queue.read(id - 1, { messages: 1, bytes: 1 });
+    const { queue } = this;
+    if (queue === undefined || !this.#isThere(id)) return undefined;
+    const [found] = await queue.read(id - 1, { messages: 1, bytes: 1 });
     return found?.ordinal === id ? openLetter(id, found) : undefined;
   }
 
@@ -148,6 +149,10 @@ export class DeadLetters implements UplinkLetters {
     this.#timer?.cancel();
     this.#retried.close();
     await this.#sweeping;
+  }
+
+  #isThere(id: number): boolean {
+    return id > 0 && this.queue?.nextAfter(id - 1) === id;
   }
 
   #takes(message: Message): boolean {
