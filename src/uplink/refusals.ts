@@ -57,7 +57,7 @@ export class Refusals {
   get problem(): string | undefined {
     const doomed = this.#doomed.size;
     if (doomed > 0)
-      return `messages that the cloud refused wait for room among the dead letters, the store is full: ${doomed}`;
+      return `messages that the cloud refused wait for room among the dead letters, the store takes none now: ${doomed}`;
     return this.lanes.size > 0 ? `${this.#last}; offered again after a pause` : undefined;
   }
 
