@@ -4,7 +4,7 @@ import { Command, CommanderError } from "commander";
 import { messageOf } from "./base/errors.ts";
 import { backup, type Io } from "./cli/backup.ts";
 import { check } from "./cli/check.ts";
-import { addDead, addQueue } from "./cli/operate.ts";
+import { addOperating } from "./cli/operate.ts";
 import { type PasswdIo, type PasswdOptions, passwdAdd, passwdList, passwdRemove } from "./cli/passwd.ts";
 import { run } from "./cli/run.ts";
 import { sim } from "./cli/sim.ts";
@@ -63,8 +63,7 @@ async function main(argv: readonly string[]): Promise<number> {
     exitCode = code;
   };
   addPasswd(program, ended);
-  addQueue(program, io, ended);
-  addDead(program, io, ended);
+  addOperating(program, io, ended);
   program
     .command("sim")
     .description("firmware simulators: serial, coap, coap-post, mqtt (tidegate sim serial --help)")

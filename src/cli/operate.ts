@@ -10,7 +10,12 @@ type Ended = (exitCode: number) => void;
 const config = ["-c, --config <file>", "config file (default: tidegate.yaml here)"] as const;
 const json = ["--json", "as JSON, as the API has it"] as const;
 
-export function addDead(program: Command, io: Io, ended: Ended): void {
+export function addOperating(program: Command, io: Io, ended: Ended): void {
+  addQueue(program, io, ended);
+  addDead(program, io, ended);
+}
+
+function addDead(program: Command, io: Io, ended: Ended): void {
   const dead = program
     .command("dead")
     .description("dead letters: messages that a cloud refuses, or a route cannot transform");
@@ -51,7 +56,7 @@ function withFilter(command: Command): Command {
     .option("--until <time>", "that failed then or earlier");
 }
 
-export function addQueue(program: Command, io: Io, ended: Ended): void {
+function addQueue(program: Command, io: Io, ended: Ended): void {
   const queue = program.command("queue").description("queues of the uplinks: what waits for the cloud");
   queue
     .command("list")
