@@ -3,19 +3,24 @@
  * doors to devices, doors to people), stops in the reverse order. stageOptions.ts maps the config to what each stage takes.
  */
 import type { Clock, Timer } from "./base/clock.ts";
-import type { BackupInfo, BackupRequest, Forwarding, Intake, Source, Store } from "./base/contracts.ts";
+import type { BackupInfo, BackupRequest, Forwarding, Intake, Routing, Source, Store } from "./base/contracts.ts";
 import { messageOf, TidegateError } from "./base/errors.ts";
 import { nodeFiles } from "./base/files.ts";
-import type { Log } from "./base/log.ts";
+import { type Log, LogLimiter } from "./base/log.ts";
 import type { Meter } from "./base/meter.ts";
 import { Scope } from "./base/scope.ts";
 import { createBroker } from "./broker/broker.ts";
 import type { Broker, ListenerHandle } from "./broker/options.ts";
+import { Catalogue } from "./catalogue/catalogue.ts";
 import { parseAddress } from "./config/address.ts";
 import { changesForRestart } from "./config/changes.ts";
 import type { Config, SourceConfig } from "./config/schema.ts";
+import type { Api } from "./http/api.ts";
 import { openControl } from "./http/control.ts";
+import { QueueDesk } from "./http/queueDesk.ts";
 import { type HttpViews, listenHttp } from "./http/server.ts";
+import { DeadLetters } from "./journal/deadLetters.ts";
+import { JournalLetterDesk } from "./journal/letterDesk.ts";
 import { backupStopped } from "./journal/offlineBackup.ts";
 import { openStore } from "./journal/open.ts";
 import { createCoapClientSource } from "./sources/coap/coapClientSource.ts";
@@ -24,17 +29,19 @@ import { createSerialSource } from "./sources/serial/source.ts";
 import {
   accessOptions,
   brokerLimits,
+  deadLetterOptions,
   listenerOptions,
   routeDefinition,
   serialOptions,
   uplinkOptions,
   withGateway,
 } from "./stageOptions.ts";
+import { applyAgain } from "./transform/applyAgain.ts";
 import { type CodecRegistry, createCodecs } from "./transform/codecs/registry.ts";
 import { createReadingTransform, type ReadingTransform } from "./transform/reading.ts";
 import { createRouting } from "./transform/routes.ts";
 import { createForwarding } from "./uplink/forwarding.ts";
-import { Uplink } from "./uplink/uplink.ts";
+import { Uplink, type UplinkDeps } from "./uplink/uplink.ts";
 
 export interface GatewayDeps {
   readonly log: Log;
@@ -76,6 +83,8 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const codecs = createCodecs(config.codecs as Parameters<typeof createCodecs>[0]);
   const store = await openJournal(config, deps);
   scope.defer(() => store.close());
+  const letters = openLetters(config, store, deps, scope);
+  const routing = createRouting(config.routes.map(routeDefinition(config.gateway.id)), codecs, { log, meter });
 
   // The broker asks which uplinks take a topic; the uplinks publish what the cloud sends. One of the two has to come first.
   let forwarding: Forwarding = { forwardsFor: () => [] };
@@ -86,17 +95,13 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
       clock,
       log: log.child({ stage: "broker" }),
       meter,
-      routing: createRouting(config.routes.map(routeDefinition(config.gateway.id)), codecs, { log, meter }),
+      routing,
+      letters: letters.routes,
       forwarding: { forwardsFor: (topic) => forwarding.forwardsFor(topic) },
     },
   );
   scope.defer(() => broker.close());
-  const uplinks = await Promise.all(
-    config.uplinks.map(
-      async (uplink) =>
-        new Uplink(await uplinkOptions(uplink, config.gateway.id), { store, publisher: broker, clock, log, meter }),
-    ),
-  );
+  const uplinks = await createUplinks(config, { store, publisher: broker, letters, clock, log, meter });
   forwarding = createForwarding(store, uplinks);
   broker.refresh();
   store.configured();
@@ -108,6 +113,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   for (const uplink of uplinks) uplink.start();
   announceSources(sources, broker, clock, scope);
   const views = {
+    api: openApi(config, { store, letters, uplinks, routing, broker }, deps, scope),
     health: () => storageProblems(store),
     metrics: () => meter.expose(),
     status: () => ({
@@ -117,6 +123,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
       broker: broker.stats(),
       sources: sources.map((source) => source.state()),
       uplinks: uplinks.map((uplink) => uplink.state()),
+      deadLetters: letters.stats(),
       storage: { ...store.stats(), nowMs: store.nowMs() },
     }),
   };
@@ -170,6 +177,10 @@ async function reloadCertificates(running: Config, handles: readonly ListenerHan
   }
 }
 
+function createUplinks({ uplinks, gateway }: Config, deps: UplinkDeps): Promise<Uplink[]> {
+  return Promise.all(uplinks.map(async (uplink) => new Uplink(await uplinkOptions(uplink, gateway.id), deps)));
+}
+
 function openJournal(config: Config, { log, clock, meter }: GatewayDeps): Promise<Store> {
   const { maxBytes, minFreeBytes, maxMessageBytes, commitWindow } = config.storage;
   return openStore({
@@ -183,6 +194,41 @@ function openJournal(config: Config, { log, clock, meter }: GatewayDeps): Promis
     maxMessageBytes,
     commitWindowMs: commitWindow,
   });
+}
+
+// ---------------------------------------------------------------- dead letters
+
+function openLetters(config: Config, store: Store, { log, clock, meter }: GatewayDeps, scope: Scope): DeadLetters {
+  const limiter = new LogLimiter({ nowMs: () => clock.monotonicMs() });
+  const deps = { store, clock, meter, limiter, log: log.child({ stage: "dead letters" }) };
+  const letters = new DeadLetters(deadLetterOptions(config), deps);
+  scope.defer(() => letters.close());
+  return letters;
+}
+
+interface Operated {
+  readonly store: Store;
+  readonly letters: DeadLetters;
+  readonly uplinks: readonly Uplink[];
+  readonly routing: Routing;
+  readonly broker: Broker;
+}
+
+/** What an operator does with dead letters and queues. The catalogue fills itself once there is something in it, after the start. */
+function openApi(config: Config, of: Operated, { log, clock }: GatewayDeps, scope: Scope): Api {
+  const { store, uplinks, routing, broker } = of;
+  const letters = new JournalLetterDesk(of.letters, store, {
+    lane(name, priority) {
+      const uplink = uplinks.find(({ options }) => options.name === name);
+      if (uplink === undefined) return undefined;
+      return { lane: uplink.queue.lane(priority), rejectNewest: uplink.options.queue.whenFull === "reject-newest" };
+    },
+    again: (route, message) => applyAgain(routing, broker, route, message),
+  });
+  const place = { dir: config.gateway.dataDir, epoch: store.epoch };
+  const browser = new Catalogue(place, { letters, clock, log: log.child({ stage: "catalogue" }) });
+  scope.defer(() => browser.close());
+  return { letters, browser, queues: new QueueDesk(store, broker, uplinks) };
 }
 
 // ---------------------------------------------------------------- devices

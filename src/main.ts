@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { messageOf } from "./base/errors.ts";
 import { backup, type Io } from "./cli/backup.ts";
 import { check } from "./cli/check.ts";
+import { addOperating } from "./cli/operate.ts";
 import { type PasswdIo, type PasswdOptions, passwdAdd, passwdList, passwdRemove } from "./cli/passwd.ts";
 import { run } from "./cli/run.ts";
 import { sim } from "./cli/sim.ts";
@@ -58,9 +59,11 @@ async function main(argv: readonly string[]): Promise<number> {
     .action(async (dir: string, options: { config?: string }) => {
       exitCode = await backup(dir, options, io);
     });
-  addPasswd(program, (code) => {
+  const ended = (code: number): void => {
     exitCode = code;
-  });
+  };
+  addPasswd(program, ended);
+  addOperating(program, io, ended);
   program
     .command("sim")
     .description("firmware simulators: serial, coap, coap-post, mqtt (tidegate sim serial --help)")

@@ -4,6 +4,8 @@ import { messageOf, TidegateError } from "./base/errors.ts";
 import type { AccessOptions, BrokerLimits, Certificate, ListenerOptions, ListenerTls } from "./broker/options.ts";
 import type { ListenerConfig } from "./config/mqtt.ts";
 import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
+import { lettersBytesMax } from "./config/storage.ts";
+import type { DeadLetterOptions } from "./journal/deadLetters.ts";
 import type { SerialSourceOptions } from "./sources/serial/options.ts";
 import type { CodecRegistry } from "./transform/codecs/registry.ts";
 import { createCommandEncoder } from "./transform/command.ts";
@@ -131,6 +133,12 @@ export function serialOptions(source: SourceConfig & { type: "serial" }, codecs:
   };
 }
 
+/** Letters may fill a quarter of the store at most, or nothing else would have room: the config has warned of more. */
+export function deadLetterOptions({ deadLetters, storage }: Config): DeadLetterOptions {
+  const { maxMessages, maxBytes, maxAge } = deadLetters;
+  return { maxMessages, maxBytes: Math.min(maxBytes, lettersBytesMax(storage.maxBytes)), maxAgeMs: maxAge };
+}
+
 export const withGateway = (template: string, id: string): string => template.replaceAll("{gateway}", () => id);
 
 export const routeDefinition =
@@ -139,9 +147,9 @@ export const routeDefinition =
     name,
     from,
     to: withGateway(to, gatewayId),
-    // The config allows no other step in this version, and no dead letters: `unavailable` has said so.
+    // The config allows no other step in this version: `unavailable` has said so.
     steps: steps.map(({ decode }) => ({ decode: decode ?? "json" })),
-    onError: onError === "pass" ? "pass" : "drop",
+    onError,
   });
 
 async function readPem(path: string): Promise<Buffer> {

@@ -7,6 +7,8 @@
  *                                          |-> Routing (transform) : which routes derive messages from it
  *   uplink <- UplinkQueue <- Store                uplink -> Publisher.publish (commands from the cloud)
  */
+import type { BackupInfo, BackupRequest } from "./backup.ts";
+import type { RouteFailure } from "./deadLetters.ts";
 import type { TidegateError } from "./errors.ts";
 import type { Message, Qos } from "./message.ts";
 
@@ -100,8 +102,10 @@ export interface Routing {
 
 export interface Route {
   readonly name: string;
-  /** The messages made of this one; an empty array drops. Never throws: failures are counted and, by `onError`, dropped or passed. */
-  apply(message: Message): readonly Message[];
+  /**
+   * The messages made of this one; an empty array drops. Never throws: failures are counted and, by `onError`, dropped, passed, or given to `dead`.
+   */
+  apply(message: Message, dead: (failure: RouteFailure) => void): readonly Message[];
 }
 
 // ---------------------------------------------------------------- uplinks, as the broker sees them
@@ -141,13 +145,17 @@ export interface QueuedMessage {
   readonly message: Message;
 }
 
+export interface PeekedMessage extends QueuedMessage {
+  readonly inFlight: boolean;
+}
+
 /** All lanes of one uplink. Only durable messages come out; what expired (ttl, maxAge) is skipped and counted inside. */
 export interface UplinkQueue {
   readonly name: string;
   /** The lane of a priority, 0-9; made durable when new. */
   lane(priority: number): number;
-  /** The next message by priority then age, or undefined: `readable` fires when there is one again. */
-  next(): QueuedMessage | undefined;
+  /** The next message by priority then age, or undefined: `readable` fires when there is one again. @param passing lanes to pass over */
+  next(passing?: { has(lane: number): boolean }): QueuedMessage | undefined;
   /** One listener. Fired at most once per `next() === undefined`. */
   onReadable(listener: () => void): void;
   /** The cloud has it (or `dropped` says why it will never): it no longer waits. Durable within a second; a crash before that repeats it. */
@@ -191,8 +199,10 @@ export interface StoredMessage {
 
 /** What can be written in one commit. Each call is an absolute, idempotent statement; all of one commit share one group. */
 export interface Txn {
-  /** Writes a message; returns its position. Takers get their seq here. The payload is copied at once. */
-  message(message: Message, takers: readonly Taker[]): number;
+  /** Writes a message; returns its position. Takers get their seq here. The payload is copied at once. @param wallMs when it was taken: now */
+  message(message: Message, takers: readonly Taker[], wallMs?: number): number;
+  /** As UplinkQueue.settle, but durable with this commit. Done when the function has returned. */
+  settle(message: QueuedMessage, dropped: "dead-letter"): void;
   /** A queue (session, shared group) waits for the message at `position`. `meta` is the queue's own small number (0-255: qos, retain...). Returns its ordinal, rising by 1 from 1. @param bytes its size, should the record not be in memory any more */
   reference(queue: string, position: number, meta: number, bytes?: number): number;
   /** The reference no longer waits. Unknown ordinals are ignored. */
@@ -250,6 +260,11 @@ export interface Store {
   configured(): void;
   /** What waits for an uplink, but for what is in flight, is dropped; resolves when that is durable. @throws TidegateError TG_STORE_FAILED */
   purgeUplink(name: string): Promise<{ messages: number; bytes: number }>;
+  /**
+   * What goes next, orphaned uplinks' too, without taking it: what is in flight first. `more`: something waits behind that. Fewer than `count` may
+   * come, for it ends with what is read ahead. Undefined: no such uplink.
+   */
+  peekUplink(name: string, count: number): Promise<{ messages: PeekedMessage[]; more: boolean } | undefined>;
   /** Runs `fn` at once; reads see its effects at once; `group` is durable later. If `fn` throws, nothing of it is written and it is rethrown. */
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number };
   /** Called with the newest durable group, once per sync. */
@@ -281,30 +296,6 @@ export interface Store {
    */
   backup(request: BackupRequest): Promise<BackupInfo>;
   close(): Promise<void>;
-}
-
-export interface BackupRequest {
-  /** Absolute. */
-  readonly dir: string;
-  /** Written into the manifest, for people. */
-  readonly gateway: string;
-  readonly version: string;
-  /** Ends it and removes what was written. */
-  readonly signal?: AbortSignal;
-}
-
-export interface BackupInfo {
-  readonly dir: string;
-  readonly files: number;
-  readonly bytes: number;
-  /** Of `bytes`: hard links, which take no room until the gateway frees its own name of the file. */
-  readonly linkedBytes: number;
-  /** Of `bytes`: the disk could not read them any more; zeros in the backup. */
-  readonly unreadableBytes: number;
-  /** Every record below this position is in it. */
-  readonly position: number;
-  readonly epoch: number;
-  readonly ms: number;
 }
 
 export interface UplinkLimits {
@@ -375,10 +366,12 @@ export interface UplinkState {
   /** Wall clock, ms since 1970, when it entered this state. */
   readonly sinceMs: number;
   readonly problem?: string | undefined;
+  /** An operator said so: connected, and nothing is sent. */
+  readonly paused: boolean;
   readonly sent: number;
   readonly acknowledged: number;
   readonly inflight: number;
   readonly queue: UplinkQueueStats;
 }
 
-export type { Qos };
+export type { BackupInfo, BackupRequest, Qos };

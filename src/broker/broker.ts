@@ -98,7 +98,8 @@ class MqttBroker implements Broker {
       () => this.#resumeAll(),
       () => store.crowded,
     );
-    const pipeline = new Pipeline({ store, limits, metrics, cache, retained, references, pending, deliverer });
+    const { letters } = deps;
+    const pipeline = new Pipeline({ store, limits, metrics, cache, retained, references, pending, deliverer, letters });
     const clientLog = new LogLimiter({ intervalMs: 3_600_000, nowMs: () => clock.monotonicMs() });
     const faultLog = new LogLimiter({ nowMs: () => clock.monotonicMs() });
     this.#context = {

@@ -1,3 +1,4 @@
+import type { RouteFailure } from "../base/deadLetters.ts";
 import type { Message } from "../base/message.ts";
 import { topicNameFault } from "../base/topic.ts";
 import type { BrokerMetrics } from "./metrics.ts";
@@ -24,7 +25,7 @@ interface Step extends Derived {
 export function expandRoutes(
   message: Message,
   entry: TopicEntry,
-  deps: { cache: TopicCache; metrics: BrokerMetrics; levelsMax: number },
+  deps: { cache: TopicCache; metrics: BrokerMetrics; levelsMax: number; dead: (failure: RouteFailure) => void },
 ): Derived[] {
   const derived: Derived[] = [];
   const steps: Step[] = [{ message, entry, trail: [] }];
@@ -36,7 +37,7 @@ export function expandRoutes(
         deps.metrics.dropped("route-loop").value += 1;
         continue;
       }
-      for (const made of route.apply(step.message)) {
+      for (const made of route.apply(step.message, deps.dead)) {
         if (derived.length >= derivedMax || topicNameFault(made.topic, deps.levelsMax) !== null) {
           deps.metrics.dropped("route-limit").value += 1;
           continue;

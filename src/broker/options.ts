@@ -2,6 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Clock } from "../base/clock.ts";
 import type { Forwarding, Publisher, Routing, Store } from "../base/contracts.ts";
+import type { RouteLetters } from "../base/deadLetters.ts";
 import type { Log } from "../base/log.ts";
 import type { Meter } from "../base/meter.ts";
 import type { User } from "../base/passwords.ts";
@@ -87,6 +88,8 @@ export interface BrokerDeps {
   readonly forwarding: Forwarding;
   /** Instead of scrypt, for tests. */
   readonly verify?: Verify | undefined;
+  /** Where routes with `onError: dead-letter` put what they cannot transform. */
+  readonly letters?: RouteLetters | undefined;
 }
 
 /** PEM texts, not paths. */

@@ -1,4 +1,5 @@
 import type { PublishResult, Store, Txn } from "../base/contracts.ts";
+import type { RouteFailure, RouteLetters } from "../base/deadLetters.ts";
 import type { Message } from "../base/message.ts";
 import type { Deliverer } from "./deliverer.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
@@ -22,6 +23,8 @@ export interface PipelineDeps {
   readonly references: References;
   readonly pending: PendingBytes;
   readonly deliverer: Deliverer;
+  /** Undefined: what a route would put there is dropped. */
+  readonly letters: RouteLetters | undefined;
 }
 
 /** One message of a publish and what is decided about it. */
@@ -50,6 +53,9 @@ export class Pipeline {
   readonly #deps: PipelineDeps;
   #items: readonly Item[] = [];
   #heldKey: string | undefined;
+  /** What routes could not transform of the present publish. */
+  #failures: RouteFailure[] = [];
+  readonly #dead = (failure: RouteFailure): void => void this.#failures.push(failure);
   readonly #write = (txn: Txn): void => this.#writeAll(txn);
   /** Of the one message that is being stored. */
   readonly #admission: { bytes: number; rejectNewest: readonly string[] } = { bytes: 0, rejectNewest: [] };
@@ -97,7 +103,7 @@ export class Pipeline {
     const refused = this.#admit(message, items, heldKey);
     if (refused !== undefined) return { accepted: false, reason: refused };
     let group = 0;
-    if (heldKey !== undefined || items.some(needsStore)) {
+    if (heldKey !== undefined || items.some(needsStore) || this.#failures.length > 0) {
       try {
         group = this.#commit(items, heldKey);
       } catch {
@@ -143,9 +149,11 @@ export class Pipeline {
 
   #plan(message: Message, entry: TopicEntry, publisher: Session | undefined): Item[] {
     const items = [this.#item({ message, entry }, publisher)];
+    if (this.#failures.length > 0) this.#failures = [];
     if (entry.routes.length === 0) return items;
     const { cache, metrics, limits } = this.#deps;
-    for (const derived of expandRoutes(message, entry, { cache, metrics, levelsMax: limits.maxTopicLevels })) {
+    const how = { cache, metrics, levelsMax: limits.maxTopicLevels, dead: this.#dead };
+    for (const derived of expandRoutes(message, entry, how)) {
       items.push(this.#item(derived, undefined));
     }
     return items;
@@ -203,6 +211,7 @@ export class Pipeline {
   #admit(original: Message, items: readonly Item[], heldKey: string | undefined): "full" | "failed" | undefined {
     const { store, metrics } = this.#deps;
     let bytes = heldKey === undefined ? 0 : 64;
+    for (const failure of this.#failures) bytes += messageBytes(failure.message);
     let rejectNewest: string[] | undefined;
     for (const item of items) {
       if (needsStore(item)) bytes += messageBytes(item.message);
@@ -222,6 +231,8 @@ export class Pipeline {
       return verdict;
     }
     for (const item of items) this.#reduce(item);
+    metrics.dropped("store-full").value += this.#failures.length;
+    this.#failures = [];
     return undefined;
   }
 
@@ -253,6 +264,7 @@ export class Pipeline {
     const { group } = this.#deps.store.commit(this.#write);
     this.#items = [];
     let bytes = 0;
+    for (const { message } of this.#failures) bytes += messageBytes(message);
     for (const item of items) if (item.position > 0) bytes += messageBytes(item.message);
     this.#deps.pending.add(group, bytes);
     return group;
@@ -292,6 +304,7 @@ export class Pipeline {
         ordinals[at] = target.session.outgoing.reference(txn, item.position, qos, retain, messageBytes(message));
       }
     }
+    for (const failure of this.#failures) this.#deps.letters?.keep(txn, failure);
     if (this.#heldKey !== undefined) txn.put(mapNames.qos2In, this.#heldKey, new Uint8Array(0));
     this.#deps.references.flushInto(txn);
   }

@@ -15,7 +15,7 @@ export interface Answer {
 }
 
 export interface Ask {
-  readonly method: "GET" | "POST";
+  readonly method: "GET" | "POST" | "DELETE";
   readonly path: string;
   readonly body?: unknown;
   /** Without it as long as it takes. */
@@ -49,7 +49,8 @@ export async function ask(dataDir: string, { method, path, body, msMax }: Ask): 
   const address = await controlAddress(dataDir);
   try {
     return await new Promise((resolve, reject) => {
-      const asked = request({ socketPath: address.path, method, path, agent: false }, (response) => {
+      const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+      const asked = request({ socketPath: address.path, method, path, headers, agent: false }, (response) => {
         let text = "";
         response.setEncoding("utf8");
         response.on("data", (chunk: string) => {

@@ -1,11 +1,12 @@
 import { statfs } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import type { SourceState, StoreStats, UplinkState } from "../base/contracts.ts";
+import type { LetterStats } from "../base/deadLetters.ts";
 import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Config } from "../config/load.ts";
 import { configOf, type Io } from "./backup.ts";
 import { ask, isRunning } from "./controlClient.ts";
-import { bytesText, durationText } from "./texts.ts";
+import { bytesText, counted, durationText, plainText } from "./texts.ts";
 
 /** What `/api/v1/status` says, as far as it is shown here. */
 export interface GatewayStatus {
@@ -14,6 +15,7 @@ export interface GatewayStatus {
   readonly broker: { readonly connections: number; readonly sessions: number; readonly queued: number };
   readonly sources: readonly SourceState[];
   readonly uplinks: readonly UplinkState[];
+  readonly deadLetters: LetterStats;
   readonly storage: StoreStats & { readonly nowMs: number };
 }
 
@@ -103,6 +105,7 @@ export function statusLines(
     "uplinks",
     uplinks.flatMap((uplink) => uplinkTexts(uplink, storage.nowMs, shown.rates)),
   );
+  lines.push(`dead       ${lettersText(of.deadLetters)}`);
   const free = shown.free === undefined ? "" : `; ${bytesText(shown.free)} free on its disk`;
   lines.push(
     `disk       ${bytesText(storage.bytes)} of ${bytesText(shown.maxBytes)} in ${storage.segments} segments${free}`,
@@ -121,9 +124,25 @@ function sourceText({ name, type, link, problem, accepted, dropped }: SourceStat
   return `${name} (${type}) ${link}${why}; ${accepted} accepted, ${lost} dropped`;
 }
 
-function uplinkTexts({ name, link, sinceMs, problem, queue }: UplinkState, nowMs: number, rates?: Rates): string[] {
+function lettersText({ messages, bytes, newest, dropped }: LetterStats): string {
+  const lost = Object.values(dropped).reduce((sum, count) => sum + count, 0);
+  const also = lost === 0 ? "" : `; ${lost} not kept`;
+  if (messages === 0) return `no letters${also}`;
+  const what = `${counted(messages, "letter")}, ${bytesText(bytes)}${also}`;
+  if (newest === undefined) return what;
+  const { from, code, text, lastMs } = newest;
+  const where = from.kind === "unknown" ? "" : `${from.kind} ${from.name}, `;
+  const ago = durationText(Date.now() - lastMs);
+  return `${what}; newest ${ago} ago: ${plainText(`${where}${code}: ${text}`, 200)} (tidegate dead list)`;
+}
+
+function uplinkTexts(
+  { name, link, sinceMs, problem, paused, queue }: UplinkState,
+  nowMs: number,
+  rates?: Rates,
+): string[] {
   const since = `since ${new Date(sinceMs).toISOString()} (${durationText(Date.now() - sinceMs)})`;
-  const state = `${name} ${link === "up" ? "up" : `down (${link})`} ${since}${problem === undefined ? "" : `: ${problem}`}`;
+  const state = `${name} ${link === "up" ? "up" : `down (${link})`}${paused ? ", paused by an operator," : ""} ${since}${problem === undefined ? "" : `: ${problem}`}`;
   if (queue.messages === 0) return [state, "  backlog none"];
   const oldest = queue.oldestAcceptedAtMs === undefined ? 0 : nowMs - queue.oldestAcceptedAtMs;
   const backlog = `  backlog ${queue.messages} messages, ${bytesText(queue.bytes)}, oldest ${durationText(oldest)}`;

@@ -24,3 +24,23 @@ export function durationText(ms: number): string {
   const shown = parts.slice(first, first + 2).filter(([count]) => count > 0);
   return shown.map(([count, unit]) => `${count} ${unit}`).join(" ");
 }
+
+/** `1 message`, `2 messages` */
+export const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`;
+
+/** What others sent, for a terminal: without control characters, which could write to it, and not longer than `max` characters. */
+export function plainText(text: string, max: number): string {
+  const shown = text.replace(/[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu, (char) => {
+    const code = char.codePointAt(0) ?? 0;
+    return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
+  });
+  return shown.length > max ? `${shown.slice(0, max - 1)}…` : shown;
+}
+
+/** Rows under their titles, columns aligned; the last one is not padded. */
+export function table(titles: readonly string[], rows: ReadonlyArray<readonly string[]>): string[] {
+  const widths = titles.map((title, at) => Math.max(title.length, ...rows.map((row) => row[at]?.length ?? 0)));
+  const line = (row: readonly string[]): string =>
+    row.map((cell, at) => (at === row.length - 1 ? cell : cell.padEnd(widths[at] ?? 0))).join("  ");
+  return [line(titles), ...rows.map(line)];
+}

@@ -30,7 +30,6 @@ const builtInToCome = (node: ConfigNode, root: ConfigNode): boolean =>
   is(...codecsToCome)(node) && root.get("codecs")?.get(String(node.scalar)) === undefined;
 
 const table: readonly Unavailable[] = [
-  { path: "deadLetters", what: "dead letters" },
   { path: "codecs.*.type", what: "this codec", when: is(...codecsToCome, "protobuf") },
   { path: "sources.*.decode", what: "this codec", when: builtInToCome },
   { path: "sources.*.ack", what: "this codec", when: builtInToCome },
@@ -43,7 +42,6 @@ const table: readonly Unavailable[] = [
   { path: "routes.*.steps.*.map", what: "the step map" },
   { path: "routes.*.steps.*.validate", what: "the step validate" },
   { path: "routes.*.steps.*.deadband", what: "the step deadband" },
-  { path: "routes.*.onError", what: "dead letters", when: is("dead-letter") },
   { path: "uplinks.*.forward.*.qos", what: "forwarding with QoS 2", when: is(2) },
   { path: "uplinks.*.receive.*.qos", what: "receiving with QoS 2", when: is(2) },
   {

@@ -26,6 +26,9 @@ export const storage = section({
 
 export const deadLetters = section({
   maxMessages: integer(0, 10_000_000).prefault(10_000),
-  maxBytes: size(0).prefault("64 MiB"),
-  maxAge: duration(1000).prefault("90d"),
+  maxBytes: size(0).prefault("64 MiB").describe("A quarter of storage.maxBytes at most"),
+  maxAge: duration(1000).prefault("90d").describe("Since it failed last"),
 });
+
+/** What dead letters may have of a store of so many bytes. */
+export const lettersBytesMax = (storeBytes: number): number => Math.floor(storeBytes / 4);

@@ -2,10 +2,12 @@
 import { isLocal, parseAddress } from "./address.ts";
 import type { ConfigNode, Reporter } from "./document.ts";
 import type { Config } from "./schema.ts";
-import { formatSize } from "./units.ts";
+import { lettersBytesMax } from "./storage.ts";
+import { formatSize, parseSize } from "./units.ts";
 
 export function findWarnings(config: Config, root: ConfigNode, report: Reporter): void {
   warnOfCaps(config, root, report);
+  warnOfLetters(config, root, report);
   const anonymous = root.get("access")?.get("anonymous");
   const byCertificate = config.mqtt.listeners.some(({ tls }) => tls !== undefined && tls.clientCert !== "none");
   if (anonymous?.scalar === false && config.access.users.length === 0 && !byCertificate) {
@@ -36,7 +38,7 @@ function warnOfCaps(config: Config, root: ConfigNode, report: Reporter): void {
   const parts: Array<readonly [name: string, bytes: number]> = [
     ...config.uplinks.map(({ queue }, index) => [`uplinks[${index}]`, queue.maxBytes] as const),
     ["retained", config.mqtt.limits.retained.maxBytes],
-    ["dead letters", config.deadLetters.maxBytes],
+    ["dead letters", Math.min(config.deadLetters.maxBytes, lettersBytesMax(config.storage.maxBytes))],
   ];
   const sum = parts.reduce((total, [, bytes]) => total + bytes, 0);
   if (sum <= config.storage.maxBytes) return;
@@ -45,6 +47,16 @@ function warnOfCaps(config: Config, root: ConfigNode, report: Reporter): void {
   const message = `the queues may hold ${formatSize(sum)} together, storage.maxBytes is ${formatSize(config.storage.maxBytes)} (${list})`;
   if (node === root) report.at(0, "storage.maxBytes", message);
   else report.node(node, message);
+}
+
+/** Only what the file says itself: the default gives way in silence. */
+function warnOfLetters({ storage }: Config, root: ConfigNode, report: Reporter): void {
+  const written = root.get("deadLetters")?.get("maxBytes");
+  const bytes =
+    typeof written?.scalar === "string" || typeof written?.scalar === "number" ? parseSize(written.scalar) : 0;
+  const max = lettersBytesMax(storage.maxBytes);
+  if (written !== undefined && (bytes ?? 0) > max)
+    report.node(written, `dead letters get ${formatSize(max)}: a quarter of storage.maxBytes at most`);
 }
 
 /** Written, allowed, and without any effect beside the other keys. */

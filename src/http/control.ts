@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { controlAddress, controlName } from "../base/controlPath.ts";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
-import { answerPath, fail, type HttpViews, json, pathOf } from "./server.ts";
+import { answeredByApi, answerPath, fail, type HttpViews, json, pathOf } from "./server.ts";
 
 export interface ControlViews extends HttpViews {
   /** POST /api/v1/backup `{ "dir": "/absolute" }`. The signal: whoever asked went away. */
@@ -120,6 +120,7 @@ function listen(server: Server, path: string): Promise<void> {
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse, views: ControlViews): Promise<void> {
+  if (await answeredByApi(request, response, views, true)) return;
   const path = pathOf(request);
   if (request.method === "GET" || request.method === "HEAD") return answerPath(path, response, views);
   if (request.method !== "POST" || path !== "/api/v1/backup")

@@ -3,6 +3,8 @@ import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
+import { type Api, apiAnswer } from "./api.ts";
+import { Refusal } from "./apiRequest.ts";
 
 /** What the HTTP side shows; gateway.ts fills it. All three answer from memory. */
 export interface HttpViews {
@@ -12,6 +14,8 @@ export interface HttpViews {
   metrics(): string;
   /** `/api/v1/status` and its parts by name. */
   status(): Readonly<Record<string, unknown>>;
+  /** Dead letters and queues. */
+  readonly api?: Api;
 }
 
 export interface HttpOptions {
@@ -55,12 +59,10 @@ export async function listenHttp(
       connectionsCheckingInterval: 1_000,
     },
     (request, response) => {
-      try {
-        answer(request, response, views);
-      } catch (error) {
+      answer(request, response, views).catch((error: unknown) => {
         log.error({ err: messageOf(error), url: request.url?.slice(0, 200) }, "a page could not be made");
-        fail(response, 500, "internal", "this is a fault of the gateway; see its log");
-      }
+        if (!response.headersSent) fail(response, 500, "internal", "this is a fault of the gateway; see its log");
+      });
     },
   );
   const sockets = boundedSockets(server);
@@ -126,11 +128,15 @@ function open(server: Server, { host, port }: HttpOptions): Promise<void> {
   });
 }
 
-function answer(request: IncomingMessage, response: ServerResponse, views: HttpViews): void {
+async function answer(request: IncomingMessage, response: ServerResponse, views: HttpViews): Promise<void> {
   if (!isLocalHost(request.headers.host)) return fail(response, 421, "wrong_host", "unknown Host");
   const { origin } = request.headers;
   if (origin !== undefined && !isSameOrigin(origin, request.headers.host))
     return fail(response, 403, "wrong_origin", "foreign Origin");
+  const site = request.headers["sec-fetch-site"];
+  if (site !== undefined && request.method !== "GET" && site !== "same-origin" && site !== "none")
+    return fail(response, 403, "wrong_origin", "asked by a foreign page");
+  if (await answeredByApi(request, response, views, false)) return;
   if (request.method !== "GET" && request.method !== "HEAD") {
     response.setHeader("Allow", "GET, HEAD");
     return fail(response, 405, "method_not_allowed", "only GET and HEAD are answered");
@@ -149,6 +155,25 @@ export function answerPath(path: string, response: ServerResponse, views: HttpVi
   const status = part === undefined ? {} : views.status();
   if (part !== undefined && Object.hasOwn(status, part)) return json(response, 200, status[part]);
   return fail(response, 404, "not_found", "there is /health, /metrics and /api/v1/status");
+}
+
+/** Whether the API had an answer. @param control it came by control.sock */
+export async function answeredByApi(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { api }: HttpViews,
+  control: boolean,
+): Promise<boolean> {
+  const answered = api === undefined ? undefined : apiAnswer(request, api, control);
+  if (answered === undefined) return false;
+  try {
+    json(response, 200, await answered(response));
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    if (!request.complete) response.setHeader("Connection", "close"); // the rest of its body is not read
+    fail(response, error.status, error.code, error.message);
+  }
+  return true;
 }
 
 function health(response: ServerResponse, views: HttpViews): void {

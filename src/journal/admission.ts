@@ -153,7 +153,7 @@ export class AdmissionControl {
   note(uplink: string, reason: string, messages: number): void {
     this.#env.metrics.dropped(uplink, reason).value += messages;
     this.#env.state.uplink(uplink).dirty = true;
-    this.#dropLog.note(uplink, reason, messages);
+    if (reason !== "dead-letter") this.#dropLog.note(uplink, reason, messages); // not lost, and said by the dead letters
   }
 
   orphaned(): OrphanedUplink[] {

@@ -86,6 +86,8 @@ export class Lane {
   /** Rises with every rewind; a read that began before is thrown away. */
   generation = 0;
   filling = false;
+  /** Resolves when the present reading ahead has ended. */
+  filled: Promise<void> = Promise.resolve();
   /** Its segment could not be read for want of descriptors or memory; tried again a second later. */
   blocked = false;
   #passed = 0;

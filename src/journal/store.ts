@@ -4,6 +4,8 @@ import type {
   Admission,
   BackupInfo,
   BackupRequest,
+  PeekedMessage,
+  QueuedMessage,
   ReferenceQueue,
   Store,
   StoredMessage,
@@ -23,6 +25,7 @@ import { Maintenance } from "./maintenance.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
 import type { StoreParts } from "./parts.ts";
+import { peekUplink } from "./peek.ts";
 import { readingTwice } from "./readTwice.ts";
 import { writeLane, writeRule } from "./records.ts";
 import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
@@ -189,6 +192,10 @@ export class JournalStore implements Store {
     return purged;
   }
 
+  peekUplink(name: string, count: number): Promise<{ messages: PeekedMessage[]; more: boolean } | undefined> {
+    return peekUplink({ ...this.#parts, reader: this.#lanes, queue: this.#queues.get(name) }, name, count);
+  }
+
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number } {
     if (this.#inCommit) throw new TidegateError("TG_INTERNAL", "commit inside a commit");
     const writer = this.#writer;
@@ -208,11 +215,21 @@ export class JournalStore implements Store {
       this.#inCommit = false;
       if (this.#definedInCommit.length > 0) this.#definedInCommit = [];
     }
+    if (this.#txn.leaving.length > 0) this.#leave(this.#txn.leaving);
     if (writer.tail.end === savepoint.end) return { value, group: writer.durableGroup }; // nothing was written
-    this.#txn.settle();
+    this.#txn.compact();
     const group = writer.openGroup;
     writer.schedule(true);
     return { value, group };
+  }
+
+  /** They leave their queues in the open group, with what the commit wrote: a crash keeps both or neither. */
+  #leave(messages: readonly QueuedMessage[]): void {
+    for (const message of messages) {
+      const lane = this.#state.lanes.get(message.lane);
+      if (lane !== undefined) this.#queues.get(lane.uplink)?.settle(message, "dead-letter");
+    }
+    this.#changed.write();
   }
 
   onDurable(listener: (group: number) => void): void {

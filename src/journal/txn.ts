@@ -1,5 +1,5 @@
 /** What runs inside `commit`: each call encodes its record and changes the state at once; `undo` takes back what a throwing function did. */
-import type { Taker, Txn } from "../base/contracts.ts";
+import type { QueuedMessage, Taker, Txn } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
 import type { Message } from "../base/message.ts";
 import { recordType } from "./format.ts";
@@ -29,6 +29,7 @@ export interface TxnEnvironment {
 export class JournalTxn implements Txn {
   readonly #env: TxnEnvironment;
   #changes: Change[] = [];
+  #leaving: QueuedMessage[] = [];
   readonly #nextSeq: (lane: number) => number;
 
   constructor(env: TxnEnvironment) {
@@ -43,9 +44,19 @@ export class JournalTxn implements Txn {
   /** To be called before each commit. */
   reset(): void {
     if (this.#changes.length > 0) this.#changes = [];
+    if (this.#leaving.length > 0) this.#leaving = [];
   }
 
-  message(message: Message, takers: readonly Taker[]): number {
+  /** Messages of uplinks that leave their queues with this commit, once its function has not thrown. */
+  get leaving(): readonly QueuedMessage[] {
+    return this.#leaving;
+  }
+
+  settle(message: QueuedMessage): void {
+    this.#leaving.push(message);
+  }
+
+  message(message: Message, takers: readonly Taker[], wallMs = this.#env.wallMs()): number {
     const { state, writer, maxMessageBytes } = this.#env;
     if (message.payload.length > maxMessageBytes) {
       throw new TidegateError("TG_INTERNAL", `a message of ${message.payload.length} bytes exceeds maxMessageBytes`);
@@ -63,7 +74,7 @@ export class JournalTxn implements Txn {
       to,
       message,
       takers,
-      { position, acceptedAtMs, wallMs: Math.floor(this.#env.wallMs()) },
+      { position, acceptedAtMs, wallMs: Math.max(0, Math.floor(wallMs)) },
       this.#nextSeq,
     );
     const bytes = writer.finish();
@@ -137,7 +148,7 @@ export class JournalTxn implements Txn {
   }
 
   /** Gives holes back; after a commit that succeeded. */
-  settle(): void {
+  compact(): void {
     for (const change of this.#changes) if (change.kind === "release") change.queue.compact();
   }
 

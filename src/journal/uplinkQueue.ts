@@ -18,6 +18,15 @@ export interface QueueEnvironment {
 
 const prefetchBelowBytes = 128 * 1024;
 
+/** Fills the read-ahead of a lane that is not being filled. Never rejects. */
+export function readAhead(reader: LaneReader, lane: Lane): Promise<void> {
+  lane.filling = true;
+  lane.filled = reader.fill(lane).finally(() => {
+    lane.filling = false;
+  });
+  return lane.filled;
+}
+
 export class JournalQueue implements UplinkQueue {
   readonly name: string;
   readonly account: UplinkAccount;
@@ -45,8 +54,9 @@ export class JournalQueue implements UplinkQueue {
     return (known ?? this.#env.makeLane(this.name, priority)).id;
   }
 
-  next(): QueuedMessage | undefined {
+  next(passing?: { has(lane: number): boolean }): QueuedMessage | undefined {
     for (const lane of this.account.lanes) {
+      if (passing?.has(lane.id)) continue;
       const entry = this.#head(lane);
       if (entry !== undefined) {
         lane.take();
@@ -65,7 +75,7 @@ export class JournalQueue implements UplinkQueue {
     this.#listener = listener;
   }
 
-  settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large"): void {
+  settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large" | "dead-letter"): void {
     const lane = this.#env.state.lanes.get(message.lane);
     const entry = lane?.pending.get(message.position);
     if (lane === undefined || entry !== message) return; // settled before, or rewound and waiting again
@@ -163,11 +173,7 @@ export class JournalQueue implements UplinkQueue {
   }
 
   #fill(lane: Lane): void {
-    lane.filling = true;
-    void this.#env.reader.fill(lane).finally(() => {
-      lane.filling = false;
-      this.wake();
-    });
+    void readAhead(this.#env.reader, lane).finally(() => this.wake());
   }
 
   /** Drops the lane's whole part of its oldest segment without reading it, if that is durable, untouched and `wanted`. */

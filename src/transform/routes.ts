@@ -1,4 +1,5 @@
 import type { Route, Routing } from "../base/contracts.ts";
+import type { RouteFailure } from "../base/deadLetters.ts";
 import { messageOf } from "../base/errors.ts";
 import { type Log, LogLimiter } from "../base/log.ts";
 import type { Message, MessageProperties, Qos } from "../base/message.ts";
@@ -22,8 +23,8 @@ export interface RouteDefinition {
   /** Default: as the message that came in. */
   readonly qos?: Qos | undefined;
   readonly retain?: boolean | undefined;
-  /** A message that a step refuses: dropped, or passed on to `to` as it came. */
-  readonly onError: "drop" | "pass";
+  /** A message that a step refuses: dropped, passed on to `to` as it came, or kept as a dead letter. */
+  readonly onError: "drop" | "pass" | "dead-letter";
 }
 
 export interface RoutingDeps {
@@ -134,7 +135,7 @@ class BoundRoute implements Route {
     this.#fixedTopic = "topic" in filled ? filled.topic : undefined;
   }
 
-  apply(message: Message): readonly Message[] {
+  apply(message: Message, dead: (failure: RouteFailure) => void): readonly Message[] {
     const route = this.#route;
     if (message.source === route.source) return nothing; // a route never takes its own output; longer loops the broker ends
     if (message.retain && message.payload.length === 0) return this.#clear(message);
@@ -144,11 +145,18 @@ class BoundRoute implements Route {
         value = step.run(value, message);
       } catch (error) {
         step.failed.value += 1;
-        route.logFailure(step.kind, messageOf(error));
-        return route.definition.onError === "pass" ? this.#pass(message) : nothing;
+        const why = messageOf(error);
+        route.logFailure(step.kind, why);
+        if (route.definition.onError === "pass") return this.#pass(message, dead);
+        this.#bury(message, step.kind, why, dead);
+        return nothing;
       }
     }
-    return route.steps.length === 0 ? this.#pass(message) : this.#derive(message, value);
+    return route.steps.length === 0 ? this.#pass(message, dead) : this.#derive(message, value, dead);
+  }
+
+  #bury(message: Message, code: string, text: string, dead: (failure: RouteFailure) => void): void {
+    if (this.#route.definition.onError === "dead-letter") dead({ route: this.name, code, text, message });
   }
 
   /** An empty retained payload deletes the topic's retained value [MQTT-3.3.1-6]; the value derived from it goes too, where its topic is known. */
@@ -157,15 +165,15 @@ class BoundRoute implements Route {
     return topic === undefined ? nothing : this.#made(message, topic, message.payload, message.properties);
   }
 
-  #derive(message: Message, value: unknown): readonly Message[] {
-    const topic = this.#topicFor(value);
+  #derive(message: Message, value: unknown, dead: (failure: RouteFailure) => void): readonly Message[] {
+    const topic = this.#topicFor(message, value, dead);
     if (topic === undefined) return nothing;
     return this.#made(message, topic, jsonPayload(value), asJson(message.properties));
   }
 
   /** The message as it came, under the new topic. */
-  #pass(message: Message): readonly Message[] {
-    const topic = this.#topicFor(undefined);
+  #pass(message: Message, dead: (failure: RouteFailure) => void): readonly Message[] {
+    const topic = this.#topicFor(message, undefined, dead);
     return topic === undefined ? nothing : this.#made(message, topic, message.payload, message.properties);
   }
 
@@ -181,12 +189,13 @@ class BoundRoute implements Route {
     return [{ topic, payload, qos, retain, properties, source }];
   }
 
-  #topicFor(value: unknown): string | undefined {
+  #topicFor(message: Message, value: unknown, dead: (failure: RouteFailure) => void): string | undefined {
     if (this.#fixedTopic !== undefined) return this.#fixedTopic;
     const filled = this.#route.template.fill(this.#known, value);
     if ("topic" in filled) return filled.topic;
     this.#route.failedTopics.value += 1;
     this.#route.logFailure("topic", filled.fault);
+    this.#bury(message, "topic", filled.fault, dead);
     return undefined;
   }
 }

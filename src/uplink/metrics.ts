@@ -10,7 +10,7 @@ export interface UplinkCounters {
   readonly connects: Counter;
   readonly disconnects: Counter;
   /** QoS 0 messages not sent: no link, its buffer full, or why the message cannot be sent at all. */
-  readonly liveDropped: Readonly<Record<"down" | "full" | "expired" | "too-large" | "refused", Counter>>;
+  readonly liveDropped: Readonly<Record<"down" | "paused" | "full" | "expired" | "too-large" | "refused", Counter>>;
   readonly commands: Counter;
   readonly commandsRefused: Counter;
   readonly commandsIgnored: Counter;
@@ -31,6 +31,7 @@ export function uplinkCounters(meter: Meter, name: string): UplinkCounters {
     disconnects: counter("disconnects", "Connections and attempts that ended without our wish"),
     liveDropped: {
       down: live("down"),
+      paused: live("paused"),
       full: live("full"),
       expired: live("expired"),
       "too-large": live("too-large"),
@@ -46,7 +47,7 @@ export function uplinkCounters(meter: Meter, name: string): UplinkCounters {
 export function uplinkGauges(
   meter: Meter,
   name: string,
-  read: { up(): boolean; inflight(): number; queue(): UplinkQueueStats },
+  read: { up(): boolean; paused(): boolean; inflight(): number; queue(): UplinkQueueStats },
 ): () => void {
   const labels = { uplink: name };
   const names: string[] = [];
@@ -56,6 +57,7 @@ export function uplinkGauges(
     meter.gauge(full, help, value, labels);
   };
   gauge("up", "1 while the cloud is connected", () => (read.up() ? 1 : 0));
+  gauge("paused", "1 while an operator has paused it", () => (read.paused() ? 1 : 0));
   gauge("inflight", "Messages sent and not acknowledged", read.inflight);
   gauge("queue_messages", "Messages that wait for the cloud", () => read.queue().messages);
   gauge("queue_bytes", "Bytes that wait for the cloud", () => read.queue().bytes);

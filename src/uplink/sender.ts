@@ -1,5 +1,6 @@
 import type { Clock, Timer } from "../base/clock.ts";
 import type { QueuedMessage, Store, UplinkQueue } from "../base/contracts.ts";
+import type { UplinkLetters } from "../base/deadLetters.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
 import type { Qos } from "../base/message.ts";
 import type { AckPacket } from "../wire/mqtt/packet.ts";
@@ -7,12 +8,17 @@ import { parseRule, type RuleDefinition } from "./forwarding.ts";
 import { ForwardWriter } from "./forwardWriter.ts";
 import type { UplinkCounters } from "./metrics.ts";
 import type { UplinkOptions } from "./options.ts";
-import type { CloudLimits, Unsendable } from "./outgoing.ts";
+import type { CloudLimits } from "./outgoing.ts";
 import { Pace } from "./pace.ts";
+import { Refusals } from "./refusals.ts";
 import { Window } from "./window.ts";
 
 /** Bytes sent and unacknowledged, at most (one message is always allowed): a window of large messages must not fill the RAM. */
 const windowBytesMax = 4 * 1024 * 1024;
+/** The same with what was refused and waits, which takes no room of others up to here. */
+const heldBytesMax = 16 * 1024 * 1024;
+/** Identifiers that a window can give out. */
+const windowMax = 65_534;
 /** Messages sent in one turn of the event loop before others get theirs. */
 const burstMax = 256;
 const rulesMax = 1000;
@@ -27,6 +33,7 @@ export interface Carrier {
 export interface SenderDeps {
   readonly store: Pick<Store, "epoch" | "head" | "nowMs" | "ruleDefinition">;
   readonly queue: UplinkQueue;
+  readonly letters: UplinkLetters;
   readonly clock: Clock;
   readonly log: Log;
   readonly limiter: LogLimiter;
@@ -40,7 +47,7 @@ export class Sender {
   readonly #window = new Window();
   readonly #pace: Pace;
   readonly #rules = new Map<number, RuleDefinition>();
-  readonly #retries = new Set<Timer>();
+  readonly #refusals: Refusals;
   #link: Carrier | undefined;
   #limits: CloudLimits = { receiveMaximum: 0, maximumPacketSize: 0, maximumQos: 0, retainAvailable: false };
   readonly #writer: ForwardWriter;
@@ -50,13 +57,26 @@ export class Sender {
   #pumpDue = false;
   #sentHere = 0;
   #answeredHere = 0;
+  #paused = false;
 
   constructor(options: UplinkOptions, deps: SenderDeps) {
     this.#options = options;
     this.#deps = deps;
     this.#writer = new ForwardWriter(options, deps.store.epoch);
     this.#pace = new Pace(options.drain, deps.clock.monotonicMs());
+    this.#refusals = new Refusals(options, { ...deps, window: this.#window, ready: () => this.pumpSoon() });
     deps.queue.onReadable(() => this.pumpSoon());
+  }
+
+  /** While it is true nothing is sent, also not again; answers are still taken. */
+  set paused(paused: boolean) {
+    this.#paused = paused;
+    this.pumpSoon();
+  }
+
+  /** What keeps messages waiting although the link is up, for people. */
+  get problem(): string | undefined {
+    return this.#refusals.problem;
   }
 
   get inflight(): number {
@@ -89,8 +109,7 @@ export class Sender {
     this.#link = undefined;
     this.#paceTimer?.cancel();
     this.#paceTimer = undefined;
-    for (const timer of this.#retries) timer.cancel(); // the next connection sends all of the window anyway
-    this.#retries.clear();
+    this.#refusals.detach(); // the next connection sends all of the window anyway
   }
 
   /** Gives the window back to the queue, for the next start or the next uplink of this name. */
@@ -110,19 +129,18 @@ export class Sender {
     });
   }
 
-  puback({ packetId, reasonCode }: AckPacket): void {
+  puback(packet: AckPacket): void {
     const { count } = this.#deps;
-    if (reasonCode < 0x80) {
+    const { packetId } = packet;
+    if (packet.reasonCode < 0x80) {
       const message = this.#window.acknowledged(packetId);
       if (message === undefined) return this.#stray(packetId);
       this.#deps.queue.settle(message);
+      this.#refusals.acknowledged(packetId, message);
       count.acknowledged.value += 1;
     } else {
-      const times = this.#window.refused(packetId);
-      if (times === 0) return this.#stray(packetId);
+      if (!this.#refusals.refused(packet)) return this.#stray(packetId);
       count.refusals.value += 1;
-      if (times > this.#options.refusedRetries) this.#discard(packetId, "refused", reasonCode);
-      else this.#retryLater(packetId, times, reasonCode);
     }
     this.#answeredHere += 1;
     this.pumpSoon();
@@ -131,6 +149,7 @@ export class Sender {
   #pump(): void {
     for (let sent = 0; this.#link?.writable; sent += 1) {
       if (sent === burstMax) return this.pumpSoon();
+      if (this.#paused) return;
       const waitMs = this.#pace.waitMs(this.#deps.clock.monotonicMs());
       if (waitMs > 0) return this.#pumpIn(waitMs);
       if (!this.#sendNext()) return;
@@ -147,19 +166,21 @@ export class Sender {
   /** False when there is nothing to send, or no room in the window. */
   #sendNext(): boolean {
     const { inflight } = this.#options;
-    if (this.#window.onWire >= Math.min(inflight, this.#limits.receiveMaximum)) return false; // [MQTT-3.3.4-7]
-    const again = this.#window.nextAgain();
+    const window = this.#window;
+    if (window.onWire >= Math.min(inflight, this.#limits.receiveMaximum)) return false; // [MQTT-3.3.4-7]
+    const again = window.nextAgain();
     if (again !== undefined) {
       this.#deps.count.resent.value += 1;
       this.#write(again.packetId, again.message, again.dup);
       return true;
     }
-    // Refused ones that wait for a retry still hold their place in the window.
-    if (this.#window.size >= inflight) return false;
-    if (this.#window.size > 0 && this.#window.bytes >= windowBytesMax) return false;
-    const next = this.#deps.queue.next();
+    if (window.size - window.held >= inflight || window.size >= windowMax) return false;
+    if (window.size > window.held && window.bytes - window.heldBytes >= windowBytesMax) return false;
+    if (window.held > 0 && window.bytes >= heldBytesMax) return false;
+    const { lanes } = this.#refusals;
+    const next = this.#deps.queue.next(lanes.size > 0 ? lanes : undefined);
     if (next === undefined) return false;
-    this.#write(this.#window.add(next), next, false);
+    this.#write(window.add(next), next, false);
     return true;
   }
 
@@ -167,7 +188,7 @@ export class Sender {
     const { message, acceptedAtMs, position } = queued;
     const { store, count } = this.#deps;
     // The broker does not forward what came from here back to here; a cloud that echoes would go round for ever.
-    if (message.source === `uplink:${this.#options.name}`) return this.#discard(packetId, "refused");
+    if (message.source === `uplink:${this.#options.name}`) return this.#drop(packetId, "refused");
     const rule = this.#ruleOf(queued.rule);
     const late = position < this.#headAtConnect;
     const qos = Math.min(rule.qos, this.#limits.maximumQos) as Qos;
@@ -177,7 +198,8 @@ export class Sender {
     wire.dup = dup;
     const ageMs = store.nowMs() - acceptedAtMs;
     const length = this.#writer.write(queued, rule, late, wire, ageMs, this.#limits);
-    if (typeof length === "string") return this.#discard(packetId, length);
+    if (length === "expired") return this.#drop(packetId, length);
+    if (typeof length === "string") return this.#refusals.unsendable(packetId, length, this.#limits.maximumPacketSize);
     this.#pace.spend(length);
     this.#link?.append(this.#writer.buffer, length);
     count.sent.value += 1;
@@ -188,6 +210,7 @@ export class Sender {
     // A cloud that takes QoS 0 only never acknowledges: handing it to the link is all that can be known.
     this.#window.remove(packetId);
     this.#deps.queue.settle(queued);
+    this.#refusals.acknowledged(packetId, queued);
     count.acknowledged.value += 1;
   }
 
@@ -201,27 +224,12 @@ export class Sender {
     return rule;
   }
 
-  #retryLater(packetId: number, times: number, reasonCode: number): void {
-    const { clock, limiter, log } = this.#deps;
-    if (limiter.due("refused"))
-      log.warn({ reasonCode, times }, "the cloud refused a message; it is offered again after a pause");
-    const timer = clock.setTimer(Math.min(30_000, 250 * 2 ** times), () => {
-      this.#retries.delete(timer);
-      this.#window.retry(packetId);
-      this.pumpSoon();
-    });
-    this.#retries.add(timer); // as many as the window has refused messages, at most
-  }
-
-  #discard(packetId: number, why: Unsendable, reasonCode?: number): void {
+  /** What nobody misses: it expired, or came from this cloud. */
+  #drop(packetId: number, why: "expired" | "refused"): void {
     const message = this.#window.remove(packetId);
     if (message === undefined) return;
     this.#deps.queue.settle(message, why);
-    if (why !== "expired" && this.#deps.limiter.due(`discard ${why}`)) {
-      const { seq } = message;
-      const { topic } = message.message;
-      this.#deps.log.error({ why, reasonCode, topic, seq }, "a message was given up: it cannot be sent to this cloud");
-    }
+    this.#refusals.lanes.gone(message.lane, packetId);
   }
 
   #stray(packetId: number): void {

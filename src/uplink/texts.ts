@@ -51,7 +51,30 @@ export function disconnectText(packet: DisconnectPacket): string {
   return `the cloud disconnected us: ${text ?? hex(packet.reasonCode)}${ownWords(packet.properties)}`;
 }
 
-const hex = (code: number): string => `reason code 0x${code.toString(16).padStart(2, "0")}`;
+/** MQTT 5 table 3-4, and codes of other packets that clouds were seen to use. */
+const messageTexts: Readonly<Record<number, string>> = {
+  [reason.unspecifiedError]: "unspecified error",
+  [reason.implementationSpecificError]: "implementation specific error",
+  [reason.notAuthorized]: "not authorized",
+  [reason.topicNameInvalid]: "topic name invalid",
+  [reason.packetIdentifierInUse]: "packet identifier in use",
+  [reason.packetTooLarge]: "packet too large",
+  [reason.messageRateTooHigh]: "message rate too high",
+  [reason.quotaExceeded]: "quota exceeded",
+  [reason.payloadFormatInvalid]: "payload format invalid",
+  [reason.retainNotSupported]: "retain not supported",
+  [reason.qosNotSupported]: "QoS not supported",
+};
+
+/** Why PUBACK says no to a message. */
+export function refusedMessageText(code: number, properties: { reasonString?: string } | undefined): string {
+  return `${messageTexts[code] ?? hex(code)}${ownWords(properties)}`;
+}
+
+/** `0x87` */
+export const hexCode = (code: number): string => `0x${code.toString(16).padStart(2, "0")}`;
+
+const hex = (code: number): string => `reason code ${hexCode(code)}`;
 
 /** The peer's own words are data: shortened, and without line breaks, before they reach a log. */
 function ownWords(properties: { reasonString?: string } | undefined): string {

@@ -1,6 +1,7 @@
 import { Backoff } from "../base/backoff.ts";
 import type { Clock, Timer } from "../base/clock.ts";
 import type { Publisher, Store, UplinkQueue, UplinkState } from "../base/contracts.ts";
+import type { UplinkLetters } from "../base/deadLetters.ts";
 import { messageOf } from "../base/errors.ts";
 import { type Log, LogLimiter } from "../base/log.ts";
 import type { Message, Qos } from "../base/message.ts";
@@ -15,12 +16,16 @@ import type { UplinkOptions } from "./options.ts";
 import { type CloudLimits, encodeForward } from "./outgoing.ts";
 import { Sender } from "./sender.ts";
 
+/** Names of the uplinks that an operator has paused: kept over restarts. */
+const pausedMap = "uplinks-paused";
+
 /** Connections in a row that ended with messages sent and none answered, after which one of the messages is suspected. */
 const fruitlessMax = 3;
 
 export interface UplinkDeps {
   readonly store: Store;
   readonly publisher: Publisher;
+  readonly letters: UplinkLetters;
   readonly clock: Clock;
   readonly log: Log;
   readonly meter: Meter;
@@ -50,6 +55,7 @@ export class Uplink implements ForwardTarget {
   #urlAt = 0;
   #fruitless = 0;
   #dropGauges: () => void = () => {};
+  #paused = false;
 
   constructor(options: UplinkOptions, deps: UplinkDeps) {
     // Packet identifiers end at 65535, which the SUBSCRIBE uses.
@@ -61,9 +67,10 @@ export class Uplink implements ForwardTarget {
     this.queue = deps.store.uplink(options.name, options.queue);
     this.#backoff = new Backoff(options.backoff);
     this.#count = uplinkCounters(deps.meter, options.name);
-    const { clock, publisher, store } = deps;
+    const { clock, publisher, store, letters } = deps;
     const shared = { clock, log: this.#log, limiter: this.#limiter, count: this.#count };
-    this.#sender = new Sender(this.options, { ...shared, store, queue: this.queue });
+    this.#sender = new Sender(this.options, { ...shared, store, letters, queue: this.queue });
+    this.#setPaused(store.get(pausedMap, options.name) !== undefined);
     const onRefused = (subscriptions: number): void => {
       this.#problem = `the cloud refused ${subscriptions} of our subscriptions`;
       this.#announce();
@@ -76,10 +83,33 @@ export class Uplink implements ForwardTarget {
     if (this.#state !== "stopped") return;
     this.#dropGauges = uplinkGauges(this.#deps.meter, this.options.name, {
       up: () => this.#state === "up",
+      paused: () => this.#paused,
       inflight: () => this.#sender.inflight,
       queue: () => this.queue.stats(),
     });
     this.#connect();
+  }
+
+  /**
+   * Pauses or goes on: while paused the link stays up, and nothing is sent. Kept over restarts.
+   * @returns the group that must be durable before that holds. @throws what a commit throws
+   */
+  pause(paused: boolean): number {
+    const { store } = this.#deps;
+    const { name } = this.options;
+    const { group } = store.commit((txn) =>
+      paused ? txn.put(pausedMap, name, new Uint8Array(0)) : txn.delete(pausedMap, name),
+    );
+    if (this.#paused !== paused)
+      this.#log.info({ paused }, paused ? "paused by an operator" : "resumed by an operator");
+    this.#setPaused(paused);
+    this.#announce();
+    return group;
+  }
+
+  #setPaused(paused: boolean): void {
+    this.#paused = paused;
+    this.#sender.paused = paused;
   }
 
   /**
@@ -104,7 +134,8 @@ export class Uplink implements ForwardTarget {
       name: this.options.name,
       link: this.#state,
       sinceMs: this.#sinceMs,
-      problem: this.#problem,
+      problem: this.#problem ?? this.#sender.problem,
+      paused: this.#paused,
       sent: this.#count.sent.value,
       acknowledged: this.#count.acknowledged.value,
       inflight: this.#sender.inflight,
@@ -119,6 +150,7 @@ export class Uplink implements ForwardTarget {
     const dropped = this.#count.liveDropped;
     const link = this.#link;
     if (this.#state !== "up" || link === undefined || this.#limits === undefined) dropped.down.value += 1;
+    else if (this.#paused) dropped.paused.value += 1;
     else if (!link.writable) dropped.full.value += 1;
     else {
       const wallMs = this.#deps.clock.wallMs();
@@ -217,7 +249,7 @@ export class Uplink implements ForwardTarget {
     const since = new Date(this.#sinceMs).toISOString();
     this.#deps.publisher.publish({
       topic: `$SYS/tidegate/uplinks/${this.options.name}/state`,
-      payload: Buffer.from(JSON.stringify({ link: this.#state, since, problem: this.#problem })),
+      payload: Buffer.from(JSON.stringify({ link: this.#state, paused: this.#paused, since, problem: this.#problem })),
       qos: 0,
       retain: true,
       source: "sys",

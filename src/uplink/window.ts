@@ -12,6 +12,8 @@ export class Window {
   #lastId = 0;
   #bytes = 0;
   #onWire = 0;
+  #held = 0;
+  #heldBytes = 0;
 
   /** Messages in the window, wherever they are. */
   get size(): number {
@@ -28,13 +30,30 @@ export class Window {
     return this.#onWire;
   }
 
+  /** Of `size` and `bytes`: refused ones that wait. They keep their identifiers and none of the room of others. */
+  get held(): number {
+    return this.#held;
+  }
+
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
   /** Takes a message that is sent now and gives it a free identifier, 1-65534. The caller keeps `size` below 65534. */
   add(message: QueuedMessage): number {
     do
       this.#lastId = this.#lastId === 65_534 ? 1 : this.#lastId + 1; // 65535 is the SUBSCRIBE's
     while (this.#slots.has(this.#lastId));
     const bytes = weight(message);
-    this.#slots.set(this.#lastId, { message, bytes, refusals: 0, place: "wire", known: true });
+    this.#slots.set(this.#lastId, {
+      message,
+      bytes,
+      refusals: 0,
+      strikes: 0,
+      firstRefusedMs: 0,
+      place: "wire",
+      known: true,
+    });
     this.#bytes += bytes;
     this.#onWire += 1;
     return this.#lastId;
@@ -52,7 +71,7 @@ export class Window {
   remove(packetId: number): QueuedMessage | undefined {
     const slot = this.#slots.get(packetId);
     if (slot === undefined) return undefined;
-    this.#move(slot, "held");
+    this.#move(slot, "again"); // counted nowhere
     this.#slots.delete(packetId);
     this.#bytes -= slot.bytes;
     return slot.message;
@@ -60,16 +79,43 @@ export class Window {
 
   /**
    * The cloud refused it (MQTT 5): how often so far, this time included; 0 for an identifier that the cloud cannot know. It keeps its
-   * place, but is no longer on the wire, until `retry`.
+   * place, but is no longer on the wire, until `retry`. @param wallMs now
    */
-  refused(packetId: number): number {
+  refused(packetId: number, wallMs = 0): number {
     const slot = this.#slots.get(packetId);
     if (!slot?.known) return 0;
+    if (slot.refusals === 0) slot.firstRefusedMs = wallMs;
     slot.refusals += 1;
     // A refusal ends that delivery [MQTT-4.4.0-2]: what follows is a new one, so without DUP.
     slot.known = false;
     this.#move(slot, "held");
     return slot.refusals;
+  }
+
+  /** It will not be sent any more, but cannot leave yet: `retry` and `heldOf` pass it over. Undefined: there is none. */
+  doom(packetId: number): QueuedMessage | undefined {
+    const slot = this.#slots.get(packetId);
+    if (slot !== undefined) this.#move(slot, "doomed");
+    return slot?.message;
+  }
+
+  /** One more refusal counts against it. @returns how many by now */
+  strike(packetId: number): number {
+    const slot = this.#slots.get(packetId);
+    if (slot === undefined) return 0;
+    slot.strikes += 1;
+    return slot.strikes;
+  }
+
+  /** A message in the window, and how often and since when (wall clock) it was refused. */
+  at(packetId: number): { message: QueuedMessage; refusals: number; firstRefusedMs: number } | undefined {
+    return this.#slots.get(packetId);
+  }
+
+  /** Identifiers of a lane's refused ones, in the order first sent. */
+  *heldOf(lane: number): Generator<number> {
+    for (const [packetId, { message, place }] of this.#slots)
+      if (place === "held" && message.lane === lane) yield packetId;
   }
 
   /** Sends a refused one again on the present connection, after those already waiting for it. */
@@ -119,12 +165,22 @@ export class Window {
     this.#againAt = 0;
     this.#bytes = 0;
     this.#onWire = 0;
+    this.#held = 0;
+    this.#heldBytes = 0;
   }
 
   #move(slot: Slot, place: Slot["place"]): void {
-    if (slot.place === "wire") this.#onWire -= 1;
-    if (place === "wire") this.#onWire += 1;
+    this.#count(slot, -1);
     slot.place = place;
+    this.#count(slot, 1);
+  }
+
+  #count({ place, bytes }: Slot, by: 1 | -1): void {
+    if (place === "wire") this.#onWire += by;
+    else if (place !== "again") {
+      this.#held += by;
+      this.#heldBytes += by * bytes;
+    }
   }
 
   #compact(): void {
@@ -137,8 +193,14 @@ interface Slot {
   readonly message: QueuedMessage;
   readonly bytes: number;
   refusals: number;
-  /** wire: sent on this connection. again: waits for its turn on this connection. held: refused, waits for its pause to end. */
-  place: "wire" | "again" | "held";
+  /** Refusals that count against it. */
+  strikes: number;
+  firstRefusedMs: number;
+  /**
+   * wire: sent on this connection. again: waits for its turn on this connection. held: refused, waits for its lane's pause to end. doomed: refused
+   * for good, waits for room among the dead letters.
+   */
+  place: "wire" | "again" | "held" | "doomed";
   /** Sent in the session that the cloud has, and not refused since. */
   known: boolean;
 }

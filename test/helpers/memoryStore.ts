@@ -99,6 +99,8 @@ export class MemoryStore implements Store {
     return { messages: 0, bytes: 0 };
   }
 
+  async peekUplink(): Promise<undefined> {}
+
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number } {
     if (this.failed !== undefined) throw this.failed;
     const before = copyState(this.#state);
@@ -268,12 +270,15 @@ export class MemoryStore implements Store {
       return known;
     };
     return {
-      message: (message: Message, takers) => {
+      message: (message: Message, takers, wallMs = 0) => {
         const position = state.head++;
         const copied = { ...message, payload: Buffer.from(message.payload) };
-        state.messages.set(position, { position, acceptedAtMs: this.timeMs, wallMs: 0, message: copied });
+        state.messages.set(position, { position, acceptedAtMs: this.timeMs, wallMs, message: copied });
         this.takers.set(position, takers);
         return position;
+      },
+      settle: () => {
+        throw new Error("the memory store has no uplinks");
       },
       reference: (name, position, meta) => {
         const queue = state.queues.get(name) ?? { next: 1, waiting: new Map<number, Reference>() };

@@ -7,6 +7,7 @@ import type {
   UplinkQueue,
   UplinkQueueStats,
 } from "../../src/base/contracts.ts";
+import type { UplinkFailure, UplinkLetters } from "../../src/base/deadLetters.ts";
 import type { Log, LogFields } from "../../src/base/log.ts";
 import type { Message } from "../../src/base/message.ts";
 
@@ -108,8 +109,9 @@ export class MemoryQueue implements UplinkQueue {
     return priority;
   }
 
-  next(): QueuedMessage | undefined {
-    const best = Math.max(...this.#waiting.map(({ priority }) => priority));
+  next(passing?: { has(lane: number): boolean }): QueuedMessage | undefined {
+    const open = this.#waiting.filter(({ lane }) => passing?.has(lane) !== true);
+    const best = Math.max(...open.map(({ priority }) => priority));
     const at = this.#waiting.findIndex(({ priority }) => priority === best);
     const [next] = at < 0 ? [] : this.#waiting.splice(at, 1);
     if (next === undefined) this.#armed = true;
@@ -121,7 +123,7 @@ export class MemoryQueue implements UplinkQueue {
     this.#listener = listener;
   }
 
-  settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large"): void {
+  settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large" | "dead-letter"): void {
     if (!this.#handedOut.delete(message.seq)) this.settledTwice += 1;
     this.settled.push({ seq: message.seq, dropped });
   }
@@ -144,8 +146,42 @@ export class MemoryQueue implements UplinkQueue {
   }
 }
 
+export interface KeptLetter extends UplinkFailure {
+  readonly seq: number;
+  readonly uplink: string;
+  readonly rule: string;
+}
+
+/** Dead letters in RAM; `answer` says whether there is room. */
+export class MemoryLetters implements UplinkLetters {
+  readonly kept: KeptLetter[] = [];
+  readonly acknowledgedAt: number[] = [];
+  answer: "kept" | "later" | "off" = "kept";
+  readonly #queue: MemoryQueue;
+
+  constructor(queue: MemoryQueue) {
+    this.#queue = queue;
+  }
+
+  keep(queued: QueuedMessage, uplink: string, rule: string, failure: UplinkFailure): "kept" | "later" | "off" {
+    if (this.answer !== "kept") return this.answer;
+    this.kept.push({ ...failure, seq: queued.seq, uplink, rule });
+    this.#queue.settle(queued, "dead-letter");
+    return "kept";
+  }
+
+  acknowledged(position: number): void {
+    this.acknowledgedAt.push(position);
+  }
+}
+
 /** As much of a Store as an uplink uses. */
-export function memoryStore(queue: MemoryQueue, clock: Clock, rules: Map<number, string>): Store {
+export function memoryStore(
+  queue: MemoryQueue,
+  clock: Clock,
+  rules: Map<number, string>,
+  paused = new Set<string>(),
+): Store {
   const store = {
     epoch: 7,
     get head() {
@@ -158,6 +194,11 @@ export function memoryStore(queue: MemoryQueue, clock: Clock, rules: Map<number,
       return rules.size;
     },
     ruleDefinition: (id: number) => rules.get(id),
+    get: (_: string, key: string) => (paused.has(key) ? new Uint8Array(0) : undefined),
+    commit: (write: (txn: { put(map: string, key: string): void; delete(map: string, key: string): void }) => void) => {
+      write({ put: (_, key) => void paused.add(key), delete: (_, key) => void paused.delete(key) });
+      return { value: undefined, group: 1 };
+    },
   };
   return store as unknown as Store;
 }

@@ -25,6 +25,7 @@ const firstByte = { puback: 0x40, pubrec: 0x50, pubrel: 0x62, pubcomp: 0x70 } as
 
 /**
  * PUBACK, PUBREC, PUBREL, PUBCOMP (sections 3.4 to 3.7 of both versions). MQTT 5 may leave out a reason code of 0 and empty properties.
+ * @param from a server may refuse with any code from 0x80 on, a client only with those of its packet's table
  * @throws ProtocolError 0x81, 0x82
  */
 export function decodeAck(
@@ -33,13 +34,17 @@ export function decodeAck(
   body: number,
   end: number,
   version: ProtocolVersion,
+  from: "client" | "server",
 ): AckPacket {
   const cursor = new Cursor(buffer, body, end);
   const packet: AckPacket = { kind, packetId: cursor.packetId(), reasonCode: 0 };
   if (version === 5 && cursor.remaining > 0) {
     packet.reasonCode = cursor.u8();
-    const known = kind === "puback" || kind === "pubrec" ? receiptReasons : releaseReasons;
-    if (!known.has(packet.reasonCode)) malformed(`unknown ${kind} reason code ${packet.reasonCode}`); // [MQTT-3.4.2-1]
+    const isReceipt = kind === "puback" || kind === "pubrec";
+    const known = isReceipt ? receiptReasons : releaseReasons;
+    // Some servers refuse a message with a code of another packet (0x95). To close for that would bring the same message and the same answer again.
+    const refusal = isReceipt && from === "server" && packet.reasonCode >= 0x80;
+    if (!known.has(packet.reasonCode) && !refusal) malformed(`unknown ${kind} reason code ${packet.reasonCode}`); // [MQTT-3.4.2-1]
     if (cursor.remaining > 0) {
       const properties = decodeProperties(cursor, holder[kind]);
       if (properties !== undefined) packet.properties = properties;

@@ -62,13 +62,13 @@ export function decodePacket(
     case type.connack:
       return decodeConnack(buffer, body, end, version);
     case type.puback:
-      return decodeAck("puback", buffer, body, end, version);
+      return decodeAck("puback", buffer, body, end, version, from);
     case type.pubrec:
-      return decodeAck("pubrec", buffer, body, end, version);
+      return decodeAck("pubrec", buffer, body, end, version, from);
     case type.pubrel:
-      return decodeAck("pubrel", buffer, body, end, version);
+      return decodeAck("pubrel", buffer, body, end, version, from);
     case type.pubcomp:
-      return decodeAck("pubcomp", buffer, body, end, version);
+      return decodeAck("pubcomp", buffer, body, end, version, from);
     case type.subscribe:
       return decodeSubscribe(buffer, body, end, version);
     case type.suback:

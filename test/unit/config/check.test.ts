@@ -34,9 +34,11 @@ describe("tidegate check", () => {
   });
 
   it("lists what is not available, and warnings, and is content all the same", async () => {
-    const { config, code, out, err } = await checked("access: { anonymous: false }\ndeadLetters: { maxAge: 1d }\n");
+    const { config, code, out, err } = await checked(
+      "access: { anonymous: false }\ncodecs: { c: { type: csv, columns: [a] } }\n",
+    );
     expect(code).to.equal(0);
-    expect(err[0]).to.equal(`${config}:2:14: deadLetters: not yet available: dead letters`);
+    expect(err[0]).to.equal(`${config}:2:22: codecs.c.type: not yet available: this codec`);
     expect(err[1]).to.contain(`${config}:1:22: access.anonymous: warning: nobody can connect`);
     expect(out[0]).to.contain("not yet available");
   });

@@ -89,8 +89,16 @@ describe("config: warnings", () => {
     const sum = "storage: { maxBytes: 64 MiB }\nuplinks: [{ name: a, url: mqtt://h, queue: { maxBytes: 1 GiB } }]";
     const [warning] = await warningsOf(sum);
     expect(`${warning?.line}:${warning?.column} ${warning?.path}`).to.equal("1:22 storage.maxBytes");
-    expect(warning?.message).to.contain("1152 MiB together, storage.maxBytes is 64 MiB (uplinks[0] 1 GiB");
+    expect(warning?.message).to.contain("1104 MiB together, storage.maxBytes is 64 MiB (uplinks[0] 1 GiB");
     expect(await warningsOf("")).to.deep.equal([]);
+  });
+
+  it("says that dead letters get a quarter of the store at most, where the file asks for more", async () => {
+    const text = "storage: { maxBytes: 64 MiB }\ndeadLetters: { maxBytes: 32 MiB }";
+    const [warning] = (await warningsOf(text)).filter(({ path }) => path === "deadLetters.maxBytes");
+    expect(warning?.message).to.equal("dead letters get 16 MiB: a quarter of storage.maxBytes at most");
+    const fits = await warningsOf("storage: { maxBytes: 64 MiB }\ndeadLetters: { maxBytes: 16 MiB }");
+    expect(fits.map(({ path }) => path)).to.not.include("deadLetters.maxBytes");
   });
 
   it("says that CoAP without DTLS asks nobody, that nobody can connect, that two uplinks are one", async () => {
@@ -111,11 +119,9 @@ describe("config: what is not available yet", () => {
       env: { CLOUD_PASSWORD: "x" },
     });
     expect(result.ok && places(result.unavailable)).to.deep.equal([
-      "37:14 deadLetters",
       "95:14 routes[0].steps[1].map",
       "96:19 routes[0].steps[2].validate",
       "97:19 routes[0].steps[3].deadband",
-      "99:14 routes[0].onError",
     ]);
     expect(result.ok && result.unavailable.every(({ message }) => message.startsWith("not yet available: "))).to.equal(
       true,
@@ -133,7 +139,8 @@ codecs: { a: { type: cbor }, s: { type: struct, fields: [{ name: a, type: u24 }]
 sources:
   - { name: a, type: serial, path: /dev/x, framing: { type: slip, crc: crc16-modbus, crcEndian: big }, decode: s, topic: a }
   - { name: b, type: coap, url: coap://h/x, every: 30s, decode: hex, topic: b }
-routes: [{ name: r, from: a, steps: [{ decode: json }], to: b, onError: pass }]
+routes: [{ name: r, from: a, steps: [{ decode: json }], to: b, onError: dead-letter }]
+deadLetters: { maxAge: 90d }
 uplinks: [{ name: c, urls: [mqtt://h], envelope: json, forward: [{ topic: "#", qos: 0 }], drain: { liveShare: 0, maxPerSecond: 5 } }]
 http: { listen: false }`;
     expect(await unavailableIn(text)).to.deep.equal([]);
@@ -143,7 +150,6 @@ http: { listen: false }`;
   const source = (keys: string) => `sources: [{ name: s, topic: t, ${keys} }]`;
   const serial = (keys: string) => source(`type: serial, path: /dev/x, ${keys}`);
   const cases: Array<[text: string, path: string]> = [
-    ["deadLetters: { maxAge: 90d }", "deadLetters"],
     ["codecs: { c: { type: csv, columns: [a] } }", "codecs.c.type"],
     ["codecs: { c: { type: senml } }", "codecs.c.type"],
     ["codecs: { c: { type: msgpack } }", "codecs.c.type"],

@@ -31,7 +31,7 @@ function run(definition: Partial<RouteDefinition>, incoming: Partial<Message> = 
   const log: Log = { ...silentLog, warn: (fields) => lines.push(fields) };
   const routing = createRouting([{ ...meters, ...definition }], codecs, { log, meter });
   const whole = message(incoming);
-  const apply = () => routing.routesFor(whole.topic).flatMap((route) => [...route.apply(whole)]);
+  const apply = () => routing.routesFor(whole.topic).flatMap((route) => [...route.apply(whole, () => {})]);
   return { made: apply(), apply, lines, metrics: () => meter.expose() };
 }
 

@@ -5,6 +5,7 @@ import { Uplink } from "../../../src/uplink/uplink.ts";
 import { type CloudScript, FakeCloud } from "../../helpers/fakeCloud.ts";
 import {
   type LoggedLine,
+  MemoryLetters,
   MemoryPublisher,
   MemoryQueue,
   MovedClock,
@@ -42,6 +43,8 @@ export const uplinkOptions = (more: Partial<UplinkOptions> = {}): UplinkOptions 
 export class Bench {
   readonly clock = new MovedClock();
   readonly queue = new MemoryQueue(this.clock);
+  readonly letters = new MemoryLetters(this.queue);
+  readonly paused = new Set<string>();
   readonly publisher = new MemoryPublisher();
   readonly lines: LoggedLine[] = [];
   readonly meter = new Meter();
@@ -74,9 +77,9 @@ export class Bench {
 
   /** One more uplink on the same queue, as a reload makes it. */
   another(options: UplinkOptions): Uplink {
-    const { clock, publisher, meter, queue, rules, lines } = this;
-    const store = memoryStore(queue, clock, rules);
-    return new Uplink(options, { store, publisher, clock, log: recordingLog(lines), meter });
+    const { clock, publisher, meter, queue, rules, lines, letters, paused } = this;
+    const store = memoryStore(queue, clock, rules, paused);
+    return new Uplink(options, { store, publisher, letters, clock, log: recordingLog(lines), meter });
   }
 
   untilUp(): Promise<unknown> {

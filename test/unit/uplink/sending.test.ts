@@ -194,30 +194,6 @@ describe("uplink/sending, what MQTT 5 says more", () => {
     expect(bench.cloud.last?.payloads).to.deep.equal(["0", "1", "2"]);
   });
 
-  it("offers a refused message again after growing pauses, then gives it up, counted, while others pass", async () => {
-    const bench = await Bench.up(
-      { refusedRetries: 3 },
-      { publish: (c, { payload, messageId }) => c.puback(messageId, String(payload) === "bad" ? 0x97 : 0) },
-    );
-    bench.queue.add("bad");
-    bench.queue.add("good");
-    await bench.untilSettled(1);
-    expect(bench.queue.settled).to.deep.equal([{ seq: 2, dropped: undefined }]);
-    for (const [retry, pauseMs] of [500, 1000, 2000].entries()) {
-      await until("refused", () => bench.metric("tidegate_uplink_refusals_total") === retry + 1);
-      bench.clock.advance(pauseMs - 1);
-      await bench.quiet();
-      expect(bench.cloud.payloads).to.have.length(2 + retry);
-      bench.clock.advance(1);
-      await bench.untilPublished(3 + retry);
-    }
-    await bench.untilSettled(2);
-    expect(bench.queue.settled[1]).to.deep.equal({ seq: 1, dropped: "refused" });
-    expect(dups(bench.cloud.last?.seen("publish"))).to.deep.equal(Array(5).fill(false)); // each a new delivery [MQTT-4.4.0-2]
-    expect(bench.lines.filter(({ message }) => message.startsWith("a message was given up"))).to.have.length(1);
-    expect(bench.uplink.state()).to.include({ inflight: 0, acknowledged: 1 });
-  });
-
   it("leaves no retry timers of a lost link, and sends the refused one at once on the next", async () => {
     const bench = await Bench.up({ keepAliveMs: 0 }, { publish: (c, { messageId }) => c.puback(messageId, 0x80) });
     bench.queue.add("bad");
@@ -243,7 +219,11 @@ describe("uplink/sending, what MQTT 5 says more", () => {
     bench.uplink.start();
     await bench.untilSettled(4);
     const why = Object.fromEntries(bench.queue.settled.map(({ seq, dropped }) => [seq, dropped]));
-    expect(why).to.deep.equal({ 1: "too-large", 2: "expired", 3: undefined, 4: "refused" });
+    expect(why).to.deep.equal({ 1: "dead-letter", 2: "expired", 3: undefined, 4: "dead-letter" });
+    expect(bench.letters.kept.map(({ seq, code }) => [seq, code])).to.deep.equal([
+      [1, "too-large"],
+      [4, "no-topic"],
+    ]);
     expect(bench.cloud.last?.seen("publish")[0]?.properties?.["messageExpiryInterval"]).to.equal(40);
     expect(bench.uplink.state().acknowledged).to.equal(1);
   });

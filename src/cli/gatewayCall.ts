@@ -1,0 +1,44 @@
+/** What the commands share that speak to a running gateway. */
+import { messageOf, TidegateError } from "../base/errors.ts";
+import { configOf, type Io } from "./backup.ts";
+import { type Ask, ask, isRunning } from "./controlClient.ts";
+
+export interface CallOptions {
+  readonly config?: string;
+  readonly json?: boolean;
+}
+
+/** Asks the running gateway; resolves to its answer's body. @throws TidegateError with what it said when it refuses */
+export type Call = <T>(request: Ask) => Promise<T>;
+
+/**
+ * Finds the gateway by its config and runs a command on it. Exit code: the command's, 1 when no gateway answers or it refuses, 2 for a wrong config.
+ */
+export async function withGateway(
+  options: CallOptions,
+  io: Io,
+  command: (call: Call) => Promise<number>,
+): Promise<number> {
+  const config = await configOf(options, io);
+  if (config === undefined) return 2;
+  const { dataDir } = config.gateway;
+  try {
+    if (!(await isRunning(dataDir)))
+      throw new TidegateError("TG_DATA_DIR", `no gateway runs on the data folder ${dataDir} (which config? -c FILE)`);
+    return await command(async <T>(request: Ask): Promise<T> => {
+      const { status, body } = await ask(dataDir, request);
+      if (status === 200) return body as T;
+      const { error } = body as { error?: { message?: string } };
+      throw new TidegateError("TG_USAGE", error?.message ?? `the gateway answered with status ${status}`);
+    });
+  } catch (error) {
+    io.err(`tidegate: ${messageOf(error)}`);
+    return 1;
+  }
+}
+
+/** A usage that makes no sense: said, exit code 2. */
+export function wrongUsage(io: Io, message: string): number {
+  io.err(`tidegate: ${message}`);
+  return 2;
+}
