@@ -19,12 +19,12 @@ interface Step extends Derived {
 
 /**
  * All messages that routes derive from one, breadth first. A route is not applied to what came out of itself, so a circle ends; depth and
- * number are bounded beside that.
+ * number are bounded beside that, and the size: what the store does not take would be refused with the message that it was made of.
  */
 export function expandRoutes(
   message: Message,
   entry: TopicEntry,
-  deps: { cache: TopicCache; metrics: BrokerMetrics; levelsMax: number },
+  deps: { cache: TopicCache; metrics: BrokerMetrics; levelsMax: number; payloadMax: number },
 ): Derived[] {
   const derived: Derived[] = [];
   const steps: Step[] = [{ message, entry, trail: [] }];
@@ -37,7 +37,8 @@ export function expandRoutes(
         continue;
       }
       for (const made of route.apply(step.message)) {
-        if (derived.length >= derivedMax || topicNameFault(made.topic, deps.levelsMax) !== null) {
+        const fits = derived.length < derivedMax && made.payload.length <= deps.payloadMax;
+        if (!fits || topicNameFault(made.topic, deps.levelsMax) !== null) {
           deps.metrics.dropped("route-limit").value += 1;
           continue;
         }

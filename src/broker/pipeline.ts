@@ -145,7 +145,8 @@ export class Pipeline {
     const items = [this.#item({ message, entry }, publisher)];
     if (entry.routes.length === 0) return items;
     const { cache, metrics, limits } = this.#deps;
-    for (const derived of expandRoutes(message, entry, { cache, metrics, levelsMax: limits.maxTopicLevels })) {
+    const { maxTopicLevels: levelsMax, maxPacketSize: payloadMax } = limits;
+    for (const derived of expandRoutes(message, entry, { cache, metrics, levelsMax, payloadMax })) {
       items.push(this.#item(derived, undefined));
     }
     return items;

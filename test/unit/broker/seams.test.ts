@@ -1,7 +1,8 @@
 // Where two parts meet: what one of them changes while the other is in the middle of something.
 import { expect } from "chai";
 import type { Packet } from "mqtt-packet";
-import type { ReferencedMessage, ReferenceQueue } from "../../../src/base/contracts.ts";
+import type { ReferencedMessage, ReferenceQueue, Txn } from "../../../src/base/contracts.ts";
+import type { Message } from "../../../src/base/message.ts";
 import { durable, Rig, type TestClient, text, turns, versions } from "../../helpers/brokerRig.ts";
 import { MemoryStore } from "../../helpers/memoryStore.ts";
 
@@ -63,6 +64,19 @@ describe("a shared group's QoS 2 message that its member may not read any more w
   });
 });
 
+/** Takes no message above 4096 bytes, as the journal with storage.maxMessageBytes. */
+class SmallStore extends MemoryStore {
+  override commit<T>(work: (txn: Txn) => T): { value: T; group: number } {
+    return super.commit((txn) => {
+      const message: Txn["message"] = (one, takers) => {
+        if (one.payload.length > 4096) throw new Error("too large for the store");
+        return txn.message(one, takers);
+      };
+      return work({ ...txn, message });
+    });
+  }
+}
+
 /** Reads as a disk does: what was found is on its way while others change the queue. */
 class SlowStore extends MemoryStore {
   readonly #gates: Array<() => void> = [];
@@ -119,4 +133,30 @@ describe("a shared group that ends while it reads from the store", () => {
     expect(text(await again.next("publish"))).to.equal("y");
     await rig.close();
   });
+});
+
+describe("a route that makes a message larger than the store takes", () => {
+  for (const version of versions) {
+    it(`loses that one, counted, and not the one that it was made of, MQTT ${version}`, async () => {
+      const big = { name: "big", apply: (from: Message) => [{ ...from, topic: "big", payload: Buffer.alloc(5000) }] };
+      const rig = new Rig({
+        store: new SmallStore(),
+        limits: { maxPacketSize: 4096 },
+        routes: (topic) => (topic === "t" ? [big] : []),
+      });
+      const reader = await rig.client(version, "r", durable(version));
+      await reader.subscribe("#", 1);
+      const client = await rig.client(version, "p");
+      client.publish("t", "x", 1);
+      expect((await client.next("puback")).reasonCode ?? 0).to.equal(0);
+      const { messageId = 0, topic } = await reader.next("publish");
+      expect(topic).to.equal("t");
+      reader.send({ cmd: "puback", messageId });
+      await turns();
+      rig.advance(100);
+      expect(rig.dropped("route-limit")).to.equal(1);
+      expect(rig.broker.stats().queued).to.equal(0);
+      await rig.close();
+    });
+  }
 });
