@@ -38,30 +38,35 @@ describe("a will that is due while its own session comes back", () => {
 });
 
 describe("a shared group's QoS 2 message that its member may not read any more when it is durable", () => {
-  it("goes to one that may, and nothing of it is left", async () => {
-    const rig = new Rig({ store: new MemoryStore({ hold: true }) });
-    const one = await rig.client(5, "one", durable(5));
-    await one.subscribe("$share/g/t", 2);
-    await turns();
-    rig.store.settle();
-    rig.broker.publish({ topic: "t", payload: Buffer.from("x"), qos: 2, retain: false, source: "source:test" });
-    await turns();
-    rig.broker.setAccess({
-      anonymous: true,
-      users: [],
-      rules: [{ effect: "deny", action: "all", users: undefined, topic: "t" }],
+  for (const clean of [false, true]) {
+    it(`is not sent, and nothing of it is left: a ${clean ? "clean" : "durable"} member`, async () => {
+      const rig = new Rig({ store: new MemoryStore({ hold: true }) });
+      const keeper = await rig.client(5, "keeper", durable(5));
+      await keeper.subscribe("$share/g/t", 2);
+      if (clean) await leave(keeper);
+      const one = clean ? await rig.client(5, "one") : keeper;
+      if (clean) await one.subscribe("$share/g/t", 2);
+      await turns();
+      rig.store.settle();
+      rig.broker.publish({ topic: "t", payload: Buffer.from("x"), qos: 2, retain: false, source: "source:test" });
+      await turns();
+      rig.broker.setAccess({
+        anonymous: true,
+        users: [],
+        rules: [{ effect: "deny", action: "all", users: undefined, topic: "t" }],
+      });
+      rig.store.settle();
+      await turns();
+      rig.advance(300);
+      await turns();
+      rig.store.settle();
+      expect(payloads(await one.take())).to.deep.equal([]);
+      expect(rig.dropped("denied")).to.equal(1);
+      expect(rig.broker.stats().queued).to.equal(0);
+      expect([...rig.store.entries("sharesent")]).to.deep.equal([]);
+      await rig.close();
     });
-    rig.store.settle();
-    await turns();
-    rig.advance(300);
-    await turns();
-    rig.store.settle();
-    expect(payloads(await one.take())).to.deep.equal([]);
-    expect(rig.dropped("denied")).to.equal(1);
-    expect(rig.broker.stats().queued).to.equal(0);
-    expect([...rig.store.entries("sharesent")]).to.deep.equal([]);
-    await rig.close();
-  });
+  }
 });
 
 /** Takes no message above 4096 bytes, as the journal with storage.maxMessageBytes. */
