@@ -127,12 +127,13 @@ export const scramText = ({ iterations, salt, storedKey, serverKey }: ScramVerif
 const scryptPattern = /^\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]+=*)\$([A-Za-z0-9+/]+=*)$/;
 const scramPattern = /^SCRAM-SHA-256\$(\d{1,8}):([A-Za-z0-9+/]+=*)\$([A-Za-z0-9+/]+=*):([A-Za-z0-9+/]+=*)$/;
 
-/** Undefined when it is none, or one whose check would take more than 64 MiB or no work at all. */
+/** Undefined when it is none, or one whose check would take more than 64 MiB, no work at all, or cannot be done (scrypt asks for N below 2^(16 r)). */
 export function parseScrypt(text: string): ScryptHash | undefined {
   const [, ln, r, p, salt = "", hash = ""] = scryptPattern.exec(text) ?? [];
   const kept = { ln: Number(ln), r: Number(r), p: Number(p), salt: bytesOf(salt), hash: bytesOf(hash) };
   const fits = kept.ln >= 10 && kept.r >= 1 && kept.p >= 1 && kept.p <= 8 && 2 ** kept.ln * kept.r <= 2 ** 19;
-  return fits && kept.salt.length >= 8 && kept.salt.length <= 64 && kept.hash.length === hashBytes ? kept : undefined;
+  const possible = kept.ln < 16 * kept.r;
+  return fits && possible && kept.salt.length >= 8 && kept.salt.length <= 64 && kept.hash.length === hashBytes ? kept : undefined;
 }
 
 /** Undefined when it is none, or one of fewer iterations than RFC 7677 allows. */

@@ -159,12 +159,17 @@ class MqttBroker implements Broker {
 
   async listen(options: ListenerOptions): Promise<ListenerHandle> {
     await this.ready.catch(() => {}); // logged; without the retained values we still serve
-    if (this.#closed !== undefined) throw new TidegateError("TG_LISTEN", `${options.url}: the broker is closed`);
+    const closed = (): TidegateError => new TidegateError("TG_LISTEN", `${options.url}: the broker is closed`);
+    if (this.#closed !== undefined) throw closed();
     const handle = await openListener(options, {
       ...this.#context,
       admission: this.#admission,
       accept: (stream, peer, place) => this.#take(stream, peer, place),
     });
+    if (this.#closed !== undefined) {
+      await handle.close(); // it closed meanwhile, and knew nothing of this one
+      throw closed();
+    }
     this.#listeners.add(handle);
     return handle;
   }

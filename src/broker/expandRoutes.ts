@@ -20,12 +20,19 @@ interface Step extends Derived {
 
 /**
  * All messages that routes derive from one, breadth first. A route is not applied to what came out of itself, so a circle ends; depth and
- * number are bounded beside that.
+ * number are bounded beside that, and the size: what the store does not take would be refused with the message that it was made of.
  */
 export function expandRoutes(
   message: Message,
   entry: TopicEntry,
-  deps: { cache: TopicCache; metrics: BrokerMetrics; levelsMax: number; dead: (failure: RouteFailure) => void },
+  deps: {
+    cache: TopicCache;
+    metrics: BrokerMetrics;
+    levelsMax: number;
+    /** Bytes of a derived message's payload. */
+    payloadMax: number;
+    dead: (failure: RouteFailure) => void;
+  },
 ): Derived[] {
   const derived: Derived[] = [];
   const steps: Step[] = [{ message, entry, trail: [] }];
@@ -38,7 +45,8 @@ export function expandRoutes(
         continue;
       }
       for (const made of route.apply(step.message, deps.dead)) {
-        if (derived.length >= derivedMax || topicNameFault(made.topic, deps.levelsMax) !== null) {
+        const fits = derived.length < derivedMax && made.payload.length <= deps.payloadMax;
+        if (!fits || topicNameFault(made.topic, deps.levelsMax) !== null) {
           deps.metrics.dropped("route-limit").value += 1;
           continue;
         }

@@ -66,6 +66,13 @@ export class GivenMessages {
     return true;
   }
 
+  /** It was not sent, and is not going to be. */
+  handBack(packetId: number): void {
+    const given = this.#given.get(packetId);
+    this.#given.delete(packetId);
+    given?.back(0);
+  }
+
   /** The connection has ended. @param sent whether they were: then the same session gets them with the same id, should it get them again */
   back(sent: boolean): void {
     this.#lastId = 0;

@@ -152,7 +152,8 @@ export class Pipeline {
     if (this.#failures.length > 0) this.#failures = [];
     if (entry.routes.length === 0) return items;
     const { cache, metrics, limits } = this.#deps;
-    const how = { cache, metrics, levelsMax: limits.maxTopicLevels, dead: this.#dead };
+    const { maxTopicLevels: levelsMax, maxPacketSize: payloadMax } = limits;
+    const how = { cache, metrics, levelsMax, payloadMax, dead: this.#dead };
     for (const derived of expandRoutes(message, entry, how)) {
       items.push(this.#item(derived, undefined));
     }

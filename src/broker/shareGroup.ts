@@ -311,7 +311,7 @@ export class ShareGroup {
         return;
       }
       this.#due.shift();
-      if (!link.open) continue; // it is back with the group
+      if (!link.open || !outgoing.keeps(packetId, message)) continue; // it is back with the group
       const frame = encodeFor(link, publishPacket(message, 2, retain, packetId, member.ids));
       outgoing.shareReserved(frame, packetId);
       metrics.countSent(2, message.payload.length);

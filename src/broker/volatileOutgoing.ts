@@ -108,6 +108,14 @@ export class VolatileOutgoing implements Outgoing {
     return packetId;
   }
 
+  /** Whether it may still be sent what it has reserved a place for; else the group has it back: rules may have changed meanwhile. */
+  keeps(packetId: number, { topic }: Message): boolean {
+    if (this.#access.mayRead(this.#session, topic)) return true;
+    this.#inflight.delete(packetId);
+    this.#given.handBack(packetId);
+    return false;
+  }
+
   shareReserved(frame: Buffer, packetId: number): void {
     this.#session.link?.outbox.append(frame, 0, frame.length);
     this.#given.done(packetId);

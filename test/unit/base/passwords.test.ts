@@ -65,6 +65,14 @@ describe("passwords", () => {
     expect(parseScram("")).to.equal(undefined);
   });
 
+  it("a cost that scrypt itself does not take (N below 2^(16 r)) is not read: checking it would throw", () => {
+    const kept = { ln: 15, r: 1, p: 1, salt: Buffer.alloc(16), hash: Buffer.alloc(32) };
+    for (const ln of [15, 16, 19]) {
+      const parsed = parseScrypt(scryptText({ ...kept, ln }));
+      expect(parsed?.ln, `ln=${ln}`).to.equal(ln < 16 ? ln : undefined);
+    }
+  });
+
   it("names and passwords that cannot be", () => {
     for (const name of ["", "*", "anonymous", "a\nb", "x".repeat(257), "\u00aa", "a\u200db"])
       expect(userNameFault(name), name).to.be.a("string");

@@ -38,6 +38,19 @@ describe("listeners", () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
+  it("a listener that opens while the broker closes is not left open", async () => {
+    const url = `unix://${join(folder, "mqtt.sock")}`;
+    const opening = broker.listen({ url }).then(
+      () => "open",
+      (error: TidegateError) => error.code,
+    );
+    await broker.ready;
+    await Promise.resolve(); // `listen` has looked whether the broker is closed, and is about to bind
+    await broker.close();
+    expect(await opening).to.equal("TG_LISTEN");
+    expect(existsSync(join(folder, "mqtt.sock"))).to.equal(false);
+  });
+
   for (const protocolVersion of [4, 5] as const) {
     it(`a client of MQTT ${protocolVersion} publishes and subscribes over TCP at each QoS`, async () => {
       const { url } = await broker.listen({ url: "mqtt://127.0.0.1:0" });
