@@ -2,7 +2,7 @@ import type { Duplex } from "node:stream";
 import type { Timer } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
 import { encodeAck } from "../wire/mqtt/ack.ts";
-import { versionOfConnect } from "../wire/mqtt/connect.ts";
+import { isWrittenAsVersion5, versionOfConnect } from "../wire/mqtt/connect.ts";
 import { encodePacket } from "../wire/mqtt/encode.ts";
 import { FrameScanner } from "../wire/mqtt/frameScanner.ts";
 import type { Packet, ProtocolVersion } from "../wire/mqtt/packet.ts";
@@ -294,11 +294,12 @@ export class Connection implements Link {
 
   /** Before the CONNACK there is no DISCONNECT [MQTT-3.14.0-1]: MQTT 5 is told in the CONNACK, 3.1.1 only of another protocol level. */
   #refuseFault({ reasonCode, message }: ProtocolError): void {
+    const { buffer, first, body, end } = this.scanner;
     if (reasonCode === reason.unsupportedProtocolVersion) {
+      if (isWrittenAsVersion5(buffer, body, end)) this.version = 5;
       this.refuse(reasonCode, connectReturn.unacceptableProtocolVersion); // [MQTT-3.1.2-2]
       return;
     }
-    const { buffer, first, body, end } = this.scanner;
     if (first === connectByte && versionOfConnect(buffer, body, end) === 5) this.version = 5;
     if (this.version === 5) this.refuse(reasonCode, 0, message);
     else this.#finish("discard", true); // [MQTT-3.2.2-6] of 3.1.1

@@ -45,13 +45,13 @@ export class DurableOutgoing implements Outgoing {
   readonly #session: Session;
   readonly #deps: DurableDeps;
   readonly #queue: string;
-  /** In ordinal order. */
   readonly #inflight = new Map<number, Sent>();
   readonly #ready = new Fifo<Item>();
   /** QoS 1 of shared groups: no references of this session. */
   readonly #given = new GivenMessages();
-  /** Ordinals of QoS 2 messages whose PUBREC came, with the group that says so: their PUBLISH must not be sent again [MQTT-4.3.3-6]. */
+  /** Ordinals whose PUBREC came, in its order [MQTT-4.6.0-4], with the group that says so: no PUBLISH of theirs again [MQTT-4.3.3-6]. */
   readonly #recSeen = new Map<number, number>();
+  #resumed: ReadonlySet<number> = new Set(); // those whose PUBREL this connection began with
   #cursor = 0;
   /** All references up to here that were not read were dropped. */
   #droppedUpTo = 0;
@@ -227,6 +227,7 @@ export class DurableOutgoing implements Outgoing {
   }
 
   attached(): void {
+    const { link } = this.#session;
     this.#deps.references.flush(); // what was acknowledged must not be read again
     this.#epoch += 1;
     this.#reading = this.#awaitingGroup = false;
@@ -236,6 +237,12 @@ export class DurableOutgoing implements Outgoing {
     this.#gaveWay = { from: 0, upTo: -1 };
     this.#sentBefore = this.#sentUpTo;
     this.#surelySentBefore = this.#surelySent;
+    this.#resumed = new Set(this.#recSeen.keys());
+    if (link === undefined) return;
+    // The client forgets the id with PUBREL, so it waits for the disk on this connection too.
+    for (const [ordinal, group] of this.#recSeen) {
+      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(ordinal, "pubcomp"), 0, group);
+    }
     this.pump();
   }
 
@@ -267,12 +274,6 @@ export class DurableOutgoing implements Outgoing {
 
   #send(link: Link, item: Item): void {
     const { metrics } = this.#deps;
-    const recSeen = this.#recSeen.get(item.ordinal);
-    if (recSeen !== undefined) {
-      // The client forgets the id with it, so it waits for the disk on this connection too.
-      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(item.ordinal, "pubcomp"), 0, recSeen);
-      return;
-    }
     if (!this.#deps.access.mayRead(this.#session, item.message.topic)) {
       if (item.given !== undefined) {
         item.given.back(0, { queue: this.#queue, ordinal: item.ordinal }); // others of the group may
@@ -319,9 +320,8 @@ export class DurableOutgoing implements Outgoing {
 
   /** Two ordinals 65535 apart have the same packet id: the older one must be done first. */
   #idFree(ordinal: number): boolean {
-    if (this.#given.has(1 + (ordinal % idCount))) return false;
-    for (const oldest of this.#inflight.values()) return ordinal - oldest.ordinal < idCount;
-    return true;
+    const id = 1 + (ordinal % idCount);
+    return !this.#inflight.has(id) && !this.#given.has(id);
   }
 
   #pumpWhenDurable(group: number): void {
@@ -361,7 +361,7 @@ export class DurableOutgoing implements Outgoing {
     this.#reading = false;
     for (const read of batch) {
       this.#cursor = Math.max(this.#cursor, read.ordinal);
-      if (read.ordinal <= this.#droppedUpTo) continue;
+      if (read.ordinal <= this.#droppedUpTo || this.#resumed.has(read.ordinal)) continue;
       if (read.ordinal >= this.#gaveWay.from && read.ordinal <= this.#gaveWay.upTo) continue;
       const { ordinal, meta, message, acceptedAtMs, group } = read;
       const qos = (meta & 3) as Qos; // what metaOf wrote
@@ -391,7 +391,8 @@ export class DurableOutgoing implements Outgoing {
       const oldest = queue.oldest()?.ordinal ?? 0;
       return this.#recSeen.has(oldest) ? 0 : oldest;
     }
-    const next = Math.max(this.#cursor, this.#droppedUpTo, (queue.oldest()?.ordinal ?? 1) - 1) + 1;
+    let next = Math.max(this.#cursor, this.#droppedUpTo, (queue.oldest()?.ordinal ?? 1) - 1) + 1;
+    while (this.#recSeen.has(next)) next += 1;
     if (next >= queue.nextOrdinal) return 0;
     this.#droppedUpTo = next;
     return next;

@@ -14,7 +14,11 @@ const flag = { reserved: 0x01, clean: 0x02, will: 0x04, willRetain: 0x20, passwo
  */
 export function decodeConnect(buffer: Buffer, body: number, end: number): ConnectPacket {
   const cursor = new Cursor(buffer, body, end, true);
-  const version = readVersion(cursor);
+  return readConnect(cursor, readVersion(cursor));
+}
+
+/** What follows the protocol level. */
+function readConnect(cursor: Cursor, version: ProtocolVersion): ConnectPacket {
   const flags = cursor.u8();
   requireFlags(flags, version);
   const keepAliveSeconds = cursor.u16();
@@ -53,6 +57,22 @@ export function versionOfConnect(buffer: Buffer, body: number, end: number): Pro
     return readVersion(new Cursor(buffer, body, end));
   } catch {
     return undefined;
+  }
+}
+
+/**
+ * Whether a CONNECT of a protocol level that is not served is written as version 5 writes it: its answer is then 0x84, which a client of 3.1.1
+ * could not read [MQTT-3.1.2-2]. The property length keeps the two forms apart.
+ */
+export function isWrittenAsVersion5(buffer: Buffer, body: number, end: number): boolean {
+  try {
+    const cursor = new Cursor(buffer, body, end);
+    if (cursor.text() !== "MQTT") return false;
+    cursor.u8(); // the level
+    readConnect(cursor, 5);
+    return true;
+  } catch {
+    return false;
   }
 }
 

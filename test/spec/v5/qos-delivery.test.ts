@@ -238,6 +238,26 @@ describe("MQTT 5 QoS to a client", () => {
       expect((await reader.take()).map(({ kind, id }) => [kind, id])).to.deep.equal(order.map((id) => ["PUBREL", id]));
     }),
   );
+  it(
+    "[MQTT-4.6.0-4] [MQTT-4.4.0-1] PUBREL in the order of PUBREC on the resumed session too, whatever its Receive Maximum",
+    withRig(async (rig) => {
+      const reader = await reading(rig, 2);
+      const writer = await joined(rig, "writer");
+      for (let id = 1; id <= 5; id += 1) writer.publish("t", "x", { qos: 2, id });
+      const ids = (await reader.publishes(5)).map(({ id }) => id);
+      const order = [3, 0, 4].map((at) => ids[at] ?? 0);
+      for (const id of order) reader.send(ack("pubrec", id));
+      await several(reader, 3);
+      await reader.drop();
+      const again = await joined(rig, "reader", keptWith([P.receiveMaximum, 1]));
+      expect((await several(again, 3)).map(({ kind, id }) => [kind, id])).to.deep.equal(
+        order.map((id) => ["PUBREL", id]),
+      );
+      for (const id of order) again.send(ack("pubcomp", id));
+      const [next] = await again.publishes(1);
+      expect(next).to.include({ id: ids[1], dup: true });
+    }),
+  );
 });
 
 /** The next packets, until there are so many. */
