@@ -133,7 +133,9 @@ export function parseScrypt(text: string): ScryptHash | undefined {
   const kept = { ln: Number(ln), r: Number(r), p: Number(p), salt: bytesOf(salt), hash: bytesOf(hash) };
   const fits = kept.ln >= 10 && kept.r >= 1 && kept.p >= 1 && kept.p <= 8 && 2 ** kept.ln * kept.r <= 2 ** 19;
   const possible = kept.ln < 16 * kept.r;
-  return fits && possible && kept.salt.length >= 8 && kept.salt.length <= 64 && kept.hash.length === hashBytes ? kept : undefined;
+  return fits && possible && kept.salt.length >= 8 && kept.salt.length <= 64 && kept.hash.length === hashBytes
+    ? kept
+    : undefined;
 }
 
 /** Undefined when it is none, or one of fewer iterations than RFC 7677 allows. */
