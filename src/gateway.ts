@@ -85,7 +85,8 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   scope.defer(() => store.close());
   const letters = openLetters(config, store, deps, scope);
   const routing = createRouting(config.routes.map(routeDefinition(config.gateway.id)), codecs, { log, meter });
-
+  // What has to be waited for comes before the broker: what that publishes by itself, the will of a client that was left, must find the uplinks.
+  const createUplinks = await uplinkMaker(config);
   // The broker asks which uplinks take a topic; the uplinks publish what the cloud sends. One of the two has to come first.
   let forwarding: Forwarding = { forwardsFor: () => [] };
   const broker = createBroker(
@@ -101,7 +102,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
     },
   );
   scope.defer(() => broker.close());
-  const uplinks = await createUplinks(config, { store, publisher: broker, letters, clock, log, meter });
+  const uplinks = createUplinks({ store, publisher: broker, letters, clock, log, meter });
   forwarding = createForwarding(store, uplinks);
   broker.refresh();
   store.configured();
@@ -177,8 +178,10 @@ async function reloadCertificates(running: Config, handles: readonly ListenerHan
   }
 }
 
-function createUplinks({ uplinks, gateway }: Config, deps: UplinkDeps): Promise<Uplink[]> {
-  return Promise.all(uplinks.map(async (uplink) => new Uplink(await uplinkOptions(uplink, gateway.id), deps)));
+/** Reads the files that uplinks need. */
+async function uplinkMaker({ uplinks, gateway }: Config): Promise<(deps: UplinkDeps) => Uplink[]> {
+  const all = await Promise.all(uplinks.map((uplink) => uplinkOptions(uplink, gateway.id)));
+  return (deps) => all.map((options) => new Uplink(options, deps));
 }
 
 function openJournal(config: Config, { log, clock, meter }: GatewayDeps): Promise<Store> {
