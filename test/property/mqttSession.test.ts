@@ -107,6 +107,7 @@ const kept: ReadonlyArray<readonly [string, string]> = [
     `100e00044d515454050200000000016162020001${"340700017400010061".repeat(2)}`,
   ],
   ["a remaining length without end", "100f00064d5149736470030200000001613affffffffff"],
+  ["what says MQTT 5 where 3.1.1 was meant", "100e00044d5154540502000000000161a206000100000161"],
   ["AUTH in MQTT 3.1", "100f00064d514973647003020000000161f0020000"],
 ];
 
