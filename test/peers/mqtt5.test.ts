@@ -62,10 +62,10 @@ describe("peer: what only MQTT 5 has", function () {
 
   it("a shared subscription: each message to one member, of whatever library, and every member gets some", async () => {
     const members = await Promise.all(
-      [...kits, ...kits].map((kit) => kit.subscribe(door(), { version: "5", qos: 1, filter: "$share/crew/work/#" })),
+      [...kits, ...kits].map((kit) => kit.subscribe(door(), { version: "5", qos: 1, filter: "$share/crew/jobs/#" })),
     );
     const lines = Array.from({ length: 300 }, (_, n) => `task ${n}`);
-    await pahoPython.publish(door(), { version: "5", qos: 1, topic: "work/1" }, lines);
+    await pahoPython.publish(door(), { version: "5", qos: 1, topic: "jobs/1" }, lines);
     const all = () => members.flatMap((member) => member.seen().map(({ payload }) => payload));
     await until("all of it is done", () => all().length >= lines.length);
     for (const member of members) await member.leave();
