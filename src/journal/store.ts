@@ -70,7 +70,7 @@ export class JournalStore implements Store {
     this.#state = state;
     this.epoch = parts.epoch;
     this.nowMs = storeMs;
-    this.#metrics = new StoreMetrics(meter, clock, state, () => this.#room.view(parts.recovery));
+    this.#metrics = new StoreMetrics(meter, parts, () => this.#room.view(parts.recovery));
     this.#metrics.corruptRecords.value += parts.recovery.corruptRecords;
     const options = { ...parts.options, files: counting(files, this.#metrics.written) };
     this.#parts = { ...parts, options };
@@ -81,7 +81,9 @@ export class JournalStore implements Store {
       admission: () => this.#admission,
     });
     this.#writer = this.#makeWriter();
-    this.#changed = new ChangedStates({ clock: options.clock, writer: this.#writer, state });
+    this.#changed = new ChangedStates({
+      ...{ clock: options.clock, writer: this.#writer, state, written: this.#metrics.written },
+    });
     this.#reader = new SegmentReader(readingTwice(files), dir);
     const source = { state, tail: this.#writer.tail, reader: this.#reader };
     this.#lanes = new LaneReader({
@@ -253,6 +255,7 @@ export class JournalStore implements Store {
         makeLane: (uplink, priority) => this.#makeLane(uplink, priority),
         onDirty: () => this.#changed.arm(),
         onDropped: (uplink, reason, count) => this.#admission.note(uplink, reason, count),
+        drops: () => this.#admission.drops,
       });
       this.#queues.set(name, queue);
     }
@@ -302,7 +305,8 @@ export class JournalStore implements Store {
   }
 
   stats(): StoreStats {
-    return { ...this.#metrics.stats(), orphaned: this.#admission.orphaned() };
+    const { roomBytes } = this.#admission;
+    return { ...this.#metrics.stats(), roomBytes, orphaned: this.#admission.orphaned() };
   }
 
   backup(request: BackupRequest): Promise<BackupInfo> {
@@ -363,6 +367,7 @@ export class JournalStore implements Store {
     this.#metrics.lost(messages, uplink);
     this.#parts.options.log.error({ messages, uplink }, "journal: stored messages cannot be read any more");
     if (uplink === undefined) return;
+    this.#admission.drops.several(uplink, "corrupt", messages);
     this.#admission.note(uplink, "corrupt", messages);
     const { dropped } = this.#state.uplink(uplink);
     dropped["corrupt"] = (dropped["corrupt"] ?? 0) + messages;

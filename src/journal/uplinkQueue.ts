@@ -1,5 +1,6 @@
 /** The queue of one uplink over its lanes: strict priority, age within one, expiry exact at reading, drop-oldest by moving cursors. */
-import type { QueuedMessage, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
+import type { DroppedTopic, QueuedMessage, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
+import type { Drops } from "./drops.ts";
 import type { Entry, Lane } from "./lane.ts";
 import type { LaneReader } from "./laneReader.ts";
 import type { State, UplinkAccount } from "./state.ts";
@@ -14,6 +15,7 @@ export interface QueueEnvironment {
   /** Lane states changed: they are to be written soon. */
   readonly onDirty: () => void;
   readonly onDropped: (uplink: string, reason: string, count: number) => void;
+  readonly drops: () => Drops;
 }
 
 const prefetchBelowBytes = 128 * 1024;
@@ -81,7 +83,7 @@ export class JournalQueue implements UplinkQueue {
     if (lane === undefined || entry !== message) return; // settled before, or rewound and waiting again
     lane.pending.delete(entry.position);
     this.#done(lane, entry);
-    if (dropped !== undefined) this.#drop(dropped, 1);
+    if (dropped !== undefined) this.#dropOne(dropped, entry);
   }
 
   rewind(): void {
@@ -92,9 +94,14 @@ export class JournalQueue implements UplinkQueue {
   stats(): UplinkQueueStats {
     let oldest = Number.POSITIVE_INFINITY;
     for (const lane of this.account.lanes) oldest = Math.min(oldest, this.#oldest(lane));
-    const { messages, bytes, dropped } = this.account;
+    const { messages, bytes, taken, takenBytes, dropped } = this.account;
     const oldestAcceptedAtMs = messages > 0 && Number.isFinite(oldest) ? oldest : undefined;
-    return { messages, bytes, oldestAcceptedAtMs, dropped: { ...dropped } };
+    const droppedByRule = this.#env.drops().byRule(this.name);
+    return { messages, bytes, oldestAcceptedAtMs, taken, takenBytes, dropped: { ...dropped }, droppedByRule };
+  }
+
+  recentDrops(): DroppedTopic[] {
+    return this.#env.drops().recent(this.name);
   }
 
   /** More became durable, or was read. */
@@ -130,6 +137,7 @@ export class JournalQueue implements UplinkQueue {
       if (entry === undefined) break;
       lane.take();
       this.#done(lane, entry);
+      this.#env.drops().one(this.name, "full", entry.message.topic, entry.rule);
       dropped += 1;
     }
     if (dropped > 0) this.#drop("full", dropped);
@@ -168,7 +176,7 @@ export class JournalQueue implements UplinkQueue {
       if (live) return entry;
       lane.take();
       this.#done(lane, entry);
-      this.#drop("expired", 1);
+      this.#dropOne("expired", entry);
     }
   }
 
@@ -195,6 +203,7 @@ export class JournalQueue implements UplinkQueue {
     lane.place = undefined;
     state.untake(segment, lane, waiting, bytes);
     this.#env.onDirty();
+    this.#env.drops().several(this.name, reason, waiting);
     this.#drop(reason, waiting);
     return true;
   }
@@ -203,6 +212,11 @@ export class JournalQueue implements UplinkQueue {
     const { state } = this.#env;
     state.untake(state.segments.find(entry.position), lane, 1, entry.bytes);
     this.#env.onDirty();
+  }
+
+  #dropOne(reason: string, { message, rule }: QueuedMessage): void {
+    this.#env.drops().one(this.name, reason, message.topic, rule);
+    this.#drop(reason, 1);
   }
 
   #drop(reason: string, count: number): void {

@@ -1,5 +1,6 @@
 import type { Clock, Timer } from "../base/clock.ts";
 import type { Publisher } from "../base/contracts.ts";
+import { linkFault } from "../base/linkFaults.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
 import { encodeAck } from "../wire/mqtt/ack.ts";
 import { encodePacket } from "../wire/mqtt/encode.ts";
@@ -7,8 +8,9 @@ import type { PublishPacket, SubackPacket } from "../wire/mqtt/packet.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { type Answer, Answers } from "./answers.ts";
 import { type CommandOutcome, Commands } from "./commands.ts";
+import { type SubscriptionLimits, takesFilter } from "./greeting.ts";
 import { subscribePacket, subscribePacketId } from "./hello.ts";
-import type { Link } from "./link.ts";
+import { type Link, protocolFault } from "./link.ts";
 import type { UplinkCounters } from "./metrics.ts";
 import type { UplinkOptions } from "./options.ts";
 
@@ -34,7 +36,6 @@ export class Downlink {
   readonly #options: UplinkOptions;
   readonly #deps: DownlinkDeps;
   readonly #commands: Commands;
-  readonly #subscribe: Buffer | undefined;
   #link: Link | undefined;
   #answers = new Answers(() => {});
   #waiting = 0;
@@ -45,11 +46,9 @@ export class Downlink {
     this.#options = options;
     this.#deps = deps;
     this.#commands = new Commands(options, deps.publisher, deps.log, deps.limiter);
-    const packet = subscribePacket(this.#commands.subscriptions(), options.version);
-    this.#subscribe = packet && encodePacket(packet, options.version);
   }
 
-  attach(link: Link, sessionPresent: boolean): void {
+  attach(link: Link, sessionPresent: boolean, limits: SubscriptionLimits): void {
     const { version } = this.#options;
     this.#link = link;
     this.#waiting = 0;
@@ -57,7 +56,16 @@ export class Downlink {
     // 3.1.1 sends the retained messages again at each SUBSCRIBE, and an old command must not be obeyed at each reconnect.
     if (version === 4 && sessionPresent && this.#subscribed) return;
     this.#subscribed = false;
-    if (this.#subscribe !== undefined) link.send(this.#subscribe);
+    const wanted = this.#commands.subscriptions();
+    const packet = subscribePacket(
+      wanted.filter(({ filter }) => takesFilter(filter, limits)),
+      version,
+    );
+    const bytes = packet && encodePacket(packet, version);
+    const fits = bytes !== undefined && bytes.length <= limits.maximumPacketSize; // [MQTT-3.2.2-15]
+    if (fits) link.send(bytes);
+    const missing = wanted.length - (fits ? (packet?.subscriptions.length ?? 0) : 0);
+    if (missing > 0) this.#refused({ filters: missing, why: "its CONNACK" });
   }
 
   detach(): void {
@@ -71,17 +79,22 @@ export class Downlink {
     const refused = packet.reasonCodes.filter((code) => code >= 0x80);
     this.#subscribed = refused.length === 0;
     if (refused.length === 0) return;
-    this.#deps.log.error({ refused }, "the cloud refused a receive subscription: no commands from there");
-    this.#deps.onRefused(refused.length);
+    this.#refused({ filters: refused.length, codes: refused });
+  }
+
+  #refused(refused: { readonly filters: number; readonly codes?: readonly number[]; readonly why?: string }): void {
+    if (this.#deps.limiter.due("subscription"))
+      this.#deps.log.error({ refused }, "the cloud refused a receive subscription: no commands from there");
+    this.#deps.onRefused(refused.filters);
   }
 
   publish(packet: PublishPacket): void {
     const link = this.#link;
     if (link === undefined) return;
-    if (packet.qos === 2) return link.close("the cloud sent QoS 2, which was not asked for", reason.protocolError);
+    if (packet.qos === 2) return link.close(protocolFault("QoS 2, which was not asked for"), reason.protocolError);
     const { version } = this.#options;
     if (version === 5 && packet.qos > 0 && this.#answers.size >= receiveMaximum)
-      return link.close("the cloud sent more than the receive maximum", reason.receiveMaximumExceeded); // MQTT 5 section 3.3.4
+      return link.close(protocolFault("more than our receive maximum"), reason.receiveMaximumExceeded); // MQTT 5 section 3.3.4
     const answers = this.#answers;
     const answer = packet.qos === 0 ? undefined : answers.expect(packet.packetId);
     this.#waiting += 1;
@@ -107,7 +120,9 @@ export class Downlink {
     if (this.#options.version === 5) return answers.settle(answer, reason.quotaExceeded);
     answers.settle(answer, null); // 3.1.1 has no refusal
     this.#unanswered ??= this.#deps.clock.setTimer(unansweredMsMax, () =>
-      this.#link?.close("commands could not be stored: reconnecting, so that the cloud sends them again"),
+      this.#link?.close(
+        linkFault("commands-refused", "commands could not be stored: reconnecting, so that the cloud sends them again"),
+      ),
     );
   }
 }

@@ -33,7 +33,10 @@ describe("the log", () => {
     const { stdout } = spawnSync(process.execPath, ["--import", "tsx", "--input-type=module", "-e", program], {
       encoding: "utf8",
     });
-    const lines = stdout.trim().split("\n").map((line) => JSON.parse(line) as { msg: string; at: string });
+    const lines = stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { msg: string; at: string });
     expect(lines.map(({ msg, at }) => `${msg} ${at}`)).to.deep.equal(["ready warn", "ready error", "ready silent"]);
   });
 });

@@ -36,7 +36,15 @@ describe("http/api", () => {
 
   const state = (name: string): UplinkState => ({
     ...{ name, link: "up", sinceMs: 0, paused: false, sent: 0, acknowledged: 0, inflight: 1 },
-    queue: { messages: 2, bytes: 30, oldestAcceptedAtMs: 400, dropped: { full: 3 } },
+    ...{ url: "mqtt://a", attempts: 0, eta: { state: "measuring", seconds: null }, room: { bytes: 9, seconds: null } },
+    rates: {
+      ...{ inPerSecond1m: null, inPerSecond5m: null, inBytesPerSecond5m: null },
+      ...{ outPerSecond1m: null, outPerSecond5m: null, outBytesPerSecond1m: null },
+    },
+    queue: {
+      ...{ messages: 2, bytes: 30, oldestAcceptedAtMs: 400, taken: 5, takenBytes: 75, dropped: { full: 3 } },
+      droppedByRule: { "plant/#": { full: 3 } },
+    },
   });
   const store = {
     nowMs: () => 1400,
