@@ -111,7 +111,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const sources = createSources(config, codecs, broker, deps);
   const handles = await openDoors(config, broker, sources, scope);
   const listeners = handles.map(({ url }) => url);
-  for (const uplink of uplinks) uplink.start();
+  startUplinks(uplinks, clock, scope);
   announceSources(sources, broker, clock, scope);
   const views = {
     api: openApi(config, { store, letters, uplinks, routing, broker }, deps, scope),
@@ -310,6 +310,18 @@ function announceSources(sources: readonly Source[], broker: Broker, clock: Cloc
     timer = clock.setTimer(1000, look);
   };
   if (sources.length > 0) look();
+  scope.defer(() => timer?.cancel());
+}
+
+/** And measures their rates from then on, whether somebody asks or not. */
+function startUplinks(uplinks: readonly Uplink[], clock: Clock, scope: Scope): void {
+  for (const uplink of uplinks) uplink.start();
+  let timer: Timer | undefined;
+  const look = (): void => {
+    for (const uplink of uplinks) uplink.look();
+    timer = clock.setTimer(5000, look);
+  };
+  if (uplinks.length > 0) look();
   scope.defer(() => timer?.cancel());
 }
 

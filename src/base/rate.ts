@@ -39,3 +39,12 @@ export class Rate {
     return this.#weight > 0 ? this.#mean / this.#weight : undefined;
   }
 }
+
+/** A hundred years: what takes longer is not worth a number. */
+const secondsMax = 100 * 365 * 86_400;
+
+/** How long `left` lasts at this rate; null: for ever, as far as can be told. */
+export function secondsUntil(left: number, perSecond: number | undefined): number | null {
+  const seconds = perSecond === undefined || perSecond <= 0 ? Number.POSITIVE_INFINITY : left / perSecond;
+  return seconds < secondsMax ? Math.floor(seconds) : null;
+}

@@ -3,6 +3,7 @@ import type { Clock } from "../base/clock.ts";
 import type { OrphanedUplink, Admission as Request } from "../base/contracts.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
+import { Rate, secondsUntil } from "../base/rate.ts";
 import { DropLog } from "./dropLog.ts";
 import { Drops } from "./drops.ts";
 import { GivingWay } from "./givingWay.ts";
@@ -14,6 +15,8 @@ import type { GroupWriter } from "./writer.ts";
 
 /** A commit that would leave more than this unwritten is refused as "full": the disk does not keep up. */
 const pendingBytesMax = 64 * 1024 * 1024;
+
+const growthMs = 300_000;
 
 export interface AdmissionEnvironment {
   readonly files: Files;
@@ -50,6 +53,8 @@ export class AdmissionControl {
   readonly #givingWay: GivingWay;
   readonly #dropLog: DropLog;
   readonly drops: Drops;
+  /** Bytes of records: positions count them. */
+  readonly #growth = new Rate(growthMs);
   #askSessions: (bytes: number) => number = () => 0;
 
   constructor(env: AdmissionEnvironment) {
@@ -154,6 +159,7 @@ export class AdmissionControl {
       this.#givingWay.look();
     });
     this.#dropLog.tick();
+    this.#growth.look(this.#env.writer.tail.end, this.#env.clock.monotonicMs());
   }
 
   /** Counted already by its account, and by `drops`: said and shown here. */
@@ -192,8 +198,9 @@ export class AdmissionControl {
   }
 
   /** Until something has to give way, or is refused. */
-  get roomBytes(): number {
-    return this.#givingWay.roomBytes;
+  get room(): { bytes: number; seconds: number | null } {
+    const bytes = this.#givingWay.roomBytes;
+    return { bytes, seconds: secondsUntil(bytes, this.#growth.perSecond) };
   }
 
   /** Bytes that merging may take until it gives more back. */

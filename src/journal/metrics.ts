@@ -97,7 +97,7 @@ export class StoreMetrics {
     if (uplink === undefined) this.#droppedReferences.value += messages;
   }
 
-  stats(): Omit<StoreStats, "orphaned" | "roomBytes"> {
+  stats(): Omit<StoreStats, "orphaned" | "room"> {
     const { count } = this.syncSeconds;
     const mean = (sum: number): number => (count === 0 ? 0 : sum / count);
     const dropped: Record<string, Readonly<Record<string, number>>> = {};

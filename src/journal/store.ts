@@ -305,8 +305,8 @@ export class JournalStore implements Store {
   }
 
   stats(): StoreStats {
-    const { roomBytes } = this.#admission;
-    return { ...this.#metrics.stats(), roomBytes, orphaned: this.#admission.orphaned() };
+    const { room } = this.#admission;
+    return { ...this.#metrics.stats(), room, orphaned: this.#admission.orphaned() };
   }
 
   backup(request: BackupRequest): Promise<BackupInfo> {

@@ -1,5 +1,5 @@
-import type { UplinkEta, UplinkQueueStats, UplinkRates, UplinkState } from "../base/contracts.ts";
-import { Rate } from "../base/rate.ts";
+import { Rate, secondsUntil } from "../base/rate.ts";
+import type { UplinkEta, UplinkQueueStats, UplinkRates, UplinkState } from "../base/uplinkState.ts";
 
 /** Looks that come sooner are passed over: too short a time says little. */
 const lookMsMin = 1000;
@@ -75,9 +75,7 @@ export class Flow {
 
   /** How long the queue takes what comes in while nothing goes out; null: nothing comes in. */
   roomSeconds(bytes: number): number | null {
-    const rate = this.#rates.bytesIn5.perSecond ?? 0;
-    const seconds = bytes / rate;
-    return rate > 0 && seconds < 100 * yearSeconds ? Math.floor(seconds) : null;
+    return secondsUntil(bytes, this.#rates.bytesIn5.perSecond);
   }
 }
 

@@ -61,7 +61,14 @@ describe("http/api", () => {
     },
   } as unknown as Store;
   const publisher = { whenDurable: (_: number, settled: (durable: boolean) => void) => settled(durable) };
-  const uplinks = [{ state: () => state("cloud"), pause: (paused: boolean) => calls.push(["pause", paused]) }];
+  const drop = { topic: "plant/1", messages: 1, reason: "full", rule: "plant/#", uplink: "cloud", atMs: 0 };
+  const uplinks = [
+    {
+      state: () => state("cloud"),
+      pause: (paused: boolean) => calls.push(["pause", paused]),
+      queue: { recentDrops: () => [drop, { ...drop, topic: null, messages: 9 }] },
+    },
+  ];
   const letters: Partial<LetterDesk> = {
     get: async (id) => {
       if (readFault !== undefined) throw readFault;
@@ -213,6 +220,23 @@ describe("http/api", () => {
 
   it("pauses and resumes, and says what did not reach the disk", async () => {
     const post: Asked = { method: "POST" };
+    const one = await ask("/api/v1/uplinks/cloud");
+    expect(one.body).to.deep.include({ name: "cloud", link: "up", url: "mqtt://a" });
+    expect((await ask("/api/v1/uplinks/cloud/dropped")).body).to.deep.equal({
+      dropped: [
+        {
+          topic: "plant/1",
+          messages: 1,
+          reason: "full",
+          rule: "plant/#",
+          uplink: "cloud",
+          at: "1970-01-01T00:00:00.000Z",
+        },
+        { topic: null, messages: 9, reason: "full", rule: "plant/#", uplink: "cloud", at: "1970-01-01T00:00:00.000Z" },
+      ],
+    });
+    for (const path of ["nobody", "nobody/dropped", "old%2Fone"])
+      expect(await codeOf(`/api/v1/uplinks/${path}`)).to.equal("404 not_found");
     const paused = await ask("/api/v1/uplinks/cloud/pause", post);
     expect(paused).to.deep.include({ status: 200, body: { name: "cloud", paused: true } });
     await ask("/api/v1/uplinks/cloud/resume", post);
