@@ -334,8 +334,10 @@ export interface StoreStats {
 
 export interface WrittenPerDay {
   readonly bytes: number;
-  /** It has run for less than a day: what a day makes at the rate so far. */
+  /** It is younger than a day: what a day makes at the rate so far. */
   readonly extrapolated: boolean;
+  /** Since the first count: how far to trust that. */
+  readonly measuredMs: number;
 }
 
 export interface OrphanedUplink {

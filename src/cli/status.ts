@@ -19,6 +19,7 @@ export interface GatewayStatus {
 }
 
 const askMsMax = 5_000;
+const hourMs = 3600_000;
 
 /** `tidegate status`: one screen, or with `json` what the API says. Exit code 0, 1 (no gateway answers), 2 (wrong config). */
 export async function status(options: { config?: string; json?: boolean }, io: Io): Promise<number> {
@@ -164,10 +165,12 @@ function diskTexts(storage: StoreStats, maxBytes: number, free: number | undefin
   const left = free === undefined ? "" : `; ${bytesText(free)} free on its disk`;
   const lasts =
     room.seconds === null ? "nothing comes in" : `full in ${durationText(room.seconds * 1000)} at this rate`;
-  const day = `${bytesText(writtenPerDay.bytes)} a day${writtenPerDay.extrapolated ? " at the rate so far" : ""}`;
+  const { bytes: aDay, extrapolated, measuredMs } = writtenPerDay;
+  const day = `${bytesText(aDay)} a day${extrapolated ? " at the rate so far" : ""}, `;
+  const written = measuredMs < hourMs ? "" : day; // before, preparing the first segments is most of it
   return [
     `disk       ${bytesText(bytes)} of ${bytesText(maxBytes)} in ${segments} segments${left}`,
     `           room ${bytesText(room.bytes)}, if nothing is sent ${lasts}`,
-    `           written ${day}, ${bytesText(writtenTotalBytes)} in all`,
+    `           written ${written}${bytesText(writtenTotalBytes)} in all, in ${durationText(measuredMs)}`,
   ];
 }

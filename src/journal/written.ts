@@ -79,11 +79,12 @@ export class Written {
   /** Of the last 24 hours (of 23 to 24 of them); younger than that, what a day would make at this rate. */
   perDay(): WrittenPerDay {
     this.#turn();
-    const ranMs = this.#env.storeMs() - this.#firstMs;
+    const measuredMs = Math.round(this.#env.storeMs() - this.#firstMs);
     const bytes = this.#hours.reduce((sum, of) => sum + of, 0);
-    if (ranMs >= hoursKept * hourMs) return { bytes, extrapolated: false };
+    if (measuredMs >= hoursKept * hourMs) return { bytes, extrapolated: false, measuredMs };
     // The first minute says little: zero-filling a segment in it is not what a day will be like.
-    return { bytes: Math.round((bytes * hoursKept * hourMs) / Math.max(ranMs, 60_000)), extrapolated: true };
+    const share = Math.max(measuredMs, 60_000) / (hoursKept * hourMs);
+    return { bytes: Math.round(bytes / share), extrapolated: true, measuredMs };
   }
 
   /** What is to be kept now: undefined when it was kept this hour. @param ending the process ends */

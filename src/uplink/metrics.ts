@@ -53,12 +53,18 @@ export function uplinkCounters(meter: Meter, name: string): UplinkCounters {
   };
 }
 
-/** Registers an uplink's gauges. Returns what takes them away. */
+export interface UplinkGauges {
+  /** A reason that the link was ever down for: 1 while it is. */
+  seen(code: LinkFaultCode): void;
+  drop(): void;
+}
+
+/** Registers an uplink's gauges. */
 export function uplinkGauges(
   meter: Meter,
   name: string,
   read: { up(): boolean; paused(): boolean; inflight(): number; state(): UplinkState; oldestAgeMs(): number },
-): () => void {
+): UplinkGauges {
   const labels = { uplink: name };
   const names: string[] = [];
   const gauge = (suffix: string, help: string, value: () => number): void => {
@@ -86,7 +92,18 @@ export function uplinkGauges(
     "How long an outage may last until the queue's cap, as it comes in now; +Inf: nothing comes in",
     () => state().room.seconds ?? Number.POSITIVE_INFINITY,
   );
-  return () => {
-    for (const full of names) meter.dropGauge(full, labels);
+  const seen = new Set<LinkFaultCode>();
+  const fault = "tidegate_uplink_fault";
+  return {
+    seen(reason) {
+      if (seen.has(reason)) return;
+      seen.add(reason);
+      const isNow = (): number => (state().reason === reason ? 1 : 0);
+      meter.gauge(fault, "1 for the reason why it is not up", isNow, { ...labels, reason });
+    },
+    drop() {
+      for (const full of names) meter.dropGauge(full, labels);
+      for (const reason of seen) meter.dropGauge(fault, { ...labels, reason });
+    },
   };
 }

@@ -14,7 +14,7 @@ import type { ForwardTarget, LiveRule } from "./forwarding.ts";
 import { cloudLimits, shorterSession, subscriptionLimits } from "./greeting.ts";
 import { connectPacket } from "./hello.ts";
 import { inboundPacketBytesMax, Link } from "./link.ts";
-import { type UplinkCounters, uplinkCounters, uplinkGauges } from "./metrics.ts";
+import { type UplinkCounters, type UplinkGauges, uplinkCounters, uplinkGauges } from "./metrics.ts";
 import type { UplinkOptions } from "./options.ts";
 import { type CloudLimits, encodeForward } from "./outgoing.ts";
 import { Sender } from "./sender.ts";
@@ -66,7 +66,7 @@ export class Uplink implements ForwardTarget {
   #timer: Timer | undefined;
   #limits: CloudLimits | undefined;
   #fruitless = 0;
-  #dropGauges: () => void = () => {};
+  #gauges: UplinkGauges | undefined;
   #paused = false;
 
   constructor(options: UplinkOptions, deps: UplinkDeps) {
@@ -93,7 +93,7 @@ export class Uplink implements ForwardTarget {
   /** Begins to connect; returns at once. A cloud that is never reachable is retried for ever. */
   start(): void {
     if (this.#state !== "stopped") return;
-    this.#dropGauges = uplinkGauges(this.#deps.meter, this.options.name, {
+    this.#gauges = uplinkGauges(this.#deps.meter, this.options.name, {
       up: () => this.#state === "up",
       paused: () => this.#paused,
       inflight: () => this.#sender.inflight,
@@ -143,7 +143,7 @@ export class Uplink implements ForwardTarget {
     this.#earlierBytes += link?.bytesSent ?? 0;
     this.#downlink.detach();
     this.#sender.release();
-    this.#dropGauges();
+    this.#gauges?.drop();
     this.#enter("stopped");
     link?.close(linkFault("disconnected", "stopped"));
     await link?.closed;
@@ -275,6 +275,7 @@ export class Uplink implements ForwardTarget {
     this.#retryAtMs = clock.wallMs() + waitMs;
     this.#fault = { code: fault.code, text, url, atMs: clock.wallMs() };
     this.#count.faults(fault.code).value += 1;
+    this.#gauges?.seen(fault.code);
     this.#enter("backoff", text);
     const news = `${fault.code} ${url} ${this.#fruitless >= fruitlessMax}`;
     this.#saidLast = !this.#said.has(news);
