@@ -46,5 +46,5 @@ const secondsMax = 100 * 365 * 86_400;
 /** How long `left` lasts at this rate; null: for ever, as far as can be told. */
 export function secondsUntil(left: number, perSecond: number | undefined): number | null {
   const seconds = perSecond === undefined || perSecond <= 0 ? Number.POSITIVE_INFINITY : left / perSecond;
-  return seconds < secondsMax ? Math.floor(seconds) : null;
+  return seconds < secondsMax ? Math.round(seconds) : null;
 }
