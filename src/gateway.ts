@@ -108,7 +108,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   store.configured();
   for (const uplink of uplinks) scope.defer(() => uplink.stop());
 
-  const sources = createSources(config, codecs, broker, deps);
+  const sources = createSources(config, codecs, broker, store, deps);
   const handles = await openDoors(config, broker, sources, scope);
   const listeners = handles.map(({ url }) => url);
   startUplinks(uplinks, clock, scope);
@@ -255,7 +255,13 @@ function createIntake(broker: Broker, transforms: ReadonlyMap<string, ReadingTra
   };
 }
 
-function createSources(config: Config, codecs: CodecRegistry, broker: Broker, deps: GatewayDeps): Source[] {
+function createSources(
+  config: Config,
+  codecs: CodecRegistry,
+  broker: Broker,
+  store: Store,
+  deps: GatewayDeps,
+): Source[] {
   const transforms = new Map(
     config.sources.map(({ name, decode, topic, qos }) => [
       name,
@@ -263,13 +269,14 @@ function createSources(config: Config, codecs: CodecRegistry, broker: Broker, de
     ]),
   );
   const intake = createIntake(broker, transforms);
-  return config.sources.map((source) => createSource(source, codecs, broker, intake, deps));
+  return config.sources.map((source) => createSource(source, codecs, broker, store, intake, deps));
 }
 
 function createSource(
   source: SourceConfig,
   codecs: CodecRegistry,
   broker: Broker,
+  store: Store,
   intake: Intake,
   deps: GatewayDeps,
 ): Source {
@@ -278,7 +285,7 @@ function createSource(
   const coap: CoapDeps = { intake, log, clock, meter };
   switch (source.type) {
     case "serial":
-      return createSerialSource(serialOptions(source, codecs), { intake, publisher: broker, log, clock, meter });
+      return createSerialSource(serialOptions(source, codecs), { intake, publisher: broker, store, log, clock, meter });
     case "coap": {
       const { name, url, observe, every } = source;
       return createCoapClientSource({ name, url, observe, ...(every === undefined ? {} : { everyMs: every }) }, coap);

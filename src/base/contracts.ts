@@ -36,8 +36,11 @@ export interface Publisher {
    * already durable call back at once, synchronously. Callbacks come in group order, and in call order within a group.
    */
   whenDurable(group: number, settled: (durable: boolean) => void): void;
-  /** Delivers matching messages to a handler inside the gateway, at most once. The handler must not throw and must be quick. Returns the unsubscribe. */
-  subscribe(filter: string, handler: (message: Message) => void): () => void;
+  /**
+   * Delivers matching messages to a handler inside the gateway, at most once. The handler must not throw and must be quick; a `group` that it returns is
+   * what it made durable, and the publisher is told after that. Returns the unsubscribe.
+   */
+  subscribe(filter: string, handler: (message: Message) => { readonly group: number } | undefined): () => void;
 }
 
 // ---------------------------------------------------------------- readings of devices

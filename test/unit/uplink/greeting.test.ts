@@ -161,7 +161,7 @@ describe("uplink: what is said of a link", () => {
     expect(waits[0]).to.equal(60_000); // slow, with full jitter
     expect(waits[1]).to.be.within(60_000, 120_000);
     expect(waits[3]).to.be.within(60_000, 480_000);
-    const warnings = (): number => bench.lines.filter(({ level }) => level === "warn").length;
+    const warnings = (): number => bench.lines.filter(({ message }) => /not reachable/.test(message)).length;
     expect(warnings()).to.equal(1);
     await until("refused", () => bench.uplink.state().attempts === 5);
     refuses = false;
