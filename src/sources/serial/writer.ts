@@ -37,6 +37,8 @@ interface Command {
   readonly expiresAtMs: number;
   /** Set when it had to wait, and the store took it. */
   kept: KeptCommand | undefined;
+  /** It went to a port. */
+  written: boolean;
 }
 
 /** What the write in flight carries, and until when the port may take to pass it on. */
@@ -122,14 +124,14 @@ export class PortWriter {
   command(bytes: Uint8Array, expiryMs: number, kept?: KeptCommand): KeptCommand | undefined {
     if (this.#stopped) return undefined;
     const expiresAtMs = this.#options.clock.monotonicMs() + expiryMs;
-    const command: Command = { bytes, expiresAtMs, kept };
+    const command: Command = { bytes, expiresAtMs, kept, written: false };
     if (!this.#commands.push(command)) {
       this.#forget([command]);
       this.#options.dropped("commandQueueFull", 1);
       return undefined;
     }
     this.#pump();
-    if (this.#job?.command !== command) command.kept ??= this.#options.keep?.(bytes, expiryMs);
+    if (!command.written) command.kept ??= this.#options.keep?.(bytes, expiryMs);
     this.#armTimer(expiresAtMs);
     return command.kept;
   }
@@ -169,7 +171,10 @@ export class PortWriter {
     this.#commandsTurn = command === undefined;
     this.#job = job;
     // Before it is written: a device should rather miss a command in a crash than obey it twice.
-    if (command !== undefined) this.#forget([command]);
+    if (command !== undefined) {
+      command.written = true;
+      this.#forget([command]);
+    }
     port.write(bytes, (error) => {
       if (this.#job !== job) return; // the port was lost meanwhile; counted there
       if (error) {
