@@ -4,6 +4,8 @@ import type { UplinkEta, UplinkQueueStats, UplinkRates, UplinkState } from "../b
 /** Looks that come sooner are passed over: too short a time says little. */
 const lookMsMin = 1000;
 const minuteMs = 60_000;
+/** For what is going on now: a minute after a burst its mean would still say that the backlog never ends. */
+const nowMs = 15_000;
 
 /** What has passed since the start of the process. */
 interface Passed {
@@ -23,27 +25,28 @@ export class Flow {
     out1: new Rate(minuteMs),
     out5: new Rate(5 * minuteMs),
     bytesOut1: new Rate(minuteMs),
+    inNow: new Rate(nowMs),
+    outNow: new Rate(nowMs),
   };
   #lookedMs = Number.NEGATIVE_INFINITY;
 
-  /** @param nowMs monotonic */
-  look(passed: Passed, nowMs: number): void {
-    if (nowMs - this.#lookedMs < lookMsMin) return;
-    this.#lookedMs = nowMs;
-    const { in1, in5, bytesIn5, out1, out5, bytesOut1 } = this.#rates;
-    for (const rate of [in1, in5]) rate.look(passed.messagesIn, nowMs);
-    bytesIn5.look(passed.bytesIn, nowMs);
-    for (const rate of [out1, out5]) rate.look(passed.messagesOut, nowMs);
-    bytesOut1.look(passed.bytesOut, nowMs);
+  /** @param atMs monotonic */
+  look(passed: Passed, atMs: number): void {
+    if (atMs - this.#lookedMs < lookMsMin) return;
+    this.#lookedMs = atMs;
+    const { in1, in5, inNow, bytesIn5, out1, out5, outNow, bytesOut1 } = this.#rates;
+    for (const rate of [in1, in5, inNow]) rate.look(passed.messagesIn, atMs);
+    bytesIn5.look(passed.bytesIn, atMs);
+    for (const rate of [out1, out5, outNow]) rate.look(passed.messagesOut, atMs);
+    bytesOut1.look(passed.bytesOut, atMs);
   }
 
   /** The link is up: the minutes in which nothing went out say nothing about how fast it drains now. */
-  linkUp(passed: Passed, nowMs: number): void {
-    const { out1, bytesOut1 } = this.#rates;
-    out1.restart();
-    bytesOut1.restart();
+  linkUp(passed: Passed, atMs: number): void {
+    const { out1, outNow, inNow, bytesOut1 } = this.#rates;
+    for (const rate of [out1, outNow, inNow, bytesOut1]) rate.restart();
     this.#lookedMs = Number.NEGATIVE_INFINITY;
-    this.look(passed, nowMs);
+    this.look(passed, atMs);
   }
 
   rates(): UplinkRates {
@@ -63,9 +66,9 @@ export class Flow {
     if (messages === 0) return { state: "drained", seconds: 0 };
     if (link !== "up") return { state: "down", seconds: null };
     if (paused) return { state: "paused", seconds: null };
-    const out = this.#rates.out1.perSecond;
+    const out = this.#rates.outNow.perSecond;
     if (out === undefined) return { state: "measuring", seconds: null };
-    const shrinking = out - (this.#rates.in1.perSecond ?? 0);
+    const shrinking = out - (this.#rates.inNow.perSecond ?? 0);
     const seconds = messages / shrinking;
     // A backlog of what is in flight right now is not one that grows.
     return shrinking > 0 && seconds < yearSeconds

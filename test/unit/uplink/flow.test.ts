@@ -82,6 +82,19 @@ describe("uplink/flow", () => {
     expect(flow.eta("up", false, queueOf(34_000)).seconds).to.be.within(33, 35);
   });
 
+  it("a burst that is over is forgotten within seconds: the backlog is not said to be endless for a minute", () => {
+    const flow = new Flow();
+    const burst = { ...passed, messagesIn: 10_000 };
+    flow.look(passed, 0);
+    flow.look(burst, 5000);
+    let atMs = 5000;
+    while (flow.eta("up", false, queueOf(10_000)).state !== "draining") {
+      atMs += 5000;
+      flow.look({ ...burst, messagesOut: (atMs - 5000) / 10 }, atMs); // 100/s
+    }
+    expect(atMs).to.be.below(50_000);
+  });
+
   it("passes over looks that come too soon after another", () => {
     const flow = new Flow();
     flow.look(passed, 0);
