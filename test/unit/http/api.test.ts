@@ -134,10 +134,10 @@ describe("http/api", () => {
   };
 
   it("lists dead letters by filter and page", async () => {
-    const query = "uplink=cloud&route=r&reason=0x87&topic=t/%23&since=1970-01-01T00:00:01Z&until=2000&limit=7&before=9";
+    const query = "uplink=cloud&route=r&reason=0x87&topic=t/%23&since=1970-01-01T00:00:01Z&until=20000&limit=7&before=9";
     const { status, body } = await ask(`/api/v1/dead-letters?${query}`);
     expect(status).to.equal(200);
-    const filter = { uplink: "cloud", route: "r", reason: "0x87", topic: "t/#", sinceMs: 1000, untilMs: 2000 };
+    const filter = { uplink: "cloud", route: "r", reason: "0x87", topic: "t/#", sinceMs: 1000, untilMs: 20000 };
     expect(calls).to.deep.equal([["find", filter, { limit: 7, before: 9 }]]);
     expect(body).to.deep.include({ matching: 1, next: null, total: 1, catalogued: 1 });
     expect(body["letters"]).to.deep.equal([
@@ -150,9 +150,27 @@ describe("http/api", () => {
   });
 
   it("refuses a filter that it does not understand: it must not mean all of them", async () => {
-    for (const query of ["uplnk=x", "limit=0", "limit=1001", "limit=x", "before=0", "topic=a/%23/b", "since=yesterday"])
+    const queries = ["uplnk=x", "limit=0", "limit=1001", "limit=x", "before=0", "topic=a/%23/b", "uplink=a&uplink=b"];
+    const times = ["yesterday", "yesterday 1", "7 days ago 3", "-5", "2026", "2026-13-01", "2026-02-01T25:00Z", ""];
+    for (const query of [...queries, ...times.map((time) => `since=${encodeURIComponent(time)}`)])
       expect(await codeOf(`/api/v1/dead-letters?${query}`), query).to.equal("400 bad_request");
+    for (const since of [null, true, [], -5, 1e300]) {
+      const asked = { body: JSON.stringify({ since }), headers: { "Content-Type": "application/json" } };
+      const code = await codeOf("/api/v1/dead-letters/purge", { method: "POST", control: true, ...asked });
+      expect(code, asked.body).to.equal("400 bad_request");
+    }
     expect(calls).to.deep.equal([]);
+  });
+
+  it("takes no query where the choice belongs in the body: it must not be passed over", async () => {
+    for (const path of ["dead-letters/purge", "dead-letters/retry", "queues/cloud/purge", "uplinks/cloud/pause"])
+      expect(await codeOf(`/api/v1/${path}?uplink=cloud`, { method: "POST", control: true }), path).to.equal(
+        "400 bad_request",
+      );
+    expect(await codeOf("/api/v1/dead-letters/5?x", { method: "DELETE" })).to.equal("400 bad_request");
+    expect(calls).to.deep.equal([]);
+    await ask("/api/v1/dead-letters?topic=a?b/c");
+    expect((calls[0] as unknown[])[1]).to.include({ topic: "a?b/c" });
   });
 
   it("shows one, payload and properties as they can be shown", async () => {
