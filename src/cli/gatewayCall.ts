@@ -2,6 +2,7 @@
 import { messageOf, TidegateError } from "../base/errors.ts";
 import { configOf, type Io } from "./backup.ts";
 import { type Ask, ask, isRunning } from "./controlClient.ts";
+import { plainText } from "./texts.ts";
 
 export interface CallOptions {
   readonly config?: string;
@@ -29,7 +30,11 @@ export async function withGateway(
       const { status, body } = await ask(dataDir, request);
       if (status === 200) return body as T;
       const { error } = body as { error?: { message?: string } };
-      throw new TidegateError("TG_USAGE", error?.message ?? `the gateway answered with status ${status}`);
+      // What a route said of a payload may be in it.
+      throw new TidegateError(
+        "TG_USAGE",
+        plainText(error?.message ?? "", 1000) || `the gateway answered with status ${status}`,
+      );
     });
   } catch (error) {
     io.err(`tidegate: ${messageOf(error)}`);
