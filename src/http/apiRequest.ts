@@ -105,7 +105,10 @@ export function whole(value: unknown, name: string, min: number, max: number, ot
 /** Keys that the endpoint does not know are refused: a filter that was misspelt must not mean "all". @throws Refusal 400 */
 export function onlyKnown(fields: Readonly<Record<string, unknown>>, known: readonly string[]): void {
   for (const name of Object.keys(fields))
-    if (!known.includes(name)) throw badRequest(`${name.slice(0, 100)}: not known (there is ${known.length === 0 ? "none here" : known.join(", ")})`);
+    if (!known.includes(name))
+      throw badRequest(
+        `${name.slice(0, 100)}: not known (there is ${known.length === 0 ? "none here" : known.join(", ")})`,
+      );
 }
 
 /** Aborted when whoever asked has gone away. */

@@ -52,7 +52,6 @@ export class DeadLetters implements UplinkLetters {
   /** What the broker has of it. */
   readonly routes: RouteLetters = { keep: (txn, failure) => this.#keepOfRoute(txn, failure) };
   #newest: LetterSummary | undefined;
-  #onChanged: () => void = () => {};
   #timer: Timer | undefined;
   #sweeping: Promise<void> | undefined;
   #closed = false;
@@ -82,10 +81,6 @@ export class DeadLetters implements UplinkLetters {
     return { messages, bytes, newest, dropped };
   }
 
-  onChanged(listener: () => void): void {
-    this.#onChanged = listener;
-  }
-
   keep(queued: QueuedMessage, uplink: string, rule: string, failure: UplinkFailure): "kept" | "later" | "off" {
     const { message, priority, seq, position, wallMs, acceptedAtMs } = queued;
     if (!this.#takes(message)) return "off";
@@ -111,7 +106,6 @@ export class DeadLetters implements UplinkLetters {
       this.#deps.log.error({ error }, "a dead letter could not be written");
       return "later";
     }
-    this.#onChanged();
     return "kept";
   }
 
@@ -134,7 +128,6 @@ export class DeadLetters implements UplinkLetters {
   changed(): void {
     if (this.#newest !== undefined && !this.#isThere(this.#newest.id)) this.#newest = undefined;
     void this.#findNewest().catch(() => {}); // the next sweep tries again
-    this.#onChanged();
   }
 
   async get(id: number): Promise<(Letter & { acceptedAtMs: number }) | undefined> {
@@ -169,7 +162,6 @@ export class DeadLetters implements UplinkLetters {
     const from = { kind: "route", name: route } as const;
     const times = { attempts: 1, firstMs: nowMs, lastMs: nowMs, acceptedAtMs: this.#deps.store.nowMs() };
     this.#write(txn, message, { from, code, text, ...times }, nowMs);
-    this.#onChanged();
   }
 
   #write(txn: Txn, message: Message, facts: LetterFacts, takenMs: number): void {

@@ -49,10 +49,6 @@ export class JournalLetterDesk implements LetterDesk {
     return this.#letters.stats();
   }
 
-  onChanged(listener: () => void): void {
-    this.#letters.onChanged(listener);
-  }
-
   get(id: number): Promise<Letter | undefined> {
     return this.#letters.get(id);
   }

@@ -134,7 +134,8 @@ describe("http/api", () => {
   };
 
   it("lists dead letters by filter and page", async () => {
-    const query = "uplink=cloud&route=r&reason=0x87&topic=t/%23&since=1970-01-01T00:00:01Z&until=20000&limit=7&before=9";
+    const query =
+      "uplink=cloud&route=r&reason=0x87&topic=t/%23&since=1970-01-01T00:00:01Z&until=20000&limit=7&before=9";
     const { status, body } = await ask(`/api/v1/dead-letters?${query}`);
     expect(status).to.equal(200);
     const filter = { uplink: "cloud", route: "r", reason: "0x87", topic: "t/#", sinceMs: 1000, untilMs: 20000 };
