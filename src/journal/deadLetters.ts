@@ -13,6 +13,7 @@ import type {
   UplinkFailure,
   UplinkLetters,
 } from "../base/deadLetters.ts";
+import { messageOf } from "../base/errors.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
 import type { Message } from "../base/message.ts";
 import type { Counter, Meter } from "../base/meter.ts";
@@ -103,7 +104,8 @@ export class DeadLetters implements UplinkLetters {
         txn.settle(queued, "dead-letter");
       });
     } catch (error) {
-      this.#deps.log.error({ error }, "a dead letter could not be written");
+      if (this.#deps.limiter.due("unwritten"))
+        this.#deps.log.error({ err: messageOf(error) }, "a dead letter could not be written; it is tried again");
       return "later";
     }
     return "kept";
@@ -273,7 +275,7 @@ export class DeadLetters implements UplinkLetters {
 }
 
 /** What a letter's record has at most. */
-function weight({ topic, payload, properties }: Message): number {
+export function weight({ topic, payload, properties }: Message): number {
   let bytes = recordExtraBytes + 3 * topic.length + payload.length + (properties?.correlationData?.length ?? 0);
   bytes += 3 * ((properties?.contentType?.length ?? 0) + (properties?.responseTopic?.length ?? 0));
   for (const [name, value] of properties?.userProperties ?? []) bytes += 3 * (name.length + value.length) + 6;

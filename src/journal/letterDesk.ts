@@ -12,7 +12,7 @@ import {
 import type { TidegateError } from "../base/errors.ts";
 import type { Message } from "../base/message.ts";
 import { topicMatches } from "../base/topic.ts";
-import { type DeadLetters, letterQueue } from "./deadLetters.ts";
+import { type DeadLetters, letterQueue, weight } from "./deadLetters.ts";
 import { openLetter } from "./letterRecord.ts";
 
 export interface LetterTargets {
@@ -171,8 +171,7 @@ export class JournalLetterDesk implements LetterDesk {
     if (target === undefined) return no("no_uplink", `there is no uplink ${name} in the config`);
     const message = this.#stillValid(letter);
     if (message === undefined) return expired;
-    const bytes = letter.bytes + 4096;
-    const verdict = this.#store.admit({ bytes, rejectNewest: target.rejectNewest ? [name] : [] });
+    const verdict = this.#store.admit({ bytes: weight(message), rejectNewest: target.rejectNewest ? [name] : [] });
     if (verdict !== "ok") return no(verdict, `the store or the queue of ${name} has no room`);
     const ruleId = this.#store.rule(name, rule);
     const { retried } = this.#letters;

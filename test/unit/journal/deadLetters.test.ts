@@ -149,6 +149,18 @@ describe("journal: dead letters", () => {
     expect([rig.queue.stats().messages, rig.desk.stats().messages]).to.deep.equal([0, 1]);
   });
 
+  it("take, and give back, a message that is larger than what is accepted by now", async () => {
+    rig = await LetterRig.open();
+    const large = "x".repeat(2000);
+    await rig.put(large);
+    rig.storeOptions = { maxMessageBytes: 1000 };
+    await rig.restart("stop");
+    await rig.bury();
+    expect(await rig.texts()).to.deep.equal([large]);
+    expect(await rig.desk.retry(1)).to.include({ ok: true });
+    expect(await rig.waiting()).to.deep.equal([large]);
+  });
+
   it("say which came last, at once and after a restart, and when it went", async () => {
     rig = await LetterRig.open();
     for (const code of ["0x87", "0x99"]) {
