@@ -158,7 +158,7 @@ export function deadPurge(ids: readonly string[], options: BulkOptions, io: Io):
 /** One after the other; what fails is said, and the others go on. */
 async function eachOf(ids: readonly string[], io: Io, act: (id: string) => Promise<void>): Promise<number> {
   let code = 0;
-  for (const id of ids) {
+  for (const id of new Set(ids)) {
     try {
       await act(id);
     } catch (error) {

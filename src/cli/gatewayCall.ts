@@ -9,11 +9,12 @@ export interface CallOptions {
   readonly json?: boolean;
 }
 
-/** Asks the running gateway; resolves to its answer's body. @throws TidegateError with what it said when it refuses */
+/** Asks the running gateway; resolves to its answer's body. @throws with what it said when it refuses; TidegateError TG_USAGE when it did not understand */
 export type Call = <T>(request: Ask) => Promise<T>;
 
 /**
- * Finds the gateway by its config and runs a command on it. Exit code: the command's, 1 when no gateway answers or it refuses, 2 for a wrong config.
+ * Finds the gateway by its config and runs a command on it. Exit code: the command's, 1 when no gateway answers or it refuses, 2 for a wrong config or
+ * a value that the gateway does not understand.
  */
 export async function withGateway(
   options: CallOptions,
@@ -31,14 +32,12 @@ export async function withGateway(
       if (status === 200) return body as T;
       const { error } = body as { error?: { message?: string } };
       // What a route said of a payload may be in it.
-      throw new TidegateError(
-        "TG_USAGE",
-        plainText(error?.message ?? "", 1000) || `the gateway answered with status ${status}`,
-      );
+      const why = plainText(error?.message ?? "", 1000) || `the gateway answered with status ${status}`;
+      throw status === 400 ? new TidegateError("TG_USAGE", why) : new Error(why);
     });
   } catch (error) {
     io.err(`tidegate: ${messageOf(error)}`);
-    return 1;
+    return error instanceof TidegateError && error.code === "TG_USAGE" ? 2 : 1;
   }
 }
 

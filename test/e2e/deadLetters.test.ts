@@ -216,6 +216,10 @@ describe("dead letters, with the real binary", function () {
     expect(await bench.run("dead", "show", "77")).to.equal("tidegate: there is no dead letter 77\nexit code 1");
     expect(await bench.run("status")).to.match(/^dead {7}3 letters, .*; newest .* ago: .*\(tidegate dead list\)$/m);
 
+    expect(await bench.run("dead", "list", "--since", "yesterday")).to.match(/^tidegate: since: a time .*exit code 2$/);
+    expect(await bench.run("queue", "peek", "cloud", "-n", "0")).to.match(
+      /a whole number from 1 to 1000.*exit code 2$/,
+    );
     expect(await bench.run("dead", "retry")).to.match(/which dead letters\?.*\nexit code 2/);
     expect(await bench.run("dead", "retry", one)).to.equal(`dead letter ${one}: queued again\n`);
     await until("refused again", async () => (await bench.letters()).letters.some(({ attempts }) => attempts === 2));
@@ -229,7 +233,7 @@ describe("dead letters, with the real binary", function () {
     const taken = at.map(({ properties: own }) => (own?.["userProperties"] ?? {}) as { ts?: string });
     expect(new Set(taken.map(({ ts }) => ts)).size, "the time it was taken stays").to.equal(1);
     expect(await bench.run("dead", "purge", "--older", "1d")).to.equal("0 dead letters purged\n");
-    expect(await bench.run("dead", "purge", route)).to.equal(`dead letter ${route}: purged\n`);
+    expect(await bench.run("dead", "purge", route, route)).to.equal(`dead letter ${route}: purged\n`);
     expect(await bench.run("dead", "list")).to.equal("no dead letters\n");
   });
 
