@@ -216,9 +216,11 @@ describe("dead letters, with the real binary", function () {
     expect(await bench.run("dead", "show", "77")).to.equal("tidegate: there is no dead letter 77\nexit code 1");
     expect(await bench.run("status")).to.match(/^dead {7}3 letters, .*; newest .* ago: .*\(tidegate dead list\)$/m);
 
-    expect(await bench.run("dead", "list", "--since", "yesterday")).to.match(/^tidegate: since: a time .*exit code 2$/);
+    expect(await bench.run("dead", "list", "--since", "yesterday")).to.match(
+      /^tidegate: since: a time .*\nexit code 2$/,
+    );
     expect(await bench.run("queue", "peek", "cloud", "-n", "0")).to.match(
-      /a whole number from 1 to 1000.*exit code 2$/,
+      /a whole number from 1 to 1000.*\nexit code 2$/,
     );
     expect(await bench.run("dead", "retry")).to.match(/which dead letters\?.*\nexit code 2/);
     expect(await bench.run("dead", "retry", one)).to.equal(`dead letter ${one}: queued again\n`);
