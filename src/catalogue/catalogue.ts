@@ -41,6 +41,8 @@ export interface LetterPage {
 export const catalogueMax = 10_000;
 /** It leaves the RAM when nobody has asked for so long. */
 const idleMs = 5 * 60_000;
+/** Questions that wait, at most. */
+const askingMax = 64;
 const batch = { messages: 64, bytes: 256 * 1024 };
 /** Documents that are looked at, or removed, in one turn of the event loop. */
 const sliceMax = 200;
@@ -62,7 +64,8 @@ export class Catalogue {
   readonly #deps: CatalogueDeps;
   readonly #file: string;
   #opened: Promise<Opened> | undefined;
-  /** What changes it, one after the other. */
+  #asking = 0;
+  /** What changes it or goes through it, one after the other. */
   #working: Promise<unknown> = Promise.resolve();
   #idle: Timer | undefined;
   #closed = false;
@@ -73,21 +76,40 @@ export class Catalogue {
     this.#file = join(options.dir, "catalogue", "dead-letters.db");
   }
 
-  /** @param before ids below this one only @throws TidegateError TG_STORE_READ when the disk cannot be asked now */
-  async find(
-    filter: LetterFilter,
-    { limit, before = Number.POSITIVE_INFINITY }: { limit: number; before?: number | undefined },
-  ): Promise<LetterPage> {
+  /**
+   * One question after the other: many at once would be many slices in a turn of the event loop.
+   * @param before ids below this one only
+   * @throws TidegateError TG_STORE_READ when the disk cannot be asked now, or too many ask already
+   */
+  async find(filter: LetterFilter, page: { limit: number; before?: number | undefined }): Promise<LetterPage> {
     const { messages: total } = this.#deps.letters.stats();
     if (total === 0 && this.#opened === undefined)
       return { letters: [], matching: 0, next: undefined, total, catalogued: 0 };
-    const { db, ids } = await this.#current();
+    if (this.#asking >= askingMax)
+      throw new TidegateError("TG_STORE_READ", "too many look through the dead letters: ask again", {
+        retriable: true,
+      });
+    this.#idle?.cancel();
+    if (!this.#closed) this.#idle = this.#deps.clock.setTimer(idleMs, () => void this.#next(() => this.#forget()));
+    this.#asking += 1;
+    try {
+      return await this.#next(async () => this.#search(await this.#follow(), filter, page));
+    } finally {
+      this.#asking -= 1;
+    }
+  }
+
+  async #search(
+    { db, ids }: Opened,
+    filter: LetterFilter,
+    { limit, before = Number.POSITIVE_INFINITY }: { limit: number; before?: number | undefined },
+  ): Promise<LetterPage> {
     const newest = [...ids].sort((a, b) => b - a);
     const isAll = Object.values(filter).every((value) => value === undefined);
     const found: LetterSummary[] = [];
     let matching = 0;
     for (let at = isAll ? newest.findIndex((id) => id < before) : 0; at >= 0 && at < newest.length; at += sliceMax) {
-      if (isAll && found.length > limit) break;
+      if (this.#closed || (isAll && found.length > limit)) break;
       const slice = newest.slice(at, at + sliceMax);
       const range = { n: { $gte: slice.at(-1) ?? 0, $lte: slice[0] ?? 0 } };
       for (const document of await db.find<LetterDocument>(range).sort({ n: -1 })) {
@@ -112,13 +134,6 @@ export class Catalogue {
     this.#closed = true;
     this.#idle?.cancel();
     await this.#working.catch(() => {});
-  }
-
-  /** As the journal is now. */
-  #current(): Promise<Opened> {
-    this.#idle?.cancel();
-    if (!this.#closed) this.#idle = this.#deps.clock.setTimer(idleMs, () => void this.#next(() => this.#forget()));
-    return this.#next(() => this.#follow());
   }
 
   #next<T>(work: () => T | Promise<T>): Promise<T> {

@@ -60,7 +60,7 @@ export class JournalLetterDesk implements LetterDesk {
       const from = Math.max(0, queue.nextOrdinal - 1 - span);
       const ids: number[] = [];
       for (let id = queue.nextAfter(from); id > 0; id = queue.nextAfter(id)) ids.push(id);
-      if (ids.length >= count || from === 0) return ids.slice(-count);
+      if (ids.length >= count || ids.length === queue.size || from === 0) return ids.slice(-count);
     }
   }
 

@@ -117,6 +117,16 @@ describe("catalogue of dead letters", () => {
     expect([desk.reads, warnings()]).to.deep.equal([0, []]);
   });
 
+  it("answers many at once, one after the other, and refuses more than 64", async () => {
+    for (let n = 0; n < 10; n += 1) desk.add();
+    start();
+    const answers = await Promise.allSettled(Array.from({ length: 70 }, () => ids({ topic: "t/#" }, 3)));
+    const given = answers.flatMap((answer) => (answer.status === "fulfilled" ? [answer.value] : []));
+    expect(given).to.deep.equal(Array.from({ length: 64 }, () => [10, 9, 8]));
+    for (const answer of answers.slice(64)) expect(answer).to.have.nested.property("reason.code", "TG_STORE_READ");
+    expect(await ids({}, 1)).to.deep.equal([10]);
+  });
+
   it("keeps no more than the beginning of a long topic", async () => {
     const level = "\u00fc".repeat(300);
     desk.add({ topic: `${level}/${level}` });
