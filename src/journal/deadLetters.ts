@@ -203,7 +203,7 @@ export class DeadLetters implements UplinkLetters {
     }
     counter.value += count;
     if (count > 0 && this.#deps.limiter.due(`letters ${reason}`))
-      this.#deps.log.warn({ reason, letters: count }, "dead letters were dropped (deadLetters)");
+      this.#deps.log.warn({ reason, sinceStart: counter.value }, "dead letters were dropped (deadLetters)");
   }
 
   // ---------------------------------------------------------------- what is too old, or too much since the caps were lowered
