@@ -30,6 +30,7 @@ import type {
 } from "./options.ts";
 import { Flusher } from "./outbox.ts";
 import { handleFrame } from "./packetHandler.ts";
+import { PartialPackets } from "./partialPackets.ts";
 import { plainAddress } from "./peerAddress.ts";
 import { PendingBytes } from "./pendingBytes.ts";
 import { Pipeline } from "./pipeline.ts";
@@ -102,8 +103,9 @@ class MqttBroker implements Broker {
     const pipeline = new Pipeline({ store, limits, metrics, cache, retained, references, pending, deliverer, letters });
     const clientLog = new LogLimiter({ intervalMs: 3_600_000, nowMs: () => clock.monotonicMs() });
     const faultLog = new LogLimiter({ nowMs: () => clock.monotonicMs() });
+    const partials = new PartialPackets(limits.partialBytes);
     this.#context = {
-      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(), ledger, pending },
+      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(), ledger, pending, partials },
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);
@@ -350,7 +352,8 @@ class MqttBroker implements Broker {
   }
 
   #registerGauges({ meter }: BrokerDeps): void {
-    const { sessions, subscriptions, retained } = this.#context;
+    const { sessions, subscriptions, retained, partials } = this.#context;
+    meter.gauge("tidegate_mqtt_incomplete_bytes", "Memory of packets not all come", () => partials.bytes);
     meter.gauge("tidegate_mqtt_connections", "Clients connected", () => this.#online());
     meter.gauge("tidegate_mqtt_sessions", "Sessions, of connected clients and durable", () => sessions.size);
     meter.gauge("tidegate_mqtt_subscriptions", "Subscriptions of clients", () => subscriptions.count);

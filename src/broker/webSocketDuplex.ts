@@ -10,7 +10,7 @@ const binary = { binary: true, compress: false, fin: true };
 /**
  * A WebSocket as the byte stream that Connection takes: each write is one binary frame, how frames were cut on the way in is forgotten
  * [MQTT-6.0.0-2], and who does not take from it lets the TCP connection fill up. As fast as ws's createWebSocketStream, which takes text for bytes
- * and stays open after `destroy` until the peer has answered.
+ * and stays open after `destroy` until the peer has answered. Emits `partial` with the bytes of a message that has not all come, 0 once it has.
  */
 export class WebSocketDuplex extends Duplex {
   readonly #ws: WebSocket;
@@ -19,7 +19,15 @@ export class WebSocketDuplex extends Duplex {
   constructor(ws: WebSocket, socket: Duplex, broken: () => void) {
     super({ allowHalfOpen: false, readableHighWaterMark: readBytes });
     this.#ws = ws;
+    let partial = 0;
+    // Before ws sees them: what is whole with this chunk counts no more. What begins in its rest counts from the next one on.
+    socket.prependListener("data", (chunk: Buffer) => {
+      partial += chunk.length;
+      this.emit("partial", partial);
+    });
     ws.on("message", (data, isBinary) => {
+      partial = 0;
+      this.emit("partial", partial);
       if (this.destroyed || this.readableEnded) return;
       if (!isBinary) {
         broken();

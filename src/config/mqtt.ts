@@ -69,6 +69,9 @@ const limits = section({
   maxConnectionsPerAddress: integer(1, 1_000_000).prefault(1000),
   connectTimeout: duration(100, 3_600_000).prefault("10s").describe("From the connection to its CONNECT packet"),
   maxPacketSize: size(1024, 268_435_460).prefault("1 MiB"),
+  incompletePackets: size(64 * 1024)
+    .prefault("64 MiB")
+    .describe("Memory for packets that have not all come, over all connections; never less than two of maxPacketSize"),
   maxTopicLevels: integer(1, 32_768).prefault(128),
   maxSubscriptions: integer(1, 1_000_000).prefault(1000).describe("Of one client"),
   receiveMaximum: integer(1, 65_535).prefault(100).describe("QoS 1 and 2 messages in flight from a client to us"),
