@@ -10,7 +10,7 @@ import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { topicMatches } from "../base/topic.ts";
 import { clearFile, readFileOf } from "./catalogueFile.ts";
-import { documentOf, type LetterDocument, type StoreDocument, summaryOf } from "./letterDocument.ts";
+import { documentOf, type LetterDocument, type StoreDocument, shortened, summaryOf } from "./letterDocument.ts";
 
 export interface CatalogueOptions {
   /** The data folder. */
@@ -217,7 +217,8 @@ export class Catalogue {
     await db.ensureIndex({ fieldName: "n", unique: true, sparse: true });
     await db.insert({ _id: "store", epoch });
     const opened: Opened = { db, inMemory: false, ids: new Set(), lines: 2 };
-    const wanted = this.#deps.letters.newestIds(catalogueMax).flatMap((id) => documents.get(id) ?? []);
+    const known = this.#deps.letters.newestIds(catalogueMax).flatMap((id) => documents.get(id) ?? []);
+    const wanted = known.map(shortened);
     for (let at = 0; at < wanted.length && !this.#closed; at += batch.messages)
       await insert(opened, wanted.slice(at, at + batch.messages));
     return opened;

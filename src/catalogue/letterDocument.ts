@@ -36,6 +36,10 @@ export function documentOf(letter: LetterSummary): LetterDocument {
   return { _id: String(id), ...fields, sum: sumOf(fields) };
 }
 
+/** The same of a file that an earlier version wrote, with whole topics. */
+export const shortened = (document: LetterDocument): LetterDocument =>
+  document.topic.length > topicMax + 1 ? documentOf(summaryOf(document)) : document;
+
 export function summaryOf(document: LetterDocument): LetterSummary {
   const { n, from, code, text, attempts, takenMs, firstMs, lastMs, topic, source, bytes } = document;
   return { id: n, from, code, text, attempts, takenMs, firstMs, lastMs, topic, source, bytes };

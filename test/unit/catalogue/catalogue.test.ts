@@ -1,6 +1,7 @@
 import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import { expect } from "chai";
 import type { Letter, LetterDesk } from "../../../src/base/deadLetters.ts";
 import { TidegateError } from "../../../src/base/errors.ts";
@@ -135,7 +136,16 @@ describe("catalogue of dead letters", () => {
     const { letters } = await catalogue.find({}, { limit: 5 });
     expect(letters.map(({ topic }) => topic)).to.deep.equal(["x".repeat(500), `${level}/${"\u00fc".repeat(199)}…`]);
     expect(await ids({ topic: `${level}/#` })).to.deep.equal([1]);
+    // As the first version wrote it: the whole topic.
+    const { message: _, id: n, ...summary } = desk.letters.get(1) as Letter;
+    const { from, code, text, attempts, takenMs, firstMs, lastMs, topic, source, bytes } = summary;
+    const fields = { n, from, code, text, attempts, takenMs, firstMs, lastMs, topic, source, bytes };
+    const old = JSON.stringify({ _id: "1", ...fields, sum: crc32(JSON.stringify(fields)) });
+    const lines = (await readFile(file(), "utf8")).split("\n").map((line) => (line.includes('"_id":"1"') ? old : line));
+    await writeFile(file(), lines.join("\n"));
     await again();
+    expect((await catalogue.find({}, { limit: 5 })).letters.at(-1)?.topic).to.have.lengthOf(501);
+    expect(await readFile(file(), "utf8")).to.not.contain(topic);
     expect(await ids({ topic: `${level}/#` })).to.deep.equal([1]);
     expect([desk.reads, warnings()]).to.deep.equal([0, []]);
   });
