@@ -13,6 +13,7 @@ const common = {
   format: "esm",
   splitting: true,
   sourcemap: true,
+  sourcesContent: false, // lines and names of the repository's files; their text is there
   legalComments: "none",
   // Half of the text, and all of it ASCII: V8 keeps a script as it is read, and a single letter beyond Latin-1 doubles that.
   minifyWhitespace: true,
