@@ -16,10 +16,10 @@ export const linkFaults = {
     mend: "the broker closed without an answer: check port, mqtt or mqtts, version, and the broker's log",
   },
   "ping-timeout": { mend: "the link went silent (half-open): check the network; nothing to mend if it is rare" },
-  "bad-credentials": { mend: "set username and password", slow: true },
+  "bad-credentials": { mend: "set username and password, and restart the gateway", slow: true },
   "not-authorized": { mend: "check username and password, and the broker's access rules", slow: true },
   banned: { mend: "the broker has banned this client", slow: true },
-  "client-id-refused": { mend: "set clientId", slow: true },
+  "client-id-refused": { mend: "set clientId, and restart the gateway", slow: true },
   "version-refused": { mend: "", slow: true },
   "cloud-busy": { mend: "it comes back by itself" },
   "rate-limited": { mend: "the broker finds us too often or too fast: see drain and backoff" },
@@ -34,12 +34,24 @@ export const linkFaults = {
   "tls-expired": { mend: "renew the broker's certificate, or set this machine's clock", slow: true },
   // Not slow: a Pi without a clock chip starts in the past, and NTP mends it within minutes.
   "tls-not-yet-valid": { mend: "set this machine's clock, or look at the broker's certificate" },
-  "tls-not-trusted": { mend: "set tls.ca to the authority of the broker's certificate", slow: true },
-  "tls-wrong-name": { mend: "use a name in url that the broker's certificate has", slow: true },
-  "tls-own-expired": { mend: "renew tls.cert, or set this machine's clock", slow: true },
-  "tls-own-refused": { mend: "the broker does not take tls.cert: check it, its key and its authority", slow: true },
+  "tls-not-trusted": {
+    mend: "set tls.ca to the authority of the broker's certificate, and restart the gateway",
+    slow: true,
+  },
+  "tls-wrong-name": {
+    mend: "use a name in url that the broker's certificate has, and restart the gateway",
+    slow: true,
+  },
+  "tls-own-expired": { mend: "renew tls.cert and restart the gateway, or set this machine's clock", slow: true },
+  "tls-own-refused": {
+    mend: "the broker does not take tls.cert: check it, its key and its authority, and restart the gateway",
+    slow: true,
+  },
   "tls-failed": { mend: "check that the port speaks TLS and that the versions fit", slow: true },
-  "tls-files": { mend: "tls.ca, tls.cert or tls.key cannot be used: check the files", slow: true },
+  "tls-files": {
+    mend: "tls.ca, tls.cert or tls.key cannot be used: check the files, and restart the gateway",
+    slow: true,
+  },
   "commands-refused": { mend: "see the disk in tidegate status" },
   internal: { mend: "this is a fault of the gateway: please report it" },
 } as const satisfies Readonly<Record<string, { readonly mend: string; readonly slow?: true }>>;

@@ -32,6 +32,7 @@ import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
 import { Room } from "./room.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
+import { agingCommands } from "./staleCommands.ts";
 import { ruleKey, type State } from "./state.ts";
 import { JournalTxn } from "./txn.ts";
 import { JournalQueue } from "./uplinkQueue.ts";
@@ -92,7 +93,7 @@ export class JournalStore implements Store {
       onLost: (lane, messages) => this.#onLost(messages, lane.uplink),
     });
     this.#references = new ReferenceReader({
-      ...source,
+      ...{ ...source, aged: agingCommands(clock, storeMs, parts.from.position) },
       onRotten: (queue, ordinal) => {
         this.#onLost(1);
         this.commit((txn) => txn.release(queue, ordinal));

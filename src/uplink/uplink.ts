@@ -59,7 +59,8 @@ export class Uplink implements ForwardTarget {
   #attempts = 0;
   /** Faults that were logged since the link last stood: one line a change, none a retry. As many as there are codes and urls. */
   readonly #said = new Set<string>();
-  #saidLast = false;
+  /** Nothing was said since, or that it is down. */
+  #upIsNews = true;
   readonly #flow = new Flow();
   /** To the sockets of links that have ended. */
   #earlierBytes = 0;
@@ -247,8 +248,9 @@ export class Uplink implements ForwardTarget {
     this.#enter("up");
     const { url } = this.#endpoints;
     const sessionSeconds = shorterSession(connack, this.options);
-    if (this.#said.size === 0 || this.#saidLast)
+    if (this.#upIsNews)
       this.#log.info({ backlog: this.queue.stats().messages, sessionPresent, url, sessionSeconds }, "the cloud is up");
+    this.#upIsNews = false;
     this.#downlink.attach(link, sessionPresent, subscriptionLimits(connack));
     this.#sender.attach(link, this.#limits, sessionPresent);
   }
@@ -278,13 +280,12 @@ export class Uplink implements ForwardTarget {
     this.#gauges?.seen(fault.code);
     this.#enter("backoff", text);
     const news = `${fault.code} ${url} ${this.#fruitless >= fruitlessMax}`;
-    this.#saidLast = !this.#said.has(news);
-    if (this.#saidLast)
-      this.#log.warn(
-        { reason: fault.code, url, why: text, retryInMs: waitMs },
-        "the cloud is not reachable; messages are kept",
-      );
-    this.#said.add(news);
+    if (!this.#said.has(news)) {
+      this.#said.add(news);
+      this.#upIsNews = true;
+      const fields = { reason: fault.code, url, why: text, retryInMs: waitMs };
+      this.#log.warn(fields, "the cloud is not reachable; messages are kept");
+    }
     this.#timer = clock.setTimer(waitMs, () => this.#connect());
   }
 

@@ -131,7 +131,7 @@ class SerialSource implements Source {
       keep: (frame, expiryMs) => this.#kept?.keep(frame, expiryMs),
       forget: (keys) => this.#kept?.forget(keys),
     });
-    if (deps.store !== undefined) this.#kept = new KeptCommands(deps.store, name);
+    if (deps.store !== undefined) this.#kept = new KeptCommands(deps.store, () => deps.clock.wallMs(), name);
   }
 
   async start(): Promise<void> {

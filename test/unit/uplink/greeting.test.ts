@@ -163,6 +163,8 @@ describe("uplink: what is said of a link", () => {
     expect(waits[3]).to.be.within(60_000, 480_000);
     const warnings = (): number => bench.lines.filter(({ message }) => /not reachable/.test(message)).length;
     expect(warnings()).to.equal(1);
+    const ups = (): number => bench.lines.filter(({ message }) => message === "the cloud is up").length;
+    expect(ups()).to.equal(0);
     await until("refused", () => bench.uplink.state().attempts === 5);
     refuses = false;
     bench.uplink.pause(false); // an operator who has mended it does not wait
@@ -183,6 +185,7 @@ describe("uplink: what is said of a link", () => {
     bench.cloud.last?.close();
     await bench.untilDown();
     expect(warnings()).to.equal(2); // it flaps: said once
+    expect(ups()).to.equal(2);
     bench.retry();
     await bench.untilUp();
     bench.passMs(61_000);
@@ -190,6 +193,7 @@ describe("uplink: what is said of a link", () => {
     bench.cloud.last?.close();
     await bench.untilDown();
     expect(warnings()).to.equal(3); // it stood in between: that is news
+    expect(ups()).to.equal(2);
     expect(bench.clock.timers).to.equal(1);
   });
 });

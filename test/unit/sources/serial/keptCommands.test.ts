@@ -18,6 +18,7 @@ class Away {
     this.store = await open(this.files.mount(), this.clock);
     const options = { name, commands: { ...commands, maxQueued }, reopen: { minMs: 1000, maxMs: 1000 } };
     this.bench = makeBench(options, this.store);
+    this.bench.clock.wallMs = () => this.clock.wallMs();
     this.bench.openErrors.push(new Error("away"));
     await this.bench.source.start();
     await this.bench.flush();
@@ -66,6 +67,18 @@ describe("serial source: commands outlive the gateway", () => {
       expect(await away.plug()).to.equal(""); // and never again: that it went is durable as well
       await away.store.close();
     });
+
+  it("an outage of days, which the store clock does not believe, makes a command stale all the same", async () => {
+    const away = new Away();
+    await away.start();
+    await away.command("open the door");
+    await away.store.close();
+    away.clock.wall += 3 * 86_400_000;
+    await away.start();
+    expect(await away.plug()).to.equal("");
+    expect(away.bench.dropped()).to.deep.equal({ commandExpired: 1 });
+    await away.store.close();
+  });
 
   it("what expires while it runs is gone from the store too; what does not fit is not kept", async () => {
     const away = new Away();
@@ -122,11 +135,11 @@ describe("serial source: commands outlive the gateway", () => {
       entries: () => rotten,
       nowMs: () => 5,
     };
-    const kept = new KeptCommands(failing, "boiler");
+    const kept = new KeptCommands(failing, () => 5, "boiler");
     expect(kept.load((...args) => taken.push(args))).to.equal(2);
     expect(taken).to.deep.equal([]);
     expect(kept.keep(new Uint8Array(1), 100)).to.equal(undefined);
-    const full = new KeptCommands({ ...failing, admit: () => "full" }, "boiler");
+    const full = new KeptCommands({ ...failing, admit: () => "full" }, () => 5, "boiler");
     expect(full.keep(new Uint8Array(1), 100)).to.equal(undefined);
   });
 });
