@@ -233,7 +233,7 @@ ${list.join("").replace("OWN", String(port))}`);
   it("a certificate that runs out in between: what waits stays, and goes when it is renewed", async function () {
     if (ca === undefined) return this.skip();
     const authority = ca;
-    const endsMs = Date.now() + 6000;
+    const endsMs = Date.now() + 10_000;
     const short = authority.issueBetween("/CN=cloud", ago(dayMs), new Date(endsMs));
     const first = await FakeCloud.open(5, {}, { cert: short.cert, key: short.key });
     await start({ cloud: `url: "${first.url}", tls: { ca: ${authority.caFile} }` });
