@@ -236,15 +236,17 @@ ${list.join("").replace("OWN", String(port))}`);
     const endsMs = Date.now() + 10_000;
     const short = authority.issueBetween("/CN=cloud", ago(dayMs), new Date(endsMs));
     const first = await FakeCloud.open(5, {}, { cert: short.cert, key: short.key });
+    closing.push(() => first.close());
     await start({ cloud: `url: "${first.url}", tls: { ca: ${authority.caFile} }` });
     const client = mqtt.connect(`mqtt://127.0.0.1:${port}`);
     closing.push(() => client.endAsync(true));
     await client.publishAsync("plant/1", "before", { qos: 1 });
     await until("delivered", () => first.payloads.includes("before"));
-    await until("it has run out", () => Date.now() > endsMs + 1000);
+    await until("it has run out", () => Date.now() > endsMs + 1000, 20_000);
     const { port: at } = first;
     await first.close();
     const again = await FakeCloud.open(5, {}, { cert: short.cert, key: short.key }, at);
+    closing.push(() => again.close());
     await client.publishAsync("plant/1", "meanwhile", { qos: 1 });
     await shows("cloud", "tls-expired", /has expired/);
     expect((await uplink("cloud")).queue.messages).to.equal(1);
@@ -257,7 +259,8 @@ ${list.join("").replace("OWN", String(port))}`);
     expect(stdout).to.include("sends again");
     await until("delivered", () => renewed.payloads.includes("meanwhile"));
     expect(await uplink("cloud")).to.deep.include({ link: "up", attempts: 0 });
-    expect((await uplink("cloud")).lastError?.code).to.equal("tls-expired");
+    // Or it was tried once more while nobody listened there.
+    expect((await uplink("cloud")).lastError?.code).to.be.oneOf(["tls-expired", "connection-refused"]);
   });
 
   it("several urls: the next one when the first is gone, a new session there, and back after a link that stood", async () => {
