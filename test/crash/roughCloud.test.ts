@@ -97,9 +97,15 @@ class Rig {
     const complete = (): boolean => ledger.faults.length > 0 || cloud.book.missing("plant/").length === 0;
     await until("", complete, 60_000).catch(() => {});
     const missing = cloud.book.missing("plant/");
+    if (missing.length > 0) process.stdout.write(`${JSON.stringify(await this.state())}\n`);
     if (missing.length > 0) ledger.fault(`${missing.length} are missing: ${missing.slice(0, 10).join(", ")}`);
     ledger.check();
     await until("the queue is empty", async () => (await this.metric("tidegate_uplink_queue_messages")) === 0, 30_000);
+  }
+
+  /** What the gateway says of its uplinks. */
+  async state(): Promise<unknown> {
+    return (await fetch(`http://127.0.0.1:${this.#http}/api/v1/uplinks`)).json();
   }
 
   async metric(name: string): Promise<number> {

@@ -10,6 +10,7 @@ export interface Arrival {
   readonly key: string;
   readonly topic: string;
   readonly number: number;
+  readonly seq: number;
   readonly lane: number;
   readonly id: number;
 }
@@ -52,11 +53,12 @@ export class CloudBook {
   readonly #named = new Map<string, string>();
   readonly #keysOf = new Map<string, Set<string>>();
   readonly #accepted = new Map<string, number>();
-  /** When it was certain that the gateway had read the answer. */
-  readonly #proven = new Map<string, number>();
+  /** In which life, and when, it was certain that the gateway had read the answer. */
+  readonly #proven = new Map<string, { life: number; ms: number }>();
   /** Refused for good, by key. */
   readonly refused = new Map<string, string>();
-  readonly #kills: number[] = [];
+  /** When each life that was killed had its end. */
+  readonly #kills = new Map<number, number>();
   #life = 0;
   #now: Page | undefined;
   duplicates = 0;
@@ -68,7 +70,7 @@ export class CloudBook {
 
   /** Call it before and after: what is in flight is not known to the gateway any more. */
   killed(): void {
-    this.#kills.push(performance.now());
+    this.#kills.set(this.#life, performance.now());
     this.#life += 1;
   }
 
@@ -107,7 +109,8 @@ export class CloudBook {
     this.#keysOf.set(name, keys);
     if (keys.size > known.sends(number)) this.#fault(`${name}: taken ${keys.size} times`);
     this.#window(page, key, packet, fresh);
-    return { key, topic, number, lane: Number(userProperties["pri"]), id: messageId };
+    const { seq, pri } = userProperties;
+    return { key, topic, number, seq: Number(seq), lane: Number(pri), id: messageId };
   }
 
   #window(page: Page, key: string, { messageId: id = 0, dup = false }: SeenPacket, fresh: boolean): void {
@@ -116,10 +119,10 @@ export class CloudBook {
     if (page.open.has(id)) this.#fault(`packet id ${id} of ${key} is in use`);
     page.open.set(id, key);
     if (page.open.size > page.windowMax) this.#fault(`${page.open.size} on the wire, ${page.windowMax} allowed`);
-    const now = performance.now();
+    const ms = performance.now();
     for (; page.read < page.published - page.windowMax; page.read += 1) {
       const read = page.answered[page.read];
-      if (read !== undefined) this.#proven.set(read, now);
+      if (read !== undefined) this.#proven.set(read, { life: page.life, ms });
     }
     if (dup && !page.session) this.#fault(`${key}: DUP, though the session is new`);
     const owed = page.owed.get(key);
@@ -132,14 +135,13 @@ export class CloudBook {
 
   /** It is the cloud's now, acknowledged or not. */
   accept(page: Page, arrival: Arrival): void {
-    const { key, topic, number, lane } = arrival;
-    const seq = Number(key.split(" ")[2]);
+    const { key, topic, number, seq, lane } = arrival;
     const name = `${topic} ${number}`;
     if (seq <= (page.newest.get(lane) ?? 0)) this.#fault(`lane ${lane}: seq ${seq} after ${page.newest.get(lane)}`);
     page.newest.set(lane, seq);
     const times = (this.#accepted.get(key) ?? 0) + 1;
     this.#accepted.set(key, times);
-    if (times > 1) this.#repeated(key, name);
+    if (times > 1) this.#repeated(page, key, name);
     const seen = this.#seen.get(topic) ?? new Set<number>();
     this.#seen.set(topic, seen);
     if (seen.has(number)) return;
@@ -149,13 +151,15 @@ export class CloudBook {
     this.#newest.set(topic, number);
   }
 
-  #repeated(key: string, name: string): void {
+  #repeated(page: Page, key: string, name: string): void {
     this.duplicates += 1;
     const proven = this.#proven.get(key);
     if (proven === undefined) return;
-    const kill = this.#kills.find((at) => at >= proven);
-    if (kill === undefined) this.#fault(`${name}: again, though its PUBACK had been read and nothing was killed`);
-    else if (kill - proven > forgetMsMax) this.#fault(`${name}: again, ${kill - proven} ms after its PUBACK was read`);
+    const kill = this.#kills.get(proven.life);
+    if (proven.life === page.life) this.#fault(`${name}: again, though its PUBACK had been read`);
+    else if (kill === undefined) this.#fault(`${name}: again after a clean stop, though its PUBACK had been read`);
+    else if (kill - proven.ms > forgetMsMax)
+      this.#fault(`${name}: again, though its PUBACK was read ${kill - proven.ms} ms before the kill`);
   }
 
   answered(page: Page, arrival: Arrival): void {

@@ -38,10 +38,13 @@ const moods: readonly Mood[] = [
   ...(["loses packets", "loses acknowledgements", "silent", "deaf", "cuts a packet"] as const),
 ];
 
-/** A lane that is refused until its first refused message comes again after `untilMs`: only then the gateway surely knows. */
+/**
+ * A lane that is refused until, after `untilMs`, the oldest refused message of it comes again, or an older one: then nothing younger can be on its way that
+ * the cloud would take first.
+ */
 interface Quota {
   readonly untilMs: number;
-  readonly first: string;
+  readonly seq: number;
   readonly code: number;
 }
 
@@ -178,14 +181,14 @@ export class RoughCloud {
   }
 
   /** The reason code for this one; 0 when it is taken. */
-  #refusal({ mood, random }: Connection, { key, number, lane }: Arrival): number {
+  #refusal({ mood, random }: Connection, { seq, number, lane }: Arrival): number {
     if (doomed(number)) {
       this.#count("refused for good");
       return forGood[number % forGood.length] ?? 0x87;
     }
     const quota = this.#quotas.get(lane);
     if (quota !== undefined) {
-      if (key === quota.first && performance.now() >= quota.untilMs) {
+      if (seq <= quota.seq && performance.now() >= quota.untilMs) {
         this.#quotas.delete(lane);
         return 0;
       }
@@ -194,7 +197,7 @@ export class RoughCloud {
     }
     if (this.#kind || mood !== "refuses" || random() > 0.01) return 0;
     const code = forNow[Math.floor(random() * forNow.length)] ?? 0x97;
-    this.#quotas.set(lane, { untilMs: performance.now() + random() * 1500, first: key, code });
+    this.#quotas.set(lane, { untilMs: performance.now() + random() * 1500, seq, code });
     this.#count("refused for now");
     return code;
   }
