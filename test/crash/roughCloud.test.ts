@@ -97,8 +97,11 @@ class Rig {
     const complete = (): boolean => ledger.faults.length > 0 || cloud.book.missing("plant/").length === 0;
     await until("", complete, 60_000).catch(() => {});
     const missing = cloud.book.missing("plant/");
-    if (missing.length > 0) process.stdout.write(`${JSON.stringify(await this.state())}\n`);
-    if (missing.length > 0) ledger.fault(`${missing.length} are missing: ${missing.slice(0, 10).join(", ")}`);
+    for (const name of missing.slice(0, 5)) ledger.fault(`${name} is missing: ${cloud.book.history(name)}`);
+    if (missing.length > 0) {
+      ledger.fault(`${missing.length} are missing; ${JSON.stringify(await this.state())}`);
+      await this.letters();
+    }
     ledger.check();
     await until("the queue is empty", async () => (await this.metric("tidegate_uplink_queue_messages")) === 0, 30_000);
   }

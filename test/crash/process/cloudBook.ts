@@ -26,8 +26,8 @@ class Page {
   readonly windowMax: number;
   /** Unanswered on this connection: packet id -> key. */
   readonly open = new Map<number, string>();
-  /** Keys in the order of their answers. */
-  readonly answered: string[] = [];
+  /** Keys in the order of their answers; undefined for a refusal. */
+  readonly answered: Array<string | undefined> = [];
   /** So many of them the gateway has certainly read. */
   read = 0;
   published = 0;
@@ -51,6 +51,8 @@ export class CloudBook {
   readonly #seen = new Map<string, Set<number>>();
   /** key -> topic and number, whether accepted or not. */
   readonly #named = new Map<string, string>();
+  /** What happened to each, for who has to find out why it is missing. */
+  readonly #history = new Map<string, string[]>();
   readonly #keysOf = new Map<string, Set<string>>();
   readonly #accepted = new Map<string, number>();
   /** In which life, and when, it was certain that the gateway had read the answer. */
@@ -104,6 +106,7 @@ export class CloudBook {
     const name = `${topic} ${number}`;
     if ((this.#named.get(key) ?? name) !== name) this.#fault(`${key} was ${this.#named.get(key)}, now ${name}`);
     const fresh = !this.#named.has(key);
+    this.#note(name, `life ${page.life} seq ${userProperties["seq"]} id ${messageId}${packet.dup ? " dup" : ""}`);
     this.#named.set(key, name);
     const keys = (this.#keysOf.get(name) ?? new Set<string>()).add(key);
     this.#keysOf.set(name, keys);
@@ -162,9 +165,11 @@ export class CloudBook {
       this.#fault(`${name}: again, though its PUBACK was read ${kill - proven.ms} ms before the kill`);
   }
 
-  answered(page: Page, arrival: Arrival): void {
-    page.open.delete(arrival.id);
-    page.answered.push(arrival.key);
+  answered(page: Page, { id, key, topic, number }: Arrival, code: number): void {
+    const name = `${topic} ${number}`;
+    this.#note(name, `answered ${code}`);
+    page.open.delete(id);
+    page.answered.push(code === 0 ? key : undefined);
   }
 
   /** Acknowledged numbers that are neither here nor refused for good. */
@@ -178,6 +183,16 @@ export class CloudBook {
         if (!seen?.has(number) && !refused.has(`${topic} ${number}`)) missing.push(`${topic} ${number}`);
     }
     return missing;
+  }
+
+  #note(name: string, what: string): void {
+    const notes = this.#history.get(name) ?? [];
+    this.#history.set(name, notes);
+    if (notes.length < 50) notes.push(what);
+  }
+
+  history(name: string): string {
+    return this.#history.get(name)?.join(", ") ?? "never came";
   }
 
   #fault(what: string): void {

@@ -170,7 +170,7 @@ export class RoughCloud {
     const { cloud, mood, page, random } = connection;
     const answer = (): void => {
       if (cloud.closed) return;
-      this.book.answered(page, arrival);
+      this.book.answered(page, arrival, code);
       cloud.puback(arrival.id, code);
     };
     if (mood !== "late") return answer();
