@@ -65,6 +65,7 @@ export const keepOpen = Symbol("stdin stays open");
 
 export interface PeerOptions {
   readonly env?: NodeJS.ProcessEnv;
+  readonly cwd?: string;
   /** It has processes of its own, which get the signals too. */
   readonly group?: boolean;
 }
@@ -74,13 +75,14 @@ export function startPeer(
   program: string,
   args: string[],
   input?: string | Buffer | typeof keepOpen,
-  { env = {}, group = false }: PeerOptions = {},
+  { env = {}, group = false, cwd }: PeerOptions = {},
 ): PeerProcess {
   // Programs in C keep what they print to a pipe until 4 KiB are together: stdbuf makes it line by line.
   const child = spawn("stdbuf", ["-oL", program, ...args], {
     env: { ...process.env, PATH: peerPath, ...env },
     stdio: ["pipe", "pipe", "pipe"],
     detached: group,
+    ...(cwd === undefined ? {} : { cwd }),
   });
   const kill = (signal: NodeJS.Signals): void => {
     if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
