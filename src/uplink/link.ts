@@ -34,8 +34,8 @@ const unsentBytesMax = 256 * 1024;
 const closeMsMax = 500;
 /** A packet that comes slower holds up what lies behind it for too long; GPRS is ten times as fast. */
 const partBytesPerSecondMin = 256;
-/** As `maxPacketSize` in the config: a cloud that takes less takes no message, and would turn a whole backlog into dead letters. */
-const packetBytesMin = 128;
+/** A cloud that takes less takes no message with a topic and its properties: a whole backlog would become dead letters. */
+const packetBytesMin = 64;
 
 export interface LinkEvents {
   /** CONNACK with success. */

@@ -91,7 +91,7 @@ class Rig {
   /** A good cloud from now on, nothing new; resolves when all that was promised is where it belongs. */
   async drain(): Promise<void> {
     const { cloud, feeders, ledger } = this;
-    for (const feeder of feeders) feeder.finish();
+    for (const feeder of feeders) feeder.feed(false);
     await cloud.behave();
     await until("the feeders' last acknowledgements", () => feeders.every(({ idle }) => idle), 30_000);
     const complete = (): boolean => ledger.faults.length > 0 || cloud.book.missing("plant/").length === 0;

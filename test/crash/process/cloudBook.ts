@@ -21,11 +21,11 @@ class Page {
   readonly life: number;
   readonly session: boolean;
   /** Deliveries of the session that the cloud never answered, and the packet id each had. Taken out as they come again. */
-  readonly owed: Map<string, number>;
+  readonly owed: Map<string, { id: number; lane: number }>;
   /** How many unanswered PUBLISH packets the gateway may have. */
   readonly windowMax: number;
   /** Unanswered on this connection: packet id -> key. */
-  readonly open = new Map<number, string>();
+  readonly open = new Map<number, { key: string; lane: number }>();
   /** Keys in the order of their answers; undefined for a refusal. */
   readonly answered: Array<string | undefined> = [];
   /** So many of them the gateway has certainly read. */
@@ -34,7 +34,7 @@ class Page {
   /** Newest accepted seq of each lane. */
   readonly newest = new Map<number, number>();
 
-  constructor(life: number, session: boolean, owed: Map<string, number>, windowMax: number) {
+  constructor(life: number, session: boolean, owed: Page["owed"], windowMax: number) {
     this.life = life;
     this.session = session;
     this.owed = owed;
@@ -83,10 +83,10 @@ export class CloudBook {
 
   connected(session: boolean, windowMax: number): Page {
     const before = this.#now;
-    const owed = new Map<string, number>();
+    const owed: Page["owed"] = new Map();
     if (session && before?.life === this.#life) {
-      for (const [key, id] of before.owed) owed.set(key, id);
-      for (const [id, key] of before.open) owed.set(key, id);
+      for (const [key, one] of before.owed) owed.set(key, one);
+      for (const [id, { key, lane }] of before.open) owed.set(key, { id, lane });
     }
     this.#now = new Page(this.#life, session, owed, windowMax);
     return this.#now;
@@ -111,16 +111,17 @@ export class CloudBook {
     const keys = (this.#keysOf.get(name) ?? new Set<string>()).add(key);
     this.#keysOf.set(name, keys);
     if (keys.size > known.sends(number)) this.#fault(`${name}: taken ${keys.size} times`);
-    this.#window(page, key, packet, fresh);
     const { seq, pri } = userProperties;
-    return { key, topic, number, seq: Number(seq), lane: Number(pri), id: messageId };
+    const arrival = { key, topic, number, seq: Number(seq), lane: Number(pri), id: messageId };
+    this.#window(page, arrival, packet.dup === true, fresh);
+    return arrival;
   }
 
-  #window(page: Page, key: string, { messageId: id = 0, dup = false }: SeenPacket, fresh: boolean): void {
+  #window(page: Page, { key, id, lane }: Arrival, dup: boolean, fresh: boolean): void {
     this.deliveries += 1;
     page.published += 1;
     if (page.open.has(id)) this.#fault(`packet id ${id} of ${key} is in use`);
-    page.open.set(id, key);
+    page.open.set(id, { key, lane });
     if (page.open.size > page.windowMax) this.#fault(`${page.open.size} on the wire, ${page.windowMax} allowed`);
     const ms = performance.now();
     for (; page.read < page.published - page.windowMax; page.read += 1) {
@@ -132,8 +133,9 @@ export class CloudBook {
     if (owed !== undefined) {
       page.owed.delete(key);
       if (!dup) this.#fault(`${key}: again without DUP`);
-      if (owed !== id) this.#fault(`${key}: again as packet ${id}, it was ${owed}`);
-    } else if (fresh && page.owed.size > 0) this.#fault(`${key} before ${page.owed.size} that were in flight`);
+      if (owed.id !== id) this.#fault(`${key}: again as packet ${id}, it was ${owed.id}`);
+    } else if (fresh && [...page.owed.values()].some((one) => one.lane === lane))
+      this.#fault(`${key}, new in lane ${lane}, before what was in flight`);
   }
 
   /** It is the cloud's now, acknowledged or not. */
