@@ -12,7 +12,7 @@ import { RoughCloud } from "./process/roughCloud.ts";
 const wanted = process.env["TIDEGATE_KILLS"];
 const cycles = Number(wanted ?? 20);
 /** Without a number by hand, a busy machine lives fewer lives rather than holding up everything else. */
-const msMax = wanted === undefined ? 30_000 : Number.POSITIVE_INFINITY;
+const msMax = wanted === undefined ? 20_000 : Number.POSITIVE_INFINITY;
 const seed = Number(process.env["TIDEGATE_SEED"] ?? Date.now() % 1_000_000);
 const inflight = 50;
 
