@@ -55,17 +55,17 @@ export const intervalsMax = 256;
 /** Splits that a lane may carry as done intervals; with more it is plain FIFO until they have merged. */
 const splitsMax = 64;
 
-/** What a lane has from a position on, read beside its backlog. */
+/** What a lane has from the record at `from` on, read beside its backlog. */
 export class FreshStream extends LaneStream {
   readonly lane: Lane;
   override readonly from: number;
 
-  constructor(lane: Lane, from: number) {
+  constructor(lane: Lane, from: number, cursor: number) {
     super();
     this.lane = lane;
     this.from = from;
     this.readAt = from;
-    this.cursor = from - 1;
+    this.cursor = cursor;
   }
 
   get out(): Map<number, Entry> {
@@ -265,16 +265,16 @@ export class Lane extends LaneStream {
   }
 
   /**
-   * From `head` on a stream of its own: what the lane has waiting before it is the backlog. Nothing happens when there is none, or when too much
-   * is done here and there already.
+   * From the record at `head` on a stream of its own: what the lane has waiting before it is the backlog. Nothing happens when there is none, or
+   * when too much is done here and there already. @param cursor what lies up to here is taken already
    */
-  split(head: number): void {
+  split(head: number, cursor = head - 1): void {
     if (this.fresh !== undefined) this.fold();
     if (this.waiting <= this.inFlight) return;
     this.skips = this.skips.filter(({ to }) => to > this.cursor);
     if (this.skips.length >= splitsMax) return;
     this.#passedEarly += 1; // nothing is known of what lies between this stream and the one before
-    this.fresh = new FreshStream(this, head);
+    this.fresh = new FreshStream(this, head, cursor);
     this.to = head;
   }
 
@@ -292,13 +292,12 @@ export class Lane extends LaneStream {
     this.#unsplit();
   }
 
-  /** The backlog was read and handed out to its end: the fresh stream, which is not being filled, goes on as the lane itself. */
+  /** The backlog was read and handed out to its end: the fresh stream goes on as the lane itself. */
   merge(): void {
     const { fresh } = this;
     if (fresh === undefined) return;
     this.passTo(fresh.cursor);
     this.continueFrom(fresh);
-    fresh.forgetAhead(); // the lane's own now
     this.#unsplit();
   }
 

@@ -54,7 +54,7 @@ export function dropPart(state: State, lane: Lane, segment: Segment): DroppedPar
   }
   state.untake(segment, lane, messages, bytes);
   // What it had taken is passed over in its turn; it goes on behind that, as long as there is a backlog before it.
-  if (fresh !== undefined && lane.cursor < fresh.from - 1) lane.split(fresh.cursor + 1);
+  if (fresh !== undefined && lane.cursor < fresh.from - 1) lane.split(Math.max(fresh.from, fresh.cursor), fresh.cursor); // both are where a record begins
   return { segment, messages, bytes };
 }
 

@@ -80,7 +80,7 @@ export abstract class LaneStream {
     this.generation += 1;
   }
 
-  /** Goes on where another stands, which is used no more and is not being filled. */
+  /** Goes on where another stands, which is used no more; a read of that one which is under way is thrown away. */
   protected continueFrom(other: LaneStream): void {
     this.generation += 1;
     this.ahead = other.ahead;
@@ -89,5 +89,6 @@ export abstract class LaneStream {
     this.readAt = other.readAt;
     this.place = other.place;
     this.blocked = other.blocked;
+    other.forgetAhead();
   }
 }

@@ -21,7 +21,7 @@ export interface QueueEnvironment {
   readonly onDropped: (uplink: string, reason: string, count: number) => void;
 }
 
-const prefetchBelowBytes = 128 * 1024;
+const prefetchBelowBytes = 32 * 1024;
 
 /** Fills the read-ahead of a stream that is not being filled. Never rejects. */
 export function readAhead(reader: LaneReader, stream: LaneStream): Promise<void> {
@@ -229,8 +229,7 @@ export class JournalQueue implements UplinkQueue {
   /** A lane whose backlog is at its end has one stream again. */
   #mergesNow(stream: LaneStream): boolean {
     const { lane } = stream;
-    if (stream !== lane || lane.fresh === undefined || lane.fresh.filling) return false;
-    if (!this.#env.reader.isAtEnd(lane)) return false;
+    if (stream !== lane || lane.fresh === undefined || !this.#env.reader.isAtEnd(lane)) return false;
     this.#env.reader.merge(lane);
     return true;
   }
