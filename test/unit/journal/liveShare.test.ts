@@ -161,29 +161,46 @@ describe("journal: backlog and fresh readings share the link", () => {
     expect(got).to.deep.equal(named("fresh", got.length, 50 - got.length));
   });
 
-  for (const outages of [1, 2])
-    it(`drop-oldest takes whole segments, but not what is in flight or read ahead (${outages} outages)`, async () => {
-      const rig = await new Rig().open();
-      const filler = "x".repeat(1000);
-      const long = (name: string): string[] => named(name, 300).map((text) => `${text} ${filler}`);
-      await rig.put(long("a"));
+  for (const [outages, first] of [
+    [1, "in flight"],
+    [1, "settled"],
+    [2, "in flight"],
+    [2, "settled"],
+  ] as const)
+    it(`drop-oldest takes whole segments, but not what is ahead of them (${outages} outages, first ones ${first})`, async () => {
+      const rig = await new Rig({ segmentBytes: 60_000 }).open(); // one message each
+      const filler = "x".repeat(70_000);
+      const long = (name: string): string[] => named(name, 10).map((text) => `${text} ${filler}`);
+      for (const text of long("a")) await rig.put([text]);
       rig.linkUp(0.5);
-      await rig.put(long("b"));
-      const out = await rig.take(40);
+      for (const text of long("b")) await rig.put([text]);
+      const out = await rig.take(7); // the next fresh one is read ahead
+      if (first === "settled") for (const one of out) rig.queue.settle(one);
       if (outages === 2) rig.linkUp(0.5);
-      await rig.put(long("c"));
-      out.push(...(await rig.take(20)));
-      rig.store.uplink("cloud", { ...generous, maxBytes: 100_000 });
-      await until(() => rig.queue.stats().bytes <= 100_000, "within its limit");
+      for (const text of long("c")) await rig.put([text]);
+      await until(() => rig.queue.stats().messages === 30 - (first === "settled" ? 7 : 0), "counted");
+      rig.store.uplink("cloud", { ...generous, maxBytes: 13.5 * 70_000 });
+      await until(() => rig.queue.stats().bytes <= 13.5 * 70_000, "within its limit");
       const dropped = rig.queue.stats().dropped["full"]!;
-      expect(rig.queue.stats().messages + dropped).to.equal(900);
-      const got: string[] = [];
       for (const one of out) rig.queue.settle(one);
-      got.push(...out.map(textOf), ...(await rig.drain()));
-      expect(got.length + dropped).to.equal(900);
+      const got = [...out.map(textOf), ...(await rig.drain())];
+      expect(got.length + dropped).to.equal(30);
       expect(new Set(got).size, "none of them twice").to.equal(got.length);
       expect(rig.queue.stats()).to.deep.include({ messages: 0, bytes: 0, dropped: { full: dropped } });
     });
+
+  it("a rewind reads again what was in flight ahead of the backlog, though reading is past it", async () => {
+    const rig = await new Rig().open();
+    await rig.put(named("a", 3));
+    rig.linkUp(0.5);
+    await rig.put(named("b", 2));
+    for (const one of await rig.take(5)) if (textOf(one) !== "b0") rig.queue.settle(one);
+    rig.linkUp(0.5);
+    expect(rig.queue.next()).to.equal(undefined); // it will say when there is more, and for that it reads ahead
+    await rig.put(["c0"]);
+    rig.queue.rewind();
+    expect(await rig.drain()).to.deep.equal(["b0", "c0"]);
+  });
 
   it("what was done beside something in flight stays done, also when the backlog's reading has passed both", async () => {
     const rig = await new Rig().open();
