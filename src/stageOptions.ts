@@ -34,10 +34,12 @@ async function certificate({ cert, key }: { cert: string; key: string }): Promis
 }
 
 export function brokerLimits({ mqtt, storage }: Config): BrokerLimits {
-  const { connectTimeout, maxKeepAlive, outbox, sessionExpiryMax, ...same } = mqtt.limits;
+  const { connectTimeout, maxKeepAlive, outbox, sessionExpiryMax, incompletePackets, ...same } = mqtt.limits;
+  const maxPacketSize = Math.min(mqtt.limits.maxPacketSize, storage.maxMessageBytes); // what cannot be stored must not be taken
   return {
     ...same,
-    maxPacketSize: Math.min(mqtt.limits.maxPacketSize, storage.maxMessageBytes), // what cannot be stored must not be taken
+    maxPacketSize,
+    partialBytes: Math.max(incompletePackets, 2 * maxPacketSize),
     connectTimeoutMs: connectTimeout,
     maxKeepAliveSeconds: maxKeepAlive,
     outboxBytes: outbox,

@@ -30,6 +30,7 @@ import type {
 } from "./options.ts";
 import { Flusher } from "./outbox.ts";
 import { handleFrame } from "./packetHandler.ts";
+import { PartialPackets } from "./partialPackets.ts";
 import { plainAddress } from "./peerAddress.ts";
 import { PendingBytes } from "./pendingBytes.ts";
 import { Pipeline } from "./pipeline.ts";
@@ -65,7 +66,7 @@ class MqttBroker implements Broker {
   readonly #sysIntervalMs: number;
   readonly #connections = new Set<Connection>();
   readonly #admission: Admission;
-  readonly #webSockets: MqttUpgrade;
+  #webSockets: Promise<MqttUpgrade> | undefined;
   readonly #listeners = new Set<ListenerHandle>();
   #tick: Timer | undefined;
   #sysDueMs = 0;
@@ -102,12 +103,12 @@ class MqttBroker implements Broker {
     const pipeline = new Pipeline({ store, limits, metrics, cache, retained, references, pending, deliverer, letters });
     const clientLog = new LogLimiter({ intervalMs: 3_600_000, nowMs: () => clock.monotonicMs() });
     const faultLog = new LogLimiter({ nowMs: () => clock.monotonicMs() });
+    const partials = new PartialPackets(limits.partialBytes);
     this.#context = {
-      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(), ledger, pending },
+      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(), ledger, pending, partials },
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);
-    this.#webSockets = new MqttUpgrade(limits.maxPacketSize);
     this.#references = references;
     this.#shares = shares;
     this.#wills = wills;
@@ -184,16 +185,24 @@ class MqttBroker implements Broker {
     const address = remoteAddress === undefined ? undefined : plainAddress(remoteAddress);
     const place = this.#admit(socket, address);
     if (place === undefined) return;
-    const { metrics } = this.#context;
-    this.#webSockets.take(request, socket, head, {
-      open: (stream) => this.#take(stream, { address, listener }, place),
+    const { metrics, limits, log } = this.#context;
+    const outcome = {
+      open: (stream: Duplex) => this.#take(stream, { address, listener }, place),
       refused: () => {
         metrics.refused("websocket").value += 1;
       },
       broken: () => {
         metrics.protocolError("websocket").value += 1;
       },
-    });
+    };
+    this.#webSockets ??= MqttUpgrade.load(limits.maxPacketSize);
+    this.#webSockets.then(
+      (upgrade) => upgrade.take(request, socket, head, outcome),
+      (error: unknown) => {
+        log.error({ error }, "WebSockets cannot be served: the installation is damaged");
+        socket.destroy();
+      },
+    );
   }
 
   /** Gives a socket its place until it closes. Undefined: there is none, which is counted, and it was ended. */
@@ -350,7 +359,8 @@ class MqttBroker implements Broker {
   }
 
   #registerGauges({ meter }: BrokerDeps): void {
-    const { sessions, subscriptions, retained } = this.#context;
+    const { sessions, subscriptions, retained, partials } = this.#context;
+    meter.gauge("tidegate_mqtt_incomplete_bytes", "Memory of packets not all come", () => partials.bytes);
     meter.gauge("tidegate_mqtt_connections", "Clients connected", () => this.#online());
     meter.gauge("tidegate_mqtt_sessions", "Sessions, of connected clients and durable", () => sessions.size);
     meter.gauge("tidegate_mqtt_subscriptions", "Subscriptions of clients", () => subscriptions.count);

@@ -15,6 +15,7 @@ import type { BrokerContext } from "./context.ts";
 import type { ProtocolFault } from "./metrics.ts";
 import type { PeerInfo } from "./options.ts";
 import { Outbox } from "./outbox.ts";
+import type { PartialHolder } from "./partialPackets.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
 import type { Link, Session } from "./session.ts";
 import type { WillFate } from "./wills.ts";
@@ -49,7 +50,7 @@ export interface ConnectionHost {
 }
 
 /** One network connection: bytes in, bytes out, and when it ends. What the packets mean is the handlers' part. */
-export class Connection implements Link {
+export class Connection implements Link, PartialHolder {
   readonly scanner: FrameScanner;
   readonly outbox: Outbox;
   readonly peer: PeerInfo;
@@ -74,6 +75,7 @@ export class Connection implements Link {
   /** When the last whole packet came; for Keep Alive. */
   lastReadMs: number;
   #partialBytes = 0;
+  #framing = 0;
   #begun = false;
   #state: State = { phase: "connecting" };
   #pauses = 0;
@@ -95,6 +97,10 @@ export class Connection implements Link {
     this.lastReadMs = context.clock.monotonicMs();
     this.openedMs = this.lastReadMs - (peer.waitedMs ?? 0);
     socket.on("data", (chunk: Buffer) => this.#onData(chunk));
+    socket.on("partial", (bytes: number) => {
+      this.#framing = bytes; // of a WebSocket message
+      this.#countPartial(bytes === 0);
+    });
     socket.on("end", () => this.#finish("publish", false));
     socket.on("error", () => this.#finish("publish", false));
     socket.on("close", () => {
@@ -249,6 +255,7 @@ export class Connection implements Link {
         if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax) this.#pauses |= pause.acks;
       }
       if (left < turnPackets) this.#alive();
+      this.#countPartial(left < turnPackets);
     } catch (error) {
       this.#fault(error);
       return;
@@ -260,6 +267,15 @@ export class Connection implements Link {
     if (this.#pauses === 0 || !this.open) return;
     this.#socket.pause();
     if ((this.#pauses & pause.turn) !== 0) setImmediate(() => this.#nextTurn());
+  }
+
+  #countPartial(begun: boolean): void {
+    if (this.open) this.#context.partials.set(this, this.scanner.bufferedBytes + this.#framing, begun);
+  }
+
+  partialDropped(): void {
+    this.#context.metrics.protocolError("incomplete").value += 1;
+    this.close(reason.quotaExceeded, "packets that have not all come take too much memory, and this one is the oldest");
   }
 
   #nextTurn(): void {
@@ -335,6 +351,8 @@ export class Connection implements Link {
       this.#socket.resume(); // or the peer's end is never seen
       this.#linger = this.#context.clock.setTimer(lingerMs, () => this.#socket.destroy());
     } else this.#socket.destroy();
+    this.scanner.drop();
+    this.#context.partials.set(this, 0, false);
     if (session !== undefined && session.link === this) this.#context.sessions.detached(session, will);
     this.#host.closed(this);
   }

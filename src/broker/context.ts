@@ -7,6 +7,7 @@ import type { Deliverer } from "./deliverer.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { Flusher } from "./outbox.ts";
+import type { PartialPackets } from "./partialPackets.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
 import type { Pipeline } from "./pipeline.ts";
 import type { Retained } from "./retained.ts";
@@ -25,6 +26,7 @@ export interface BrokerContext {
   readonly flusher: Flusher;
   readonly ledger: AckLedger;
   readonly pending: PendingBytes;
+  readonly partials: PartialPackets;
   readonly cache: TopicCache;
   readonly subscriptions: Subscriptions;
   readonly sessions: Sessions;

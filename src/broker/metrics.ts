@@ -46,6 +46,7 @@ export type ProtocolFault =
   | "receive-maximum"
   | "topic"
   | "keep-alive"
+  | "incomplete"
   | "websocket"
   | "other";
 

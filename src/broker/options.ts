@@ -20,6 +20,8 @@ export interface BrokerLimits {
   /** From accept to a complete CONNECT: PROXY header, TLS and WebSocket handshake included. */
   readonly connectTimeoutMs: number;
   readonly maxPacketSize: number;
+  /** Of packets that have not all come, over all connections. */
+  readonly partialBytes: number;
   readonly maxTopicLevels: number;
   /** Of one client. */
   readonly maxSubscriptions: number;
@@ -51,6 +53,7 @@ export const limitDefaults: BrokerLimits = {
   maxConnectionsPerAddress: 1000,
   connectTimeoutMs: 10_000,
   maxPacketSize: 1024 * 1024,
+  partialBytes: 64 * 1024 * 1024,
   maxTopicLevels: 128,
   maxSubscriptions: 1000,
   receiveMaximum: 100,

@@ -1,5 +1,5 @@
 import { Duplex } from "node:stream";
-import { WebSocket } from "ws";
+import type { WebSocket } from "ws";
 
 /** As much as Node reads from a socket at once. */
 const readBytes = 64 * 1024;
@@ -10,7 +10,7 @@ const binary = { binary: true, compress: false, fin: true };
 /**
  * A WebSocket as the byte stream that Connection takes: each write is one binary frame, how frames were cut on the way in is forgotten
  * [MQTT-6.0.0-2], and who does not take from it lets the TCP connection fill up. As fast as ws's createWebSocketStream, which takes text for bytes
- * and stays open after `destroy` until the peer has answered.
+ * and stays open after `destroy` until the peer has answered. Emits `partial` with the bytes of a message that has not all come, 0 once it has.
  */
 export class WebSocketDuplex extends Duplex {
   readonly #ws: WebSocket;
@@ -19,7 +19,15 @@ export class WebSocketDuplex extends Duplex {
   constructor(ws: WebSocket, socket: Duplex, broken: () => void) {
     super({ allowHalfOpen: false, readableHighWaterMark: readBytes });
     this.#ws = ws;
+    let partial = 0;
+    // Before ws sees them: what is whole with this chunk counts no more. What begins in its rest counts from the next one on.
+    socket.prependListener("data", (chunk: Buffer) => {
+      partial += chunk.length;
+      this.emit("partial", partial);
+    });
     ws.on("message", (data, isBinary) => {
+      partial = 0;
+      this.emit("partial", partial);
       if (this.destroyed || this.readableEnded) return;
       if (!isBinary) {
         broken();
@@ -51,7 +59,7 @@ export class WebSocketDuplex extends Duplex {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    if (this.#ws.readyState === WebSocket.OPEN) this.#ws.terminate();
+    if (this.#ws.readyState === this.#ws.OPEN) this.#ws.terminate();
     else this.#ws.resume(); // the peer's close frame is still to be read; ws ends it after closeTimeout
     done(error);
   }

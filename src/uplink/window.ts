@@ -30,7 +30,7 @@ export class Window {
     return this.#onWire;
   }
 
-  /** Of `size` and `bytes`: refused ones that wait. They keep their identifiers and none of the room of others. */
+  /** Of `size` and `bytes`: refused ones that wait, and what waits with them. They keep their identifiers and none of the room of others. */
   get held(): number {
     return this.#held;
   }
@@ -112,10 +112,21 @@ export class Window {
     return this.#slots.get(packetId);
   }
 
-  /** Identifiers of a lane's refused ones, in the order first sent. */
+  /** Identifiers of a lane's held ones, in the order first sent. */
   *heldOf(lane: number): Generator<number> {
     for (const [packetId, { message, place }] of this.#slots)
       if (place === "held" && message.lane === lane) yield packetId;
+  }
+
+  /** The lane stands still: what waits for its turn to be sent again is held as well. @returns its identifiers */
+  hold(lane: number): number[] {
+    const held: number[] = [];
+    for (const [packetId, slot] of this.#slots) {
+      if (slot.place !== "again" || slot.message.lane !== lane) continue;
+      this.#move(slot, "held");
+      held.push(packetId);
+    }
+    return held;
   }
 
   /** Sends a refused one again on the present connection, after those already waiting for it. */
@@ -197,8 +208,8 @@ interface Slot {
   strikes: number;
   firstRefusedMs: number;
   /**
-   * wire: sent on this connection. again: waits for its turn on this connection. held: refused, waits for its lane's pause to end. doomed: refused
-   * for good, waits for room among the dead letters.
+   * wire: sent on this connection. again: waits for its turn on this connection. held: refused, or behind a refused one, waits for its lane's pause to
+   * end. doomed: refused for good, waits for room among the dead letters.
    */
   place: "wire" | "again" | "held" | "doomed";
   /** Sent in the session that the cloud has, and not refused since. */

@@ -53,7 +53,7 @@ ${more}`;
     );
 
   async function reloaded(): Promise<void> {
-    const from = gateway.lines.length;
+    const from = gateway.logged;
     process.kill(gateway.pid, "SIGHUP");
     await gateway.line("reloaded", from);
   }
@@ -138,7 +138,7 @@ ${more}`;
     };
     expect([await publish("x"), await publish("y")]).to.deep.equal([false, true]);
     await gateway.configure(config(`${rules("y")}\nmqtt: {}`)); // the key is there twice
-    const from = gateway.lines.length;
+    const from = gateway.logged;
     process.kill(gateway.pid, "SIGHUP");
     const wrong = await gateway.line("config", from);
     expect(String(wrong["at"])).to.match(/tidegate\.yaml:\d+:\d+: mqtt: given twice/);
@@ -157,7 +157,7 @@ ${more}`;
     gateway = await GatewayProcess.create(config("access: { anonymous: false }"));
     await passwd("add", "ann", "pencil\n");
     await gateway.start();
-    const from = gateway.lines.length;
+    const from = gateway.logged;
     await gateway.configure(config("").replace(String(port), String(port + 1)));
     await reloaded();
     await gateway.line("needs a restart: mqtt.listeners, access.anonymous", from);

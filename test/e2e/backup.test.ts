@@ -131,9 +131,9 @@ describe("e2e: backup", function () {
     expect(names).to.include("backup.json");
     await gateway.end("SIGTERM");
     await gateway.configure(configOf(port, cloud.port, "./saved"));
-    const from = gateway.lines.length;
+    const from = gateway.logged;
     await gateway.start();
-    expect(gateway.lines.slice(from).map(({ msg }) => msg)).to.include("journal: restored from a backup");
+    expect(gateway.since(from).map(({ msg }) => msg)).to.include("journal: restored from a backup");
   });
 
   it("each file of it cut short in turn: refused, named, untouched", async () => {

@@ -18,6 +18,8 @@ export class GatewayProcess {
   readonly dir: string;
   /** The newest 2000 log lines of all its lives. */
   readonly lines: LogLine[] = [];
+  /** How many came before the first of `lines`. */
+  #forgotten = 0;
   stderr = "";
   /** A command that runs the gateway as its last arguments and becomes it (exec): `nsenter`, `setpriv`. */
   prefix: readonly string[] = [];
@@ -39,6 +41,16 @@ export class GatewayProcess {
     return join(this.dir, "tidegate.yaml");
   }
 
+  /** How many log lines came so far, in all its lives: a mark for `line` and `since`. */
+  get logged(): number {
+    return this.#forgotten + this.lines.length;
+  }
+
+  /** The lines after a mark, as far as they are kept. */
+  since(mark: number): LogLine[] {
+    return this.lines.slice(Math.max(0, mark - this.#forgotten));
+  }
+
   get pid(): number {
     return this.#child?.pid ?? -1;
   }
@@ -49,7 +61,7 @@ export class GatewayProcess {
 
   /** Starts it and waits for the line whose msg is "ready". */
   async start(env: NodeJS.ProcessEnv = {}): Promise<void> {
-    const before = this.lines.length;
+    const before = this.logged;
     const child = this.spawn(env);
     const ended = once(child, "exit").then(([code, signal]) => {
       throw new Error(`the gateway ended before it was ready (${code ?? signal}): ${this.stderr}${this.#tail()}`);
@@ -69,18 +81,18 @@ export class GatewayProcess {
     this.#child = child;
     createInterface({ input: child.stdout }).on("line", (line) => {
       this.lines.push(parse(line));
-      if (this.lines.length > 2000) this.lines.splice(0, 1000);
+      if (this.lines.length > 2000) this.#forgotten += this.lines.splice(0, 1000).length;
       for (const look of [...this.#watchers]) look();
     });
     child.stderr.on("data", (chunk) => (this.stderr = (this.stderr + chunk).slice(-20_000)));
     return child;
   }
 
-  /** The first log line from index `from` on with this msg, now or within `msMax`. */
+  /** The first log line after the mark `from` with this msg, now or within `msMax`. */
   line(msg: string, from = 0, msMax = 20_000): Promise<LogLine> {
     return new Promise((resolve, reject) => {
       const look = (): void => {
-        const found = this.lines.slice(from).find((line) => line.msg === msg);
+        const found = this.since(from).find((line) => line.msg === msg);
         if (found === undefined) return;
         done();
         resolve(found);

@@ -50,7 +50,7 @@ export class PeerGateway {
   }
 
   async #start(): Promise<void> {
-    const before = this.#gateway.lines.length;
+    const before = this.#gateway.logged;
     await this.#gateway.start();
     const ready = await this.#gateway.line("ready", before);
     this.#urls = ready["listeners"] as string[];

@@ -133,6 +133,12 @@ export class FrameScanner {
     this.#tail = grown;
   }
 
+  /** Lets go of an incomplete packet; for a stream that is not read any more. The packet of the last `next()` stays. */
+  drop(): void {
+    this.#tail = nothing;
+    this.#tailLength = this.#tailTotal = 0;
+  }
+
   #idle(): false {
     this.#chunk = nothing;
     this.#at = 0;

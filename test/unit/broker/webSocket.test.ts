@@ -112,6 +112,24 @@ describe("WebSocket listeners", () => {
     expect(open.refused("websocket")).to.equal(50);
   });
 
+  it("messages of which only a part has come count as incomplete packets: the oldest gives way", async () => {
+    await start({ limits: { partialBytes: 1000 * 1024 } });
+    const part = frame(opcode.binary, Buffer.alloc(500 * 1024)).subarray(0, 300 * 1024);
+    const clients: RawWebSocket[] = [];
+    for (let n = 0; n < 3; n += 1) {
+      clients.push(await opened());
+      clients[n]!.socket.write(frame(opcode.binary, hello(`c${n}`)));
+      clients[n]!.socket.write(part);
+      await until("it is read", () => clients[n]!.socket.bytesWritten > part.length);
+    }
+    const last = await opened();
+    last.socket.write(part);
+    await until("one has given way", () => clients.some(({ socket }) => socket.destroyed));
+    expect(open.faults("incomplete")).to.equal(1);
+    expect(clients.filter(({ socket }) => socket.destroyed)).to.have.length(1);
+    expect(last.socket.destroyed).to.equal(false);
+  });
+
   it("the limits count before the handshake", async () => {
     await start({ limits: { maxConnectionsPerAddress: 2 } });
     const silent = [0, 1].map(() => connect(port, "127.0.0.1").on("error", () => {}));
