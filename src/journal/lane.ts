@@ -287,6 +287,7 @@ export class Lane extends LaneStream {
     if (this.readAt > fresh.from) {
       this.readAt = fresh.from;
       this.place = undefined;
+      this.generation += 1; // a read that is under way would move it on again
     }
     fresh.forgetAhead();
     this.#unsplit();
