@@ -44,11 +44,6 @@ const table: readonly Unavailable[] = [
   { path: "routes.*.steps.*.deadband", what: "the step deadband" },
   { path: "uplinks.*.forward.*.qos", what: "forwarding with QoS 2", when: is(2) },
   { path: "uplinks.*.receive.*.qos", what: "receiving with QoS 2", when: is(2) },
-  {
-    path: "uplinks.*.drain.liveShare",
-    what: "sharing the link between backlog and fresh readings",
-    when: (node) => node.scalar !== 0,
-  },
   { path: "http.listen", what: "HTTP for other machines", when: isRemoteHttp },
 ];
 

@@ -39,6 +39,8 @@ export class Downlink {
   #link: Link | undefined;
   #answers = new Answers(() => {});
   #waiting = 0;
+  /** A SUBSCRIBE went out on this connection. */
+  #asked = false;
   #subscribed = false;
   #unanswered: Timer | undefined;
 
@@ -52,6 +54,7 @@ export class Downlink {
     const { version } = this.#options;
     this.#link = link;
     this.#waiting = 0;
+    this.#asked = false;
     this.#answers = new Answers((packetId, code) => link.send(encodeAck("puback", packetId, code, version)));
     // 3.1.1 sends the retained messages again at each SUBSCRIBE, and an old command must not be obeyed at each reconnect.
     if (version === 4 && sessionPresent && this.#subscribed) return;
@@ -64,6 +67,7 @@ export class Downlink {
     const bytes = packet && encodePacket(packet, version);
     const fits = bytes !== undefined && bytes.length <= limits.maximumPacketSize; // [MQTT-3.2.2-15]
     if (fits) link.send(bytes);
+    this.#asked = fits;
     const missing = wanted.length - (fits ? (packet?.subscriptions.length ?? 0) : 0);
     if (missing > 0) this.#refused({ filters: missing, why: "its CONNACK" });
   }
@@ -75,7 +79,8 @@ export class Downlink {
   }
 
   suback(packet: SubackPacket): void {
-    if (packet.packetId !== subscribePacketId) return;
+    if (!this.#asked || packet.packetId !== subscribePacketId)
+      return this.#link?.close(protocolFault("a SUBACK for nothing"), reason.protocolError);
     const refused = packet.reasonCodes.filter((code) => code >= 0x80);
     this.#subscribed = refused.length === 0;
     if (refused.length === 0) return;

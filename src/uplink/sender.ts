@@ -98,6 +98,7 @@ export class Sender {
     this.#link = link;
     this.#limits = limits;
     this.#headAtConnect = this.#deps.store.head;
+    this.#deps.queue.shareLink(this.#headAtConnect, this.#options.drain.liveShare);
     this.#sentHere = 0;
     this.#answeredHere = 0;
     this.#window.reconnect(sessionPresent);
