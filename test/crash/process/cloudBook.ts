@@ -33,6 +33,13 @@ class Page {
   published = 0;
   /** Newest accepted seq of each lane. */
   readonly newest = new Map<number, number>();
+  /** The last of what happened, for who has to find out why the order is wrong. */
+  readonly diary: string[] = [];
+
+  wrote(what: string): void {
+    this.diary.push(what);
+    if (this.diary.length > 200) this.diary.shift();
+  }
 
   constructor(life: number, session: boolean, owed: Page["owed"], windowMax: number) {
     this.life = life;
@@ -113,6 +120,7 @@ export class CloudBook {
     if (keys.size > known.sends(number)) this.#fault(`${name}: taken ${keys.size} times`);
     const { seq, pri } = userProperties;
     const arrival = { key, topic, number, seq: Number(seq), lane: Number(pri), id: messageId };
+    page.wrote(`${pri}:${seq}${packet.dup ? "d" : ""}`);
     this.#window(page, arrival, packet.dup === true, fresh);
     return arrival;
   }
@@ -142,7 +150,11 @@ export class CloudBook {
   accept(page: Page, arrival: Arrival): void {
     const { key, topic, number, seq, lane } = arrival;
     const name = `${topic} ${number}`;
-    if (seq <= (page.newest.get(lane) ?? 0)) this.#fault(`lane ${lane}: seq ${seq} after ${page.newest.get(lane)}`);
+    const before = page.newest.get(lane) ?? 0;
+    if (seq <= before)
+      this.#fault(
+        `lane ${lane}: seq ${seq} after ${before} (${this.history(name)}); before it, lane:seq: ${page.diary.join(" ")}`,
+      );
     page.newest.set(lane, seq);
     const times = (this.#accepted.get(key) ?? 0) + 1;
     this.#accepted.set(key, times);
@@ -170,6 +182,7 @@ export class CloudBook {
   answered(page: Page, { id, key, topic, number }: Arrival, code: number): void {
     const name = `${topic} ${number}`;
     this.#note(name, `answered ${code}`);
+    if (code !== 0) page.wrote(`${id}!${code}`);
     page.open.delete(id);
     page.answered.push(code === 0 ? key : undefined);
   }
