@@ -26,10 +26,19 @@ export type PublishResult =
 /** full: a reject-newest queue or the store is full. failed: the disk does not take writes. invalid: not a topic that can be published to. */
 export type RefusalReason = "full" | "failed" | "invalid";
 
+/** A key of one of the store's maps (`Txn.put`, without a value). */
+export interface HeldId {
+  readonly map: string;
+  readonly key: string;
+}
+
 /** The broker as everything that is not an MQTT client sees it. */
 export interface Publisher {
-  /** Takes a message in: routes, retained, subscribers, durable queues. Synchronous, so arrival order is kept. */
-  publish(message: Message): PublishResult;
+  /**
+   * Takes a message in: routes, retained, subscribers, durable queues. Synchronous, so arrival order is kept.
+   * @param held the identifier of a QoS 2 PUBLISH, noted in the same commit; an accepted message then always has a group
+   */
+  publish(message: Message, held?: HeldId): PublishResult;
   /**
    * Calls back once when `group` is durable (true) or can no longer become so (false: the store failed or closes). Group 0 and groups
    * already durable call back at once, synchronously. Callbacks come in group order, and in call order within a group.
@@ -152,6 +161,8 @@ export interface PeekedMessage extends QueuedMessage {
 /** All lanes of one uplink. Only durable messages come out; what expired (ttl, maxAge) is skipped and counted inside. */
 export interface UplinkQueue {
   readonly name: string;
+  /** Nothing was ever taken for it in this data folder, when it was opened. */
+  readonly isNew: boolean;
   /** The lane of a priority, 0-9; made durable when new. */
   lane(priority: number): number;
   /** The next message by priority then age, or undefined: `readable` fires when there is one again. @param passing lanes to pass over */
@@ -162,7 +173,23 @@ export interface UplinkQueue {
   settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large"): void;
   /** After a lost link: everything handed out and not settled comes out again, in order. */
   rewind(): void;
+  /**
+   * These were in flight when an earlier run ended: until they are handed out they neither expire nor give way to others. Replaces what was said
+   * before; to be said again after `rewind`.
+   */
+  keep(inFlight: ReadonlyArray<{ readonly lane: number; readonly position: number }>): void;
+  /**
+   * Hands out what `keep` named, lane by lane in order, with what lies between; `next` is not to be called meanwhile. Ends early when more than so
+   * many others lie between. What is among neither `found` nor `ahead` is gone. Nothing comes of it after `rewind`. Never rejects.
+   */
+  recall(others: { readonly messages: number; readonly bytes: number }): Promise<Recalled>;
   stats(): UplinkQueueStats;
+}
+
+export interface Recalled {
+  readonly found: readonly QueuedMessage[];
+  /** Positions that `next` will come to later. */
+  readonly ahead: ReadonlySet<number>;
 }
 
 export interface UplinkQueueStats {
@@ -201,6 +228,8 @@ export interface StoredMessage {
 export interface Txn {
   /** Writes a message; returns its position. Takers get their seq here. The payload is copied at once. @param wallMs when it was taken: now */
   message(message: Message, takers: readonly Taker[], wallMs?: number): number;
+  /** Which of an uplink's messages are done is said in full in this commit's group: what follows may rely on it. */
+  laneStates(uplink: string): void;
   /** As UplinkQueue.settle, but durable with this commit. Done when the function has returned. */
   settle(message: QueuedMessage, dropped: "dead-letter"): void;
   /** A queue (session, shared group) waits for the message at `position`. `meta` is the queue's own small number (0-255: qos, retain...). Returns its ordinal, rising by 1 from 1. @param bytes its size, should the record not be in memory any more */

@@ -1,5 +1,6 @@
 /** What waits for no sync of its own: lane states and drop counts, each 100 ms, the proof of the last group, and the clock, which each group carries. */
 import type { Clock, Timer } from "../base/clock.ts";
+import { intervalsMax, type Lane } from "./lane.ts";
 import { writeLaneState, writeUplink } from "./records.ts";
 import type { State } from "./state.ts";
 import type { GroupWriter } from "./writer.ts";
@@ -53,6 +54,16 @@ export class ChangedStates {
       any = true;
     }
     return any;
+  }
+
+  /** The same for some lanes, with all of their done intervals: what is said next must not be undone by their being forgotten. */
+  writeLanes(lanes: readonly Lane[]): void {
+    const { writer } = this.#env;
+    for (const lane of lanes) {
+      if (!lane.dirty && lane.intervals().length <= intervalsMax) continue; // said already
+      lane.dirty = false;
+      writeLaneState(writer, lane, Number.POSITIVE_INFINITY);
+    }
   }
 
   onDurable(): void {

@@ -83,6 +83,8 @@ export class Lane {
   /** By rising position. */
   readonly pending = new Map<number, Entry>();
   skips: Interval[] = [];
+  /** Positions above the cursor that an earlier run had in flight (QoS 2): to be handed out, whatever their age and however full the queue is. Rising. */
+  kept = new Set<number>();
   /** Rises with every rewind; a read that began before is thrown away. */
   generation = 0;
   filling = false;
@@ -204,6 +206,15 @@ export class Lane {
   /** Whether the message is known to be done; only for positions that are not pending. */
   isDone(position: number): boolean {
     return position <= this.cursor || this.isSkipped(position);
+  }
+
+  /** Whether something kept lies from `first` to `last`. */
+  keepsWithin(first: number, last: number): boolean {
+    for (const position of this.kept) {
+      if (position > last) return false;
+      if (position >= first) return true;
+    }
+    return false;
   }
 
   /** Whether all of the lane from `first` to `last` is known to be done. */

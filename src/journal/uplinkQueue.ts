@@ -1,5 +1,5 @@
 /** The queue of one uplink over its lanes: strict priority, age within one, expiry exact at reading, drop-oldest by moving cursors. */
-import type { QueuedMessage, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
+import type { QueuedMessage, Recalled, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
 import type { Entry, Lane } from "./lane.ts";
 import type { LaneReader } from "./laneReader.ts";
 import type { State, UplinkAccount } from "./state.ts";
@@ -30,14 +30,19 @@ export function readAhead(reader: LaneReader, lane: Lane): Promise<void> {
 export class JournalQueue implements UplinkQueue {
   readonly name: string;
   readonly account: UplinkAccount;
+  readonly isNew: boolean;
   readonly #env: QueueEnvironment;
   #limits: UplinkLimits;
   #listener: (() => void) | undefined;
   #armed = false;
+  /** Kept ones that had to be passed before they were asked for: in flight already, and handed out first. */
+  #passed: Entry[] = [];
+  #rewinds = 0;
 
   constructor(account: UplinkAccount, limits: UplinkLimits, env: QueueEnvironment) {
     this.name = account.name;
     this.account = account;
+    this.isNew = account.lanes.length === 0;
     this.#env = env;
     this.#limits = limits;
     account.limits = limits;
@@ -55,12 +60,15 @@ export class JournalQueue implements UplinkQueue {
   }
 
   next(passing?: { has(lane: number): boolean }): QueuedMessage | undefined {
+    if (this.#passed.length > 0) {
+      const at = this.#passed.findIndex((entry) => passing?.has(entry.lane) !== true);
+      if (at >= 0) return this.#passed.splice(at, 1)[0];
+    }
     for (const lane of this.account.lanes) {
       if (passing?.has(lane.id)) continue;
       const entry = this.#head(lane);
       if (entry !== undefined) {
-        lane.take();
-        lane.pending.set(entry.position, entry);
+        handOut(lane, entry);
         // Read on before the lane runs dry, so that a drain from disk does not wait for each gulp.
         if (lane.aheadBytes < prefetchBelowBytes && !lane.filling && this.#env.reader.needsDisk(lane)) this.#fill(lane);
         return entry;
@@ -85,8 +93,45 @@ export class JournalQueue implements UplinkQueue {
   }
 
   rewind(): void {
+    this.#rewinds += 1;
+    this.#passed = [];
     for (const lane of this.account.lanes) lane.rewind();
     this.wake();
+  }
+
+  keep(inFlight: ReadonlyArray<{ readonly lane: number; readonly position: number }>): void {
+    for (const lane of this.account.lanes) lane.kept = new Set();
+    for (const { lane: id, position } of [...inFlight].sort((a, b) => a.position - b.position)) {
+      const lane = this.#env.state.lanes.get(id);
+      // What is done is not waited for: it never comes.
+      if (lane?.uplink === this.name && position <= lane.newest && !lane.isDone(position)) lane.kept.add(position);
+    }
+  }
+
+  async recall(others: { readonly messages: number; readonly bytes: number }): Promise<Recalled> {
+    const rewinds = this.#rewinds;
+    const found: Entry[] = [];
+    let { messages, bytes } = others;
+    for (const lane of this.account.lanes) {
+      while (lane.kept.size > 0 && messages > 0 && bytes > 0) {
+        const entry = this.#head(lane);
+        if (entry === undefined) {
+          if (!lane.filling) break; // it cannot be read now, or is not there
+          await lane.filled;
+          if (rewinds !== this.#rewinds) return { found: [], ahead: new Set() };
+          continue;
+        }
+        if (!lane.kept.has(entry.position)) {
+          messages -= 1;
+          bytes -= entry.bytes;
+        }
+        handOut(lane, entry);
+        found.push(entry);
+      }
+    }
+    found.push(...this.#passed.splice(0));
+    const ahead = this.account.lanes.flatMap((lane) => (lane.blocked || lane.newest > lane.cursor ? [...lane.kept] : []));
+    return { found, ahead: new Set(ahead) };
   }
 
   stats(): UplinkQueueStats {
@@ -128,6 +173,11 @@ export class JournalQueue implements UplinkQueue {
       if (this.#dropPart(lane, "full", (bytes) => bytes <= this.account.bytes - maxBytes)) continue;
       const entry = this.#head(lane);
       if (entry === undefined) break;
+      if (lane.kept.has(entry.position)) {
+        handOut(lane, entry);
+        this.#passed.push(entry);
+        continue;
+      }
       lane.take();
       this.#done(lane, entry);
       dropped += 1;
@@ -165,7 +215,7 @@ export class JournalQueue implements UplinkQueue {
       }
       const nowMs = storeMs();
       const live = entry.expiresAtMs > nowMs && entry.acceptedAtMs + this.#limits.maxAgeMs > nowMs;
-      if (live) return entry;
+      if (live || (lane.kept.size > 0 && lane.kept.has(entry.position))) return entry; // once sent it does not expire [MQTT-4.3.3-7]
       lane.take();
       this.#done(lane, entry);
       this.#drop("expired", 1);
@@ -188,6 +238,7 @@ export class JournalQueue implements UplinkQueue {
     const part = segment?.parts.get(lane.id);
     if (segment === undefined || part === undefined || segment.end > this.#env.durablePosition()) return false;
     if (lane.readAt > part.first || lane.cursor >= part.first) return false;
+    if (lane.kept.size > 0 && lane.keepsWithin(part.first, part.last)) return false;
     if (!wanted(part.bytes, part.lastAcceptedAtMs, part.lastExpiresAtMs)) return false;
     const { waiting, bytes, last } = part;
     lane.passTo(last);
@@ -216,5 +267,20 @@ export class JournalQueue implements UplinkQueue {
     if (head !== undefined) return head.acceptedAtMs;
     const segment = this.#env.reader.nextSegment(lane);
     return segment?.parts.get(lane.id)?.firstAcceptedAtMs ?? Number.POSITIVE_INFINITY;
+  }
+}
+
+/** The lane's head is in flight. */
+function handOut(lane: Lane, entry: Entry): void {
+  lane.take();
+  lane.pending.set(entry.position, entry);
+  if (lane.kept.size > 0) forgetPassed(lane, entry.position);
+}
+
+/** Positions that the cursor has come by: handed out now, or not there any more. */
+function forgetPassed(lane: Lane, cursor: number): void {
+  for (const position of lane.kept) {
+    if (position > cursor) return;
+    lane.kept.delete(position);
   }
 }

@@ -15,6 +15,7 @@ import { type UplinkCounters, uplinkCounters, uplinkGauges } from "./metrics.ts"
 import type { UplinkOptions } from "./options.ts";
 import { type CloudLimits, encodeForward } from "./outgoing.ts";
 import { Sender } from "./sender.ts";
+import { CloudSession } from "./session.ts";
 
 /** Names of the uplinks that an operator has paused: kept over restarts. */
 const pausedMap = "uplinks-paused";
@@ -45,6 +46,7 @@ export class Uplink implements ForwardTarget {
   readonly #count: UplinkCounters;
   readonly #sender: Sender;
   readonly #downlink: Downlink;
+  readonly #session: CloudSession;
   #link: Link | undefined;
   #state: UplinkState["link"] = "stopped";
   #sinceMs: number;
@@ -69,13 +71,15 @@ export class Uplink implements ForwardTarget {
     this.#count = uplinkCounters(deps.meter, options.name);
     const { clock, publisher, store, letters } = deps;
     const shared = { clock, log: this.#log, limiter: this.#limiter, count: this.#count };
-    this.#sender = new Sender(this.options, { ...shared, store, letters, queue: this.queue });
-    this.#setPaused(store.get(pausedMap, options.name) !== undefined);
+    this.#session = new CloudSession(this.options, store, this.#log, this.queue.isNew);
     const onRefused = (subscriptions: number): void => {
       this.#problem = `the cloud refused ${subscriptions} of our subscriptions`;
       this.#announce();
     };
-    this.#downlink = new Downlink(this.options, { ...shared, publisher, onRefused });
+    this.#downlink = new Downlink(this.options, { ...shared, store, publisher, onRefused });
+    const { echoes } = this.#downlink;
+    this.#sender = new Sender(this.options, { ...shared, store, publisher, letters, echoes, queue: this.queue });
+    this.#setPaused(store.get(pausedMap, options.name) !== undefined);
   }
 
   /** Begins to connect; returns at once. A cloud that is never reachable is retried for ever. */
@@ -87,6 +91,7 @@ export class Uplink implements ForwardTarget {
       inflight: () => this.#sender.inflight,
       queue: () => this.queue.stats(),
     });
+    this.#sender.begin();
     this.#connect();
   }
 
@@ -161,6 +166,7 @@ export class Uplink implements ForwardTarget {
       if (typeof bytes === "string") dropped[bytes].value += 1;
       else {
         link.send(bytes);
+        this.#downlink.echoes.sent(rule, message.topic, message.payload);
         this.#count.sent.value += 1;
       }
     }
@@ -172,10 +178,14 @@ export class Uplink implements ForwardTarget {
     this.#enter("connecting");
     this.#log.debug({ url, version }, "connecting to the cloud");
     try {
-      const hello = connectPacket(this.options, { receiveMaximum, maximumPacketSize: inboundPacketBytesMax });
+      const clean = this.#mustDiscard(url);
+      const hello = connectPacket(this.options, { receiveMaximum, maximumPacketSize: inboundPacketBytesMax }, clean);
       const link: Link = new Link(url, hello, this.options, this.#deps.clock, {
-        up: (connack) => this.#up(link, connack),
+        up: (connack) => this.#up(link, connack, url, clean),
         puback: (packet) => this.#sender.puback(packet),
+        pubrec: (packet) => this.#sender.pubrec(packet),
+        pubrel: (packet) => this.#downlink.pubrel(packet),
+        pubcomp: (packet) => this.#sender.pubcomp(packet),
         publish: (packet) => this.#downlink.publish(packet),
         suback: (packet) => this.#downlink.suback(packet),
         drained: () => this.#sender.pumpSoon(),
@@ -187,7 +197,25 @@ export class Uplink implements ForwardTarget {
     }
   }
 
-  #up(link: Link, { properties, sessionPresent }: ConnackPacket): void {
+  /** Whether the cloud has to forget the session that it may have of us, for it does not go with our packet identifiers. */
+  #mustDiscard(url: string): boolean {
+    if (!this.#sender.usesQos2 && !this.options.forward.some(({ qos }) => qos === 2)) return false;
+    const why = this.#session.strangeness(url);
+    if (why !== undefined)
+      this.#log.warn({ why }, "a session that the cloud may have of us is discarded, or it could lose QoS 2 messages");
+    return why !== undefined;
+  }
+
+  #up(link: Link, connack: ConnackPacket, url: string, clean: boolean): void {
+    const { properties } = connack;
+    const sessionPresent = connack.sessionPresent && !clean;
+    const isOurs = sessionPresent && this.#session.strangeness(url) === undefined;
+    this.#session.connected(url, sessionPresent);
+    if (clean && this.options.version === 4) {
+      this.#urlAt -= 1; // a clean session of 3.1.1 ends with its connection: this one has done what it was for
+      link.close("the cloud's old session was discarded; connecting again");
+      return;
+    }
     const { maxQos, maxPacketSize = Number.MAX_SAFE_INTEGER } = this.options;
     this.#limits = {
       receiveMaximum: properties?.receiveMaximum ?? 65_535,
@@ -199,7 +227,7 @@ export class Uplink implements ForwardTarget {
     this.#count.connects.value += 1;
     this.#enter("up");
     this.#log.info({ backlog: this.queue.stats().messages, sessionPresent }, "the cloud is up");
-    this.#downlink.attach(link, sessionPresent);
+    this.#downlink.attach(link, sessionPresent, isOurs);
     this.#sender.attach(link, this.#limits, sessionPresent);
   }
 

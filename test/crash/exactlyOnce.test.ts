@@ -1,0 +1,111 @@
+import { expect } from "chai";
+import { SessionCloud } from "../helpers/sessionCloud.ts";
+import { randomOf, turn } from "../unit/journal/support.ts";
+import { ExactRig } from "../unit/uplink/exactRig.ts";
+
+// A machine that stops at every I/O step in the middle of QoS 2 exchanges, up and down, while the cloud's connection falls at random moments too: each
+// message that was durable is taken by the cloud exactly once, and each command that the cloud was rid of was taken here exactly once.
+
+const count = 14;
+
+interface Life {
+  readonly durable: Set<string>;
+}
+
+/** Ends by itself, or hangs when the machine stops. */
+async function work(rig: ExactRig, { durable }: Life, seed: number): Promise<void> {
+  const random = randomOf(seed);
+  for (let n = 0; n < count; n += 1) {
+    const text = `m${n}`.padEnd(20 + Math.floor(random() * 1500));
+    const priority = Math.floor(random() * 2);
+    await rig.put(text, { priority });
+    if (rig.files.stopped || rig.dead) return;
+    durable.add(text);
+    if (random() < 0.6) rig.cloud.command("down/x", `c${n}`);
+    for (let turns = Math.floor(random() * 30); turns > 0; turns -= 1) await turn();
+    if (random() < 0.4) rig.clock.advance(100);
+  }
+  await rig.settled();
+}
+
+interface Ended {
+  readonly stopped: boolean;
+  readonly cloud: SessionCloud;
+}
+
+async function stopAt(step: number, seed: number, version: 4 | 5, keepsSession = true): Promise<Ended> {
+  const random = randomOf(seed * 1009 + step);
+  const cloud = await SessionCloud.open(version);
+  cloud.keepsSession = keepsSession;
+  cloud.moment = () => random() < 0.04;
+  const rig = new ExactRig(cloud, { version });
+  await rig.start();
+  const life: Life = { durable: new Set() };
+  const from = rig.files.steps;
+  rig.files.fault = (_, __, at) => (at - from === step ? "stop" : undefined);
+  let ended = false;
+  const working = work(rig, life, seed).then(() => {
+    ended = true;
+  });
+  for (let turns = 0; !ended && !rig.files.stopped && turns < 50_000; turns += 1) await turn();
+  for (let turns = 0; turns < 5; turns += 1) await turn();
+  const { stopped } = rig.files;
+  if (!stopped) await working;
+  let last = await rig.successor(random() < 0.3 ? "kill" : random);
+  if (random() < 0.5) {
+    // Once more, soon after the start.
+    const again = last.files.steps;
+    const soon = 1 + Math.floor(random() * 12);
+    last.files.fault = (_, __, at) => (at - again === soon ? "stop" : undefined);
+    for (let turns = 0; !last.files.stopped && turns < 300; turns += 1) {
+      await turn();
+      if (turns % 10 === 9) last.clock.advance(100);
+    }
+    last.files.fault = () => undefined;
+    last = await last.successor(random() < 0.3 ? "kill" : random);
+  }
+  cloud.moment = () => false;
+  await last.settled();
+  await compare(last, life, keepsSession, `seed ${seed}, step ${step}, MQTT ${version}`);
+  await last.close();
+  await cloud.close();
+  return { stopped, cloud };
+}
+
+async function compare(rig: ExactRig, { durable }: Life, exactly: boolean, where: string): Promise<void> {
+  const { taken, commands } = rig.cloud;
+  for (const text of durable) {
+    const times = taken.filter((one) => one === text).length;
+    if (exactly) expect(times, `${where}: ${text.trim()} at the cloud`).to.equal(1);
+    else expect(times, `${where}: ${text.trim()} at the cloud`).to.be.at.least(1);
+  }
+  if (exactly) expect(new Set(taken).size, `${where}: twice at the cloud`).to.equal(taken.length);
+  const tapped = await rig.tapped();
+  if (exactly) {
+    expect(new Set(tapped).size, `${where}: a command twice: ${tapped}`).to.equal(tapped.length);
+    for (const { payload } of commands) expect(tapped, `${where}: command ${payload}`).to.include(payload);
+  }
+  expect(rig.onRecord, `${where}: identifiers left on record`).to.deep.equal({ sent: 0, held: 0 });
+}
+
+describe("crash: exactly once", () => {
+  for (const [seed, version] of [
+    [1, 5],
+    [2, 4],
+    [3, 5],
+    [4, 4],
+  ] as const)
+    it(`up and down, whenever the machine stops (seed ${seed}, MQTT ${version})`, async function () {
+      this.timeout(300_000);
+      let step = 1;
+      for (; (await stopAt(step, seed, version)).stopped; step += 1);
+      expect(step, "steps").to.be.above(40);
+    });
+
+  it("nothing is lost when the cloud has lost its session each time", async function () {
+    this.timeout(300_000);
+    let step = 1;
+    for (; (await stopAt(step, 5, 5, false)).stopped; step += 2);
+    expect(step, "steps").to.be.above(40);
+  });
+});
