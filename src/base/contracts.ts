@@ -10,6 +10,7 @@
 import type { BackupInfo, BackupRequest } from "./backup.ts";
 import type { RouteFailure } from "./deadLetters.ts";
 import type { TidegateError } from "./errors.ts";
+import type { HeldId, Resumable } from "./inFlight.ts";
 import type { Message, Qos } from "./message.ts";
 
 // ---------------------------------------------------------------- into the broker
@@ -25,12 +26,6 @@ export type PublishResult =
 
 /** full: a reject-newest queue or the store is full. failed: the disk does not take writes. invalid: not a topic that can be published to. */
 export type RefusalReason = "full" | "failed" | "invalid";
-
-/** A key of one of the store's maps (`Txn.put`, without a value). */
-export interface HeldId {
-  readonly map: string;
-  readonly key: string;
-}
 
 /** The broker as everything that is not an MQTT client sees it. */
 export interface Publisher {
@@ -159,10 +154,8 @@ export interface PeekedMessage extends QueuedMessage {
 }
 
 /** All lanes of one uplink. Only durable messages come out; what expired (ttl, maxAge) is skipped and counted inside. */
-export interface UplinkQueue {
+export interface UplinkQueue extends Resumable {
   readonly name: string;
-  /** Nothing was ever taken for it in this data folder, when it was opened. */
-  readonly isNew: boolean;
   /** The lane of a priority, 0-9; made durable when new. */
   lane(priority: number): number;
   /** The next message by priority then age, or undefined: `readable` fires when there is one again. @param passing lanes to pass over */
@@ -173,23 +166,7 @@ export interface UplinkQueue {
   settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large"): void;
   /** After a lost link: everything handed out and not settled comes out again, in order. */
   rewind(): void;
-  /**
-   * These were in flight when an earlier run ended: until they are handed out they neither expire nor give way to others. Replaces what was said
-   * before; to be said again after `rewind`.
-   */
-  keep(inFlight: ReadonlyArray<{ readonly lane: number; readonly position: number }>): void;
-  /**
-   * Hands out what `keep` named, lane by lane in order, with what lies between; `next` is not to be called meanwhile. Ends early when more than so
-   * many others lie between. What is among neither `found` nor `ahead` is gone. Nothing comes of it after `rewind`. Never rejects.
-   */
-  recall(others: { readonly messages: number; readonly bytes: number }): Promise<Recalled>;
   stats(): UplinkQueueStats;
-}
-
-export interface Recalled {
-  readonly found: readonly QueuedMessage[];
-  /** Positions that `next` will come to later. */
-  readonly ahead: ReadonlySet<number>;
 }
 
 export interface UplinkQueueStats {

@@ -1,5 +1,6 @@
 /** The queue of one uplink over its lanes: strict priority, age within one, expiry exact at reading, drop-oldest by moving cursors. */
-import type { QueuedMessage, Recalled, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
+import type { QueuedMessage, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
+import type { InFlight, Recalled } from "../base/inFlight.ts";
 import type { Entry, Lane } from "./lane.ts";
 import type { LaneReader } from "./laneReader.ts";
 import type { State, UplinkAccount } from "./state.ts";
@@ -99,7 +100,7 @@ export class JournalQueue implements UplinkQueue {
     this.wake();
   }
 
-  keep(inFlight: ReadonlyArray<{ readonly lane: number; readonly position: number }>): void {
+  keep(inFlight: readonly InFlight[]): void {
     for (const lane of this.account.lanes) lane.kept = new Set();
     for (const { lane: id, position } of [...inFlight].sort((a, b) => a.position - b.position)) {
       const lane = this.#env.state.lanes.get(id);
@@ -130,7 +131,9 @@ export class JournalQueue implements UplinkQueue {
       }
     }
     found.push(...this.#passed.splice(0));
-    const ahead = this.account.lanes.flatMap((lane) => (lane.blocked || lane.newest > lane.cursor ? [...lane.kept] : []));
+    const ahead = this.account.lanes.flatMap((lane) =>
+      lane.blocked || lane.newest > lane.cursor ? [...lane.kept] : [],
+    );
     return { found, ahead: new Set(ahead) };
   }
 

@@ -1,4 +1,5 @@
-import type { HeldId, Publisher } from "../base/contracts.ts";
+import type { Publisher } from "../base/contracts.ts";
+import type { HeldId } from "../base/inFlight.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
 import type { Message, MessageProperties, Qos } from "../base/message.ts";
 import { parseTemplate } from "../base/template.ts";

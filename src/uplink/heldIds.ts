@@ -1,4 +1,5 @@
-import type { HeldId, Store } from "../base/contracts.ts";
+import type { Store } from "../base/contracts.ts";
+import type { HeldId } from "../base/inFlight.ts";
 
 /**
  * Identifiers of QoS 2 messages of the cloud that were taken and not released yet (PUBREL): a repeated PUBLISH with one of them is not taken again

@@ -1,4 +1,5 @@
-import type { QueuedMessage, Recalled, UplinkQueue } from "../base/contracts.ts";
+import type { QueuedMessage, UplinkQueue } from "../base/contracts.ts";
+import type { Recalled } from "../base/inFlight.ts";
 import type { SentId, SentIds } from "./sentIds.ts";
 import type { Slot, Window } from "./window.ts";
 

@@ -36,6 +36,7 @@ export class CloudConnection {
     });
     reader.on("error", (error: Error) => this.packets.push({ cmd: "unreadable", why: error.message }));
     socket.on("data", (chunk: Buffer) => reader.parse(chunk));
+    socket.setNoDelay(true);
     socket.on("error", () => {});
     socket.on("close", () => {
       this.closed = true;

@@ -3,13 +3,13 @@ import type {
   Publisher,
   PublishResult,
   QueuedMessage,
-  Recalled,
   Store,
-  UplinkQueue,
   Txn,
+  UplinkQueue,
   UplinkQueueStats,
 } from "../../src/base/contracts.ts";
 import type { UplinkFailure, UplinkLetters } from "../../src/base/deadLetters.ts";
+import type { Recalled } from "../../src/base/inFlight.ts";
 import type { Log, LogFields } from "../../src/base/log.ts";
 import type { Message } from "../../src/base/message.ts";
 

@@ -26,6 +26,8 @@ export class ExactRig {
   /** Takes what the cloud sends. */
   tap!: UplinkQueue;
   letters: string[] = [];
+  /** For tests that put a fault in. */
+  beforeUplink: (store: Store) => void = () => {};
   readonly #files: FaultyFiles;
   readonly #more: Partial<UplinkOptions>;
   readonly #storeOptions: Partial<StoreOptions>;
@@ -76,6 +78,7 @@ export class ExactRig {
       acknowledged: () => {},
     };
     const { store, broker: publisher } = this;
+    this.beforeUplink(store);
     this.uplink = new Uplink(this.options, { store, publisher, letters, clock, log: silentLog, meter });
     this.store.configured();
     this.uplink.start();
@@ -94,8 +97,9 @@ export class ExactRig {
 
   /** Turns of the event loop, real sockets among them, while time passes. @throws Error after many */
   async until(what: string, condition: () => boolean): Promise<void> {
+    const endMs = Date.now() + 15_000;
     for (let turns = 0; !condition() && !this.dead && !this.#files.stopped; turns += 1) {
-      if (turns > 20_000) throw new Error(`never: ${what}; ${JSON.stringify(this.uplink.state())}`);
+      if (Date.now() > endMs) throw new Error(`never: ${what}; ${JSON.stringify(this.uplink.state())}`);
       await turn();
       if (turns % 25 === 24) this.clock.advance(100);
     }
