@@ -56,7 +56,7 @@ export class Echoes {
 
   /** Whether what the cloud sent is one of ours come back; to be asked once. */
   isOurs(topic: string, payload: Uint8Array): boolean {
-    if (this.#head !== undefined) return this.#head.compare(payload, 0, this.#head.length) === 0;
+    if (this.#head !== undefined) return this.#head.equals(payload.subarray(0, this.#head.length));
     if (this.#sent.size === 0) return false;
     const key = digest(topic, payload);
     const known = this.#sent.get(key);
