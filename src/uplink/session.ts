@@ -24,7 +24,6 @@ export class CloudSession {
   readonly #options: UplinkOptions;
   readonly #store: Pick<Store, "get" | "commit" | "epoch">;
   readonly #log: Log;
-  readonly #isNew: boolean;
   #known: Known | undefined;
 
   /** @param isNew nothing was ever sent from this data folder */
@@ -32,16 +31,18 @@ export class CloudSession {
     this.#options = options;
     this.#store = store;
     this.#log = log;
-    this.#isNew = isNew;
     this.#known = parse(store.get(mapName, options.name));
+    // On record at once: at the next start it is not new any more, whether there was a cloud or not.
+    if (this.#known === undefined && isNew) this.#record({ epoch: store.epoch, here: [], left: [] });
   }
 
   /** Why a session that the cloud may have kept there is none of ours; undefined: it is. */
   strangeness(url: string): string | undefined {
     const known = this.#known;
     // A folder from before there was this record has sent nothing with QoS 2.
-    if (known === undefined) return this.#isNew ? "this data folder is new" : undefined;
+    if (known === undefined) return undefined;
     if (known.epoch !== this.#store.epoch) return "this data folder was restored";
+    if (known.here.length === 0) return "this data folder is new";
     if (known.here.includes(this.#place(url))) return undefined;
     if (known.left.includes(this.#place(url))) return "it is older than the one that was used since";
     const { urls } = this.#options;

@@ -356,6 +356,18 @@ describe("uplink/whose session it is", () => {
     });
   }
 
+  it("discards it too when the first start of a new folder found no cloud", async () => {
+    const cloud = await SessionCloud.open(5);
+    opened.push(() => cloud.close());
+    const rig = await new ExactRig(cloud, { urls: ["mqtt://127.0.0.1:1"] }).start();
+    await rig.put("a");
+    const next = await rig.successor("kill", { urls: [cloud.url] });
+    closing(rig);
+    closing(next);
+    await next.settled();
+    expect(clean(next)).to.deep.equal([true]);
+  });
+
   it("keeps the session where nothing is sent with QoS 2", async () => {
     const rig = await rigOf(5, { forward: [] });
     expect(clean(rig)).to.deep.equal([false]);
