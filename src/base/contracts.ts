@@ -10,7 +10,7 @@
 import type { BackupInfo, BackupRequest } from "./backup.ts";
 import type { RouteFailure } from "./deadLetters.ts";
 import type { TidegateError } from "./errors.ts";
-import type { HeldId, Resumable } from "./inFlight.ts";
+import type { HeldId, InFlight, Resumable } from "./inFlight.ts";
 import type { Message, Qos } from "./message.ts";
 
 // ---------------------------------------------------------------- into the broker
@@ -164,8 +164,8 @@ export interface UplinkQueue extends Resumable {
   onReadable(listener: () => void): void;
   /** The cloud has it (or `dropped` says why it will never): it no longer waits. Durable within a second; a crash before that repeats it. */
   settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large"): void;
-  /** After a lost link: everything handed out and not settled comes out again, in order. */
-  rewind(): void;
+  /** Everything handed out and not settled comes out again, in order. @param inFlight as with `keep` */
+  rewind(inFlight?: readonly InFlight[]): void;
   stats(): UplinkQueueStats;
 }
 

@@ -25,7 +25,7 @@ export interface Resumable {
   readonly isNew: boolean;
   /**
    * These were in flight when an earlier run ended: until they are handed out they neither expire nor give way to others. Replaces what was said
-   * before; to be said again after `rewind`.
+   * before.
    */
   keep(inFlight: readonly InFlight[]): void;
   /**

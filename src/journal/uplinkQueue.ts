@@ -93,10 +93,11 @@ export class JournalQueue implements UplinkQueue {
     if (dropped !== undefined) this.#drop(dropped, 1);
   }
 
-  rewind(): void {
+  rewind(inFlight: readonly InFlight[] = []): void {
     this.#rewinds += 1;
     this.#passed = [];
     for (const lane of this.account.lanes) lane.rewind();
+    this.keep(inFlight);
     this.wake();
   }
 

@@ -1,5 +1,6 @@
 import type { Clock, Timer } from "../base/clock.ts";
 import type { Publisher, QueuedMessage, Store, UplinkQueue } from "../base/contracts.ts";
+import type { InFlight } from "../base/inFlight.ts";
 import type { Log } from "../base/log.ts";
 import { encodeAck, writeAck } from "../wire/mqtt/ack.ts";
 import type { ProtocolVersion } from "../wire/mqtt/packet.ts";
@@ -104,18 +105,15 @@ export class Exchange {
     this.#timer = undefined;
   }
 
-  /** Everything is on record, and nothing is left here: for the next start. The caller rewinds the queue and says `keep`. */
-  release(): void {
+  /** Everything is on record, and nothing is left here: for the next start. @returns what is in flight, for the queue's `rewind` */
+  release(): InFlight[] {
     this.ids.release();
     this.#resumption.release();
     this.#staged = [];
     this.#stagedAt = 0;
     this.#releases = [];
     this.#releasesAt = 0;
-  }
-
-  keep(): void {
-    this.#resumption.keep();
+    return this.ids.load();
   }
 
   /** A message that came out of the queue: see Resumption.take. */

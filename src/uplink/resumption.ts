@@ -32,12 +32,7 @@ export class Resumption {
 
   constructor(deps: ResumptionDeps) {
     this.#deps = deps;
-    this.keep();
-  }
-
-  /** What is on record must be there when it is wanted, however long the start takes. */
-  keep(): void {
-    this.#deps.queue.keep(this.#deps.ids.load());
+    deps.queue.keep(deps.ids.load()); // it must be there when it is wanted, however long the start takes
   }
 
   begin(): void {

@@ -149,10 +149,9 @@ export class Sender {
   /** Gives the window back to the queue, for the next start or the next uplink of this name. */
   release(): void {
     this.detach();
-    this.#exchange.release();
+    const inFlight = this.#exchange.release();
     this.#window.clear();
-    this.#deps.queue.rewind();
-    this.#exchange.keep();
+    this.#deps.queue.rewind(inFlight);
   }
 
   /** Sends at the end of this turn of the event loop, so that a burst of new messages goes in one write. */

@@ -201,7 +201,7 @@ export class Uplink implements ForwardTarget {
   #mustDiscard(url: string): boolean {
     if (!this.#sender.usesQos2 && !this.options.forward.some(({ qos }) => qos === 2)) return false;
     const why = this.#session.strangeness(url);
-    if (why !== undefined)
+    if (why !== undefined && this.#limiter.due("discard"))
       this.#log.warn({ why }, "a session that the cloud may have of us is discarded, or it could lose QoS 2 messages");
     return why !== undefined;
   }

@@ -109,9 +109,8 @@ describe("journal: what an earlier run had in flight", () => {
     await rig.restart();
     rig.queue.keep([...got, { lane: 99, position: 5 }, { lane: got[0]?.lane ?? 0, position: 1e9 }]);
     const overtaken = rig.queue.recall(many);
-    rig.queue.rewind();
+    rig.queue.rewind(got);
     await overtaken;
-    rig.queue.keep(got);
     const { found, ahead } = await rig.queue.recall(many);
     expect(found.map(textOf)).to.deep.equal(texts(3).slice(1));
     expect(ahead.size).to.equal(0);
