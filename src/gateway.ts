@@ -217,7 +217,7 @@ interface Operated {
   readonly broker: Broker;
 }
 
-/** What an operator does with dead letters and queues. The catalogue fills itself once there is something in it, after the start. */
+/** What an operator does with dead letters and queues. The catalogue is loaded when somebody browses. */
 function openApi(config: Config, of: Operated, { log, clock }: GatewayDeps, scope: Scope): Api {
   const { store, uplinks, routing, broker } = of;
   const letters = new JournalLetterDesk(of.letters, store, {

@@ -122,8 +122,6 @@ export interface LetterDesk {
   /** False: no such letter. */
   purge(id: number): Promise<boolean>;
   purgeAll(filter: LetterFilter, signal: AbortSignal): Promise<number>;
-  /** One listener: letters came or went. */
-  onChanged(listener: () => void): void;
 }
 
 /** Whether a letter is among those asked for. @param matches whether a topic matches an MQTT filter */

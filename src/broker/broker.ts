@@ -67,7 +67,7 @@ class MqttBroker implements Broker {
   readonly #sysIntervalMs: number;
   readonly #connections = new Set<Connection>();
   readonly #admission: Admission;
-  readonly #webSockets: MqttUpgrade;
+  #webSockets: Promise<MqttUpgrade> | undefined;
   readonly #listeners = new Set<ListenerHandle>();
   #tick: Timer | undefined;
   #sysDueMs = 0;
@@ -110,7 +110,6 @@ class MqttBroker implements Broker {
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);
-    this.#webSockets = new MqttUpgrade(limits.maxPacketSize);
     this.#references = references;
     this.#shares = shares;
     this.#wills = wills;
@@ -187,16 +186,24 @@ class MqttBroker implements Broker {
     const address = remoteAddress === undefined ? undefined : plainAddress(remoteAddress);
     const place = this.#admit(socket, address);
     if (place === undefined) return;
-    const { metrics } = this.#context;
-    this.#webSockets.take(request, socket, head, {
-      open: (stream) => this.#take(stream, { address, listener }, place),
+    const { metrics, limits, log } = this.#context;
+    const outcome = {
+      open: (stream: Duplex) => this.#take(stream, { address, listener }, place),
       refused: () => {
         metrics.refused("websocket").value += 1;
       },
       broken: () => {
         metrics.protocolError("websocket").value += 1;
       },
-    });
+    };
+    this.#webSockets ??= MqttUpgrade.load(limits.maxPacketSize);
+    this.#webSockets.then(
+      (upgrade) => upgrade.take(request, socket, head, outcome),
+      (error: unknown) => {
+        log.error({ error }, "WebSockets cannot be served: the installation is damaged");
+        socket.destroy();
+      },
+    );
   }
 
   /** Gives a socket its place until it closes. Undefined: there is none, which is counted, and it was ended. */

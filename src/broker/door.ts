@@ -5,7 +5,7 @@ import { Arrival, type ArrivalDeps, type Step } from "./arrival.ts";
 import type { ListenerTls, PeerInfo } from "./options.ts";
 import { readProxyHeader } from "./proxyProtocol.ts";
 import { TlsDoor } from "./tlsDoor.ts";
-import { WebSocketDoor } from "./webSocketDoor.ts";
+import { type MqttUpgrade, WebSocketDoor } from "./webSocketDoor.ts";
 
 export interface DoorDeps extends ArrivalDeps {
   /** A connection that may speak MQTT. Its place is taken; it is given back when its socket closes at the latest. */
@@ -17,8 +17,8 @@ export interface DoorOptions {
   readonly url: string;
   readonly proxyProtocol: boolean;
   readonly tls: ListenerTls | undefined;
-  /** Where WebSockets are answered; undefined for a listener without them. */
-  readonly webSocketPath: string | undefined;
+  /** Where WebSockets are answered, and what answers them; undefined for a listener without them. */
+  readonly webSocket: { readonly path: string; readonly upgrade: MqttUpgrade } | undefined;
 }
 
 /** One listener's way in: accept, PROXY header, TLS handshake, WebSocket handshake, as far as it has them, and then MQTT. */
@@ -34,7 +34,7 @@ export class Door {
 
   /** @throws Error when a certificate or key cannot be used */
   constructor(options: DoorOptions, deps: DoorDeps) {
-    const { tls, webSocketPath } = options;
+    const { tls, webSocket } = options;
     this.#options = options;
     this.#deps = deps;
     if (tls !== undefined) {
@@ -43,8 +43,8 @@ export class Door {
         this.#shaken(socket, arrival),
       );
     }
-    if (webSocketPath !== undefined) {
-      this.#webSocket = new WebSocketDoor(webSocketPath, deps.limits.maxPacketSize, {
+    if (webSocket !== undefined) {
+      this.#webSocket = new WebSocketDoor(webSocket.path, webSocket.upgrade, {
         open: (stream, arrival) => this.#enter(stream, arrival),
         broken: () => {
           deps.metrics.protocolError("websocket").value += 1;

@@ -2,8 +2,9 @@ import { lstat, unlink } from "node:fs/promises";
 import { connect, type Server } from "node:net";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { certificateWarnings } from "./certificates.ts";
-import { Door, type DoorDeps } from "./door.ts";
+import { Door, type DoorDeps, type DoorOptions } from "./door.ts";
 import type { ListenerHandle, ListenerOptions, ListenerTls } from "./options.ts";
+import { MqttUpgrade } from "./webSocketDoor.ts";
 
 /** Node's default of 511 makes bursts of devices wait whole seconds for their SYN. */
 const backlog = 4096;
@@ -12,7 +13,10 @@ const ports: Readonly<Record<string, number>> = { "mqtt:": 1883, "mqtts:": 8883,
 /** Opens one listener. @throws TidegateError TG_LISTEN when the address or a certificate cannot be used, TG_CONFIG when the url is none of ours */
 export async function openListener(options: ListenerOptions, deps: DoorDeps): Promise<ListenerHandle> {
   const url = parse(options.url);
-  const door = openDoor(url, options, deps);
+  const path = webSocketPath(url);
+  const upgrade = path === undefined ? undefined : await MqttUpgrade.load(deps.limits.maxPacketSize);
+  const webSocket = path === undefined || upgrade === undefined ? undefined : { path, upgrade };
+  const door = openDoor(url, options, webSocket, deps);
   const { server } = door;
   const handle = {
     setTls: (tls: ListenerTls): void => {
@@ -38,7 +42,7 @@ export async function openListener(options: ListenerOptions, deps: DoorDeps): Pr
   await listening(server, { host, port, backlog }, options.url);
   const address = server.address();
   const taken = typeof address === "object" && address !== null ? address.port : port;
-  return { ...handle, url: `${url.protocol}//${url.hostname}:${taken}${webSocketPath(url) ?? ""}`, port: taken };
+  return { ...handle, url: `${url.protocol}//${url.hostname}:${taken}${path ?? ""}`, port: taken };
 }
 
 function parse(text: string): URL {
@@ -56,12 +60,17 @@ function webSocketPath({ protocol, pathname }: URL): string | undefined {
   return pathname === "/" ? "/mqtt" : pathname;
 }
 
-function openDoor(url: URL, { url: text, tls, proxyProtocol }: ListenerOptions, deps: DoorDeps): Door {
+function openDoor(
+  url: URL,
+  { url: text, tls, proxyProtocol }: ListenerOptions,
+  webSocket: DoorOptions["webSocket"],
+  deps: DoorDeps,
+): Door {
   const secured = url.protocol === "mqtts:" || url.protocol === "wss:";
   if (secured && tls === undefined)
     throw new TidegateError("TG_CONFIG", `${text}: ${url.protocol.slice(0, -1)} needs tls: { cert, key }`);
   const used = secured ? tls : undefined;
-  const options = { url: text, proxyProtocol: proxyProtocol === true, tls: used, webSocketPath: webSocketPath(url) };
+  const options = { url: text, proxyProtocol: proxyProtocol === true, tls: used, webSocket };
   try {
     const door = new Door(options, deps);
     if (used !== undefined) warnOf(used, text, deps);

@@ -4,7 +4,7 @@
  * connection: who sends at a fair pace is through before he is the oldest.
  */
 
-/** A scanner's first reserve and a few more: as much as any connection costs anyway. */
+/** A scanner's first reserve and a few more: as much as each connection costs anyway. */
 const smallBytes = 4096;
 
 export interface PartialHolder {

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
-import { WebSocketServer } from "ws";
+import type { WebSocketServer } from "ws";
 import type { Arrival } from "./arrival.ts";
 import { WebSocketDuplex } from "./webSocketDuplex.ts";
 
@@ -29,8 +29,13 @@ export interface UpgradeOutcome {
 export class MqttUpgrade {
   readonly #server: WebSocketServer;
 
-  /** @param maxPacketSize bytes */
-  constructor(maxPacketSize: number) {
+  /** Reads the library with the first: a gateway that nobody asks for WebSockets does without its 2 MB. @param maxPacketSize bytes */
+  static async load(maxPacketSize: number): Promise<MqttUpgrade> {
+    const library = await import("ws");
+    return new MqttUpgrade(maxPacketSize, library.WebSocketServer);
+  }
+
+  private constructor(maxPacketSize: number, Server: typeof WebSocketServer) {
     const maxPayload = maxPacketSize + besideBytes;
     const pieces = Math.max(piecesMin, Math.ceil(maxPayload / bytesOfPiece));
     const options = {
@@ -43,7 +48,7 @@ export class MqttUpgrade {
       closeTimeout: closeMs,
       handleProtocols: (offered: ReadonlySet<string>) => subprotocols.find((name) => offered.has(name)) ?? false, // [MQTT-6.0.0-4]
     };
-    this.#server = new WebSocketServer(options);
+    this.#server = new Server(options);
   }
 
   /** @param head what came behind the request; goes first */
@@ -89,11 +94,11 @@ export class WebSocketDoor {
   /** @param open the handshake is done @param broken an open WebSocket broke the rules */
   constructor(
     path: string,
-    maxPacketSize: number,
+    upgrade: MqttUpgrade,
     hooks: { open: (stream: Duplex, arrival: Arrival) => void; broken: () => void },
   ) {
     this.#path = path;
-    this.#upgrade = new MqttUpgrade(maxPacketSize);
+    this.#upgrade = upgrade;
     this.#open = hooks.open;
     this.#broken = hooks.broken;
     this.#http = createServer({ maxHeaderSize: headerBytesMax }, (request, response) => {

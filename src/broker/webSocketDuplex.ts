@@ -1,5 +1,5 @@
 import { Duplex } from "node:stream";
-import { WebSocket } from "ws";
+import type { WebSocket } from "ws";
 
 /** As much as Node reads from a socket at once. */
 const readBytes = 64 * 1024;
@@ -59,7 +59,7 @@ export class WebSocketDuplex extends Duplex {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    if (this.#ws.readyState === WebSocket.OPEN) this.#ws.terminate();
+    if (this.#ws.readyState === this.#ws.OPEN) this.#ws.terminate();
     else this.#ws.resume(); // the peer's close frame is still to be read; ws ends it after closeTimeout
     done(error);
   }

@@ -1,16 +1,16 @@
 /**
- * Dead letters to browse: a read model on NeDB. The journal is the truth; this follows it, and is made anew from it whenever its file is lost, damaged
- * or another store's. NeDB is loaded only when there is something to browse, after the start; that it fails is a warning, and then it is kept in memory.
+ * Dead letters to browse: a read model on NeDB. The journal is the truth; this is brought up to it before each answer, and made anew from it whenever its
+ * file is lost, damaged or another store's. It is in RAM only while somebody browses; that its file fails is a warning, and then it is kept in memory.
  */
 import { join } from "node:path";
 import type NeDB from "nedb-promises";
 import type { Clock, Timer } from "../base/clock.ts";
 import { type LetterDesk, type LetterFilter, type LetterSummary, letterMatches } from "../base/deadLetters.ts";
-import { messageOf } from "../base/errors.ts";
+import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { topicMatches } from "../base/topic.ts";
-import { clearFile, inspectFile } from "./catalogueFile.ts";
-import { documentOf, type LetterDocument, type StoreDocument, summaryOf } from "./letterDocument.ts";
+import { clearFile, readFileOf } from "./catalogueFile.ts";
+import { documentOf, type LetterDocument, type StoreDocument, shortened, summaryOf } from "./letterDocument.ts";
 
 export interface CatalogueOptions {
   /** The data folder. */
@@ -39,9 +39,14 @@ export interface LetterPage {
 
 /** Documents at most: NeDB keeps all of them in RAM. */
 export const catalogueMax = 10_000;
+/** It leaves the RAM when nobody has asked for so long. */
+const idleMs = 5 * 60_000;
+/** Questions that wait, at most. */
+const askingMax = 64;
 const batch = { messages: 64, bytes: 256 * 1024 };
-const followMs = 1000;
-/** Lines that its file may have beyond twice its documents before it is written anew. */
+/** Documents that are looked at, or removed, in one turn of the event loop. */
+const sliceMax = 200;
+/** Lines that its file may have beyond twice its documents before it is made anew. */
 const slackLines = 2000;
 
 type Db = NeDB<LetterDocument | StoreDocument>;
@@ -50,7 +55,7 @@ interface Opened {
   readonly db: Db;
   readonly inMemory: boolean;
   readonly ids: Set<number>;
-  /** Lines appended since its file was written anew. */
+  /** Lines that its file has. */
   lines: number;
 }
 
@@ -59,39 +64,66 @@ export class Catalogue {
   readonly #deps: CatalogueDeps;
   readonly #file: string;
   #opened: Promise<Opened> | undefined;
-  #following: Promise<void> = Promise.resolve();
-  #timer: Timer | undefined;
+  #asking = 0;
+  /** What changes it or goes through it, one after the other. */
+  #working: Promise<unknown> = Promise.resolve();
+  #idle: Timer | undefined;
   #closed = false;
 
   constructor(options: CatalogueOptions, deps: CatalogueDeps) {
     this.#options = options;
     this.#deps = deps;
     this.#file = join(options.dir, "catalogue", "dead-letters.db");
-    deps.letters.onChanged(() => this.#followSoon());
-    if (deps.letters.stats().messages > 0) this.#followSoon();
   }
 
-  /** @param before ids below this one only @throws TidegateError TG_STORE_READ when the disk cannot be asked now */
-  async find(
+  /**
+   * One question after the other: many at once would be many slices in a turn of the event loop.
+   * @param before ids below this one only
+   * @throws TidegateError TG_STORE_READ when the disk cannot be asked now, or too many ask already
+   */
+  async find(filter: LetterFilter, page: { limit: number; before?: number | undefined }): Promise<LetterPage> {
+    const { messages: total } = this.#deps.letters.stats();
+    if (total === 0 && this.#opened === undefined)
+      return { letters: [], matching: 0, next: undefined, total, catalogued: 0 };
+    if (this.#asking >= askingMax)
+      throw new TidegateError("TG_STORE_READ", "too many look through the dead letters: ask again", {
+        retriable: true,
+      });
+    this.#idle?.cancel();
+    if (!this.#closed) this.#idle = this.#deps.clock.setTimer(idleMs, () => void this.#next(() => this.#forget()));
+    this.#asking += 1;
+    try {
+      return await this.#next(async () => this.#search(await this.#follow(), filter, page));
+    } finally {
+      this.#asking -= 1;
+    }
+  }
+
+  async #search(
+    { db, ids }: Opened,
     filter: LetterFilter,
-    { limit, before }: { limit: number; before?: number | undefined },
+    { limit, before = Number.POSITIVE_INFINITY }: { limit: number; before?: number | undefined },
   ): Promise<LetterPage> {
-    await this.#follow();
-    const { db, ids } = await this.#open();
-    const query = {
-      n: { $gt: 0, $lt: before ?? Number.MAX_SAFE_INTEGER },
-      $where(this: LetterDocument): boolean {
-        return letterMatches(filter, summaryOf(this), topicMatches);
-      },
-    };
-    const found = (await db
-      .find<LetterDocument>(query)
-      .sort({ n: -1 })
-      .limit(limit + 1)) as LetterDocument[];
-    const letters = found.slice(0, limit).map(summaryOf);
+    const newest = [...ids].sort((a, b) => b - a);
+    const isAll = Object.values(filter).every((value) => value === undefined);
+    const found: LetterSummary[] = [];
+    let matching = 0;
+    for (let at = isAll ? newest.findIndex((id) => id < before) : 0; at >= 0 && at < newest.length; at += sliceMax) {
+      if (this.#closed || (isAll && found.length > limit)) break;
+      const slice = newest.slice(at, at + sliceMax);
+      const range = { n: { $gte: slice.at(-1) ?? 0, $lte: slice[0] ?? 0 } };
+      for (const document of await db.find<LetterDocument>(range).sort({ n: -1 })) {
+        const letter = summaryOf(document as LetterDocument);
+        if (!letterMatches(filter, letter, topicMatches)) continue;
+        matching += 1;
+        if (letter.id < before && found.length <= limit) found.push(letter);
+      }
+      await othersTurn();
+    }
+    const letters = found.slice(0, limit);
     return {
       letters,
-      matching: await db.count({ ...query, n: { $gt: 0 } }),
+      matching: isAll ? newest.length : matching,
       next: found.length > limit ? letters.at(-1)?.id : undefined,
       total: this.#deps.letters.stats().messages,
       catalogued: ids.size,
@@ -100,32 +132,22 @@ export class Catalogue {
 
   async close(): Promise<void> {
     this.#closed = true;
-    this.#timer?.cancel();
-    await this.#following.catch(() => {});
+    this.#idle?.cancel();
+    await this.#working.catch(() => {});
   }
 
-  #followSoon(): void {
-    if (this.#closed) return;
-    this.#timer ??= this.#deps.clock.setTimer(followMs, () => {
-      this.#timer = undefined;
-      this.#follow().catch((error: unknown) => {
-        this.#deps.log.warn(
-          { err: messageOf(error) },
-          "the catalogue of dead letters could not follow; it tries again",
-        );
-        this.#followSoon();
-      });
-    });
-  }
-
-  /** Brings it up to what the journal has now. One after the other. */
-  #follow(): Promise<void> {
-    const next = this.#following.catch(() => {}).then(() => (this.#closed ? undefined : this.#followOnce()));
-    this.#following = next;
+  #next<T>(work: () => T | Promise<T>): Promise<T> {
+    const next = this.#working.catch(() => {}).then(work);
+    this.#working = next;
     return next;
   }
 
-  async #followOnce(): Promise<void> {
+  #forget(): void {
+    this.#opened = undefined;
+  }
+
+  async #follow(): Promise<Opened> {
+    if (this.#closed) throw new TidegateError("TG_STORE_READ", "the gateway is being stopped");
     const opened = await this.#open();
     try {
       await this.#catchUp(opened);
@@ -136,9 +158,13 @@ export class Catalogue {
         { err: messageOf(error) },
         "the catalogue of dead letters cannot be written; it is kept in memory",
       );
-      this.#opened = Promise.resolve(await openInMemory());
-      await this.#catchUp(await this.#opened);
+      const other = await openInMemory();
+      this.#opened = Promise.resolve(other);
+      await this.#catchUp(other);
+      return other;
     }
+    if (!opened.inMemory && opened.lines > slackLines + 2 * opened.ids.size) this.#forget(); // the next one writes the file anew
+    return opened;
   }
 
   async #catchUp(opened: Opened): Promise<void> {
@@ -146,7 +172,7 @@ export class Catalogue {
     const wanted = this.#deps.letters.newestIds(catalogueMax);
     const kept = new Set(wanted);
     const gone = [...ids].filter((id) => !kept.has(id));
-    for (let at = 0; at < gone.length; at += 500) await remove(opened, gone.slice(at, at + 500));
+    for (let at = 0; at < gone.length; at += sliceMax) await remove(opened, gone.slice(at, at + sliceMax));
     for (let at = 0; at < wanted.length && !this.#closed; ) {
       const id = wanted[at] ?? 0;
       if (ids.has(id)) {
@@ -156,13 +182,10 @@ export class Catalogue {
       const letters = await this.#deps.letters.read(id - 1, batch);
       const last = letters.at(-1)?.id;
       if (last === undefined) return; // went meanwhile, with all behind it
-      await insert(
-        opened,
-        letters.filter((letter) => kept.has(letter.id) && !ids.has(letter.id)),
-      );
+      const missing = letters.filter((letter) => kept.has(letter.id) && !ids.has(letter.id));
+      await insert(opened, missing.map(documentOf));
       while (at < wanted.length && (wanted[at] ?? 0) <= last) at += 1;
     }
-    if (!opened.inMemory && opened.lines > slackLines + 2 * ids.size) await compact(opened);
   }
 
   #open(): Promise<Opened> {
@@ -176,9 +199,10 @@ export class Catalogue {
     return this.#opened;
   }
 
+  /** The file is written anew each time, as NeDB itself does at loading, but in slices. What a crash then leaves is made whole from the journal. */
   async #openFile(): Promise<Opened> {
     const { epoch } = this.#options;
-    const state = await inspectFile(this.#file, epoch);
+    const { state, documents } = await readFileOf(this.#file, epoch);
     if (state === "damaged")
       this.#deps.log.warn(
         { file: this.#file },
@@ -187,13 +211,17 @@ export class Catalogue {
     await clearFile(this.#file, state);
     const { default: nedb } = await import("nedb-promises");
     const modes = { fileMode: 0o600, dirMode: 0o700 };
-    const options = { filename: this.#file, corruptAlertThreshold: 1, modes };
+    const options = { filename: this.#file, modes }; // its types know no modes
     const db = nedb.create(options) as Db;
     await db.load();
     await db.ensureIndex({ fieldName: "n", unique: true, sparse: true });
-    if (state !== "good") await db.insert({ _id: "store", epoch });
-    const documents = await db.find<LetterDocument>({ n: { $gt: 0 } }, { n: 1 });
-    return { db, inMemory: false, ids: new Set(documents.map(({ n }) => n)), lines: 0 };
+    await db.insert({ _id: "store", epoch });
+    const opened: Opened = { db, inMemory: false, ids: new Set(), lines: 2 };
+    const known = this.#deps.letters.newestIds(catalogueMax).flatMap((id) => documents.get(id) ?? []);
+    const wanted = known.map(shortened);
+    for (let at = 0; at < wanted.length && !this.#closed; at += batch.messages)
+      await insert(opened, wanted.slice(at, at + batch.messages));
+    return opened;
   }
 }
 
@@ -204,23 +232,22 @@ async function openInMemory(): Promise<Opened> {
   return { db, inMemory: true, ids: new Set(), lines: 0 };
 }
 
-async function insert(opened: Opened, letters: readonly LetterSummary[]): Promise<void> {
-  if (letters.length === 0) return;
-  await opened.db.insertMany(letters.map(documentOf));
-  for (const { id } of letters) opened.ids.add(id);
-  opened.lines += letters.length;
+async function insert(opened: Opened, documents: readonly LetterDocument[]): Promise<void> {
+  if (documents.length === 0) return;
+  await opened.db.insertMany([...documents]);
+  for (const { n } of documents) opened.ids.add(n);
+  opened.lines += documents.length;
+  await othersTurn();
 }
 
 async function remove(opened: Opened, ids: readonly number[]): Promise<void> {
   await opened.db.remove({ n: { $in: [...ids] } }, { multi: true });
   for (const id of ids) opened.ids.delete(id);
   opened.lines += ids.length;
+  await othersTurn();
 }
 
-/** nedb-promises passes on what the datastore under it has; its types do not say so. */
-async function compact(opened: Opened): Promise<void> {
-  await (opened.db as unknown as { compactDatafileAsync(): Promise<void> }).compactDatafileAsync();
-  opened.lines = 0;
-}
+/** NeDB, when it has all in memory, answers in the same turn of the event loop. */
+const othersTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 const isReadFault = (error: unknown): boolean => (error as { code?: unknown }).code === "TG_STORE_READ";

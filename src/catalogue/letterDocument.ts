@@ -25,11 +25,20 @@ export interface StoreDocument {
   readonly epoch: number;
 }
 
+/** Characters of a topic that are kept: NeDB has all in RAM, and one of MQTT may have 65,535 bytes. */
+const topicMax = 500;
+
+/** A topic longer than 500 characters is cut, with "…" behind it: it is listed, and matched by a filter, by its beginning. */
 export function documentOf(letter: LetterSummary): LetterDocument {
-  const { id, from, code, text, attempts, takenMs, firstMs, lastMs, topic, source, bytes } = letter;
+  const { id, from, code, text, attempts, takenMs, firstMs, lastMs, source, bytes } = letter;
+  const topic = letter.topic.length > topicMax ? `${letter.topic.slice(0, topicMax)}…` : letter.topic;
   const fields = { n: id, from, code, text, attempts, takenMs, firstMs, lastMs, topic, source, bytes };
   return { _id: String(id), ...fields, sum: sumOf(fields) };
 }
+
+/** The same of a file that an earlier version wrote, with whole topics. */
+export const shortened = (document: LetterDocument): LetterDocument =>
+  document.topic.length > topicMax + 1 ? documentOf(summaryOf(document)) : document;
 
 export function summaryOf(document: LetterDocument): LetterSummary {
   const { n, from, code, text, attempts, takenMs, firstMs, lastMs, topic, source, bytes } = document;

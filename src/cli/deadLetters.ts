@@ -3,7 +3,7 @@ import { parseDuration } from "../config/units.ts";
 import type { Io } from "./backup.ts";
 import { type CallOptions, withGateway, wrongUsage } from "./gatewayCall.ts";
 import { messageLines, type ShownMessage } from "./messageText.ts";
-import { bytesText, counted, durationText, plainText, table } from "./texts.ts";
+import { bytesText, counted, durationText, jsonText, plainText, table } from "./texts.ts";
 
 /** As `/api/v1/dead-letters` has it. */
 interface Summary {
@@ -61,7 +61,7 @@ export function deadList(options: ListOptions, io: Io): Promise<number> {
     query.set("limit", options.limit ?? "20");
     if (options.before !== undefined) query.set("before", options.before);
     const page = await call<Page>({ method: "GET", path: `${path}?${query}` });
-    if (options.json === true) io.out(JSON.stringify(page, undefined, 2));
+    if (options.json === true) io.out(jsonText(page));
     else for (const line of pageLines(page)) io.out(line);
     return 0;
   });
@@ -70,7 +70,7 @@ export function deadList(options: ListOptions, io: Io): Promise<number> {
 function pageLines({ letters, matching, next, total, catalogued }: Page): string[] {
   if (total === 0) return ["no dead letters"];
   const rows = letters.map(({ id, last, code, reason, bytes, topic, ...where }) => [
-    ...[String(id), shortTime(last), whereText(where), code, plainText(reason, 60), bytesText(bytes)],
+    ...[String(id), shortTime(last), whereText(where), plainText(code, 40), plainText(reason, 60), bytesText(bytes)],
     plainText(topic, 80),
   ]);
   const lines = letters.length === 0 ? [] : table(["ID", "FAILED", "AT", "CODE", "REASON", "SIZE", "TOPIC"], rows);
@@ -95,7 +95,7 @@ const shortTime = (time: string): string => time.slice(0, 19).replace("T", " ");
 export function deadShow(id: string, options: CallOptions, io: Io): Promise<number> {
   return withGateway(options, io, async (call) => {
     const letter = await call<Summary & ShownMessage>({ method: "GET", path: `${path}/${encodeURIComponent(id)}` });
-    if (options.json === true) io.out(JSON.stringify(letter, undefined, 2));
+    if (options.json === true) io.out(jsonText(letter));
     else for (const line of letterLines(letter)) io.out(line);
     return 0;
   });
@@ -106,7 +106,7 @@ function letterLines(letter: Summary & ShownMessage): string[] {
   const more = priority === undefined ? "" : `, priority ${priority}, seq ${seq}`;
   const lines = [`dead letter ${id}`, `failed at   ${whereText(letter)}${more}`];
   if (rule !== undefined) lines.push(`rule        ${plainText(JSON.stringify(rule), 300)}`);
-  lines.push(`reason      ${code}: ${plainText(reason, 300)}`);
+  lines.push(`reason      ${plainText(code, 40)}: ${plainText(reason, 300)}`);
   lines.push(`attempts    ${attempts}; first ${first}, last ${last} (${ago(last)} ago)`);
   return [...lines, ...messageLines(letter)];
 }
@@ -158,7 +158,7 @@ export function deadPurge(ids: readonly string[], options: BulkOptions, io: Io):
 /** One after the other; what fails is said, and the others go on. */
 async function eachOf(ids: readonly string[], io: Io, act: (id: string) => Promise<void>): Promise<number> {
   let code = 0;
-  for (const id of ids) {
+  for (const id of new Set(ids)) {
     try {
       await act(id);
     } catch (error) {

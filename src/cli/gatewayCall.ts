@@ -2,17 +2,19 @@
 import { messageOf, TidegateError } from "../base/errors.ts";
 import { configOf, type Io } from "./backup.ts";
 import { type Ask, ask, isRunning } from "./controlClient.ts";
+import { plainText } from "./texts.ts";
 
 export interface CallOptions {
   readonly config?: string;
   readonly json?: boolean;
 }
 
-/** Asks the running gateway; resolves to its answer's body. @throws TidegateError with what it said when it refuses */
+/** Asks the running gateway; resolves to its answer's body. @throws with what it said when it refuses; TidegateError TG_USAGE when it did not understand */
 export type Call = <T>(request: Ask) => Promise<T>;
 
 /**
- * Finds the gateway by its config and runs a command on it. Exit code: the command's, 1 when no gateway answers or it refuses, 2 for a wrong config.
+ * Finds the gateway by its config and runs a command on it. Exit code: the command's, 1 when no gateway answers or it refuses, 2 for a wrong config or
+ * a value that the gateway does not understand.
  */
 export async function withGateway(
   options: CallOptions,
@@ -29,11 +31,13 @@ export async function withGateway(
       const { status, body } = await ask(dataDir, request);
       if (status === 200) return body as T;
       const { error } = body as { error?: { message?: string } };
-      throw new TidegateError("TG_USAGE", error?.message ?? `the gateway answered with status ${status}`);
+      // What a route said of a payload may be in it.
+      const why = plainText(error?.message ?? "", 1000) || `the gateway answered with status ${status}`;
+      throw status === 400 ? new TidegateError("TG_USAGE", why) : new Error(why);
     });
   } catch (error) {
     io.err(`tidegate: ${messageOf(error)}`);
-    return 1;
+    return error instanceof TidegateError && error.code === "TG_USAGE" ? 2 : 1;
   }
 }
 

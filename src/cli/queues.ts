@@ -2,7 +2,7 @@
 import type { Io } from "./backup.ts";
 import { type CallOptions, withGateway, wrongUsage } from "./gatewayCall.ts";
 import { payloadLine, type ShownMessage } from "./messageText.ts";
-import { bytesText, counted, durationText, plainText, table } from "./texts.ts";
+import { bytesText, counted, durationText, jsonText, plainText, table } from "./texts.ts";
 
 /** As `/api/v1/queues` has it. */
 interface Queue {
@@ -27,7 +27,7 @@ const queuePath = (name: string): string => `/api/v1/queues/${encodeURIComponent
 export function queueList(options: CallOptions, io: Io): Promise<number> {
   return withGateway(options, io, async (call) => {
     const queues = await call<readonly Queue[]>({ method: "GET", path: "/api/v1/queues" });
-    if (options.json === true) io.out(JSON.stringify(queues, undefined, 2));
+    if (options.json === true) io.out(jsonText(queues));
     else if (queues.length === 0) io.out("no uplinks, so no queues");
     else
       for (const line of table(
@@ -52,7 +52,7 @@ export function queuePeek(name: string, options: CallOptions & { count?: string 
     const path = `${queuePath(name)}?limit=${encodeURIComponent(options.count ?? "10")}`;
     const peeked = await call<{ messages: readonly Peeked[]; more: boolean }>({ method: "GET", path });
     if (options.json === true) {
-      io.out(JSON.stringify(peeked, undefined, 2));
+      io.out(jsonText(peeked));
       return 0;
     }
     if (peeked.messages.length === 0) io.out("nothing waits");

@@ -6,7 +6,7 @@ import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Config } from "../config/load.ts";
 import { configOf, type Io } from "./backup.ts";
 import { ask, isRunning } from "./controlClient.ts";
-import { bytesText, counted, durationText, plainText } from "./texts.ts";
+import { bytesText, counted, durationText, jsonText, plainText } from "./texts.ts";
 
 /** What `/api/v1/status` says, as far as it is shown here. */
 export interface GatewayStatus {
@@ -33,7 +33,7 @@ export async function status(options: { config?: string; json?: boolean }, io: I
       throw new TidegateError("TG_DATA_DIR", `no gateway runs on the data folder ${dataDir} (which config? -c FILE)`);
     const now = await read<GatewayStatus>(dataDir, "/api/v1/status");
     if (options.json === true) {
-      io.out(JSON.stringify(now, undefined, 2));
+      io.out(jsonText(now));
       return 0;
     }
     const { reasons } = await read<{ reasons: readonly string[] }>(dataDir, "/health");

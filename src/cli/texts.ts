@@ -37,6 +37,13 @@ export function plainText(text: string, max: number): string {
   return shown.length > max ? `${shown.slice(0, max - 1)}…` : shown;
 }
 
+/** JSON for a terminal or a program: the same value, with escapes for what JSON leaves bare and a terminal may obey (C1, bidirectional text). */
+export function jsonText(value: unknown): string {
+  return JSON.stringify(value, undefined, 2).replace(/[\x7f-\x9f\p{Cf}\u2028\u2029]/gu, (char) =>
+    Array.from({ length: char.length }, (_, at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, "0")}`).join(""),
+  );
+}
+
 /** Rows under their titles, columns aligned; the last one is not padded. */
 export function table(titles: readonly string[], rows: ReadonlyArray<readonly string[]>): string[] {
   const widths = titles.map((title, at) => Math.max(title.length, ...rows.map((row) => row[at]?.length ?? 0)));

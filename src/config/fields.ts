@@ -2,7 +2,7 @@
  * The kinds of values that the config's keys take, as zod schemas. Texts of errors are `what is wrong (what is allowed)`; `%v` stands for
  * what the file says there, which load.ts puts in (never for a secret).
  */
-import { z } from "zod";
+import * as z from "zod";
 import { parseTemplate } from "../base/template.ts";
 import { topicFilterFault, topicNameFault } from "../base/topic.ts";
 import { type AddressScheme, parseAddress } from "./address.ts";
@@ -17,6 +17,8 @@ import {
   sizeHint,
   sizePattern,
 } from "./units.ts";
+
+z.config({ jitless: true }); // a config is read once: compiling a reader for it takes longer, and stays in memory
 
 interface RawIssue {
   readonly code?: string | undefined;

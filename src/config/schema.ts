@@ -1,8 +1,8 @@
 /**
  * Every key of `tidegate.yaml`, its range and its default. Once parsed, sizes are numbers of bytes and durations numbers of milliseconds,
- * whatever the key is called; paths are absolute.
+ * whatever the key is called; paths are absolute. Schemas are functions, made anew for each reading: kept, they would take 4 MB of a running gateway.
  */
-import { z } from "zod";
+import * as z from "zod";
 import type { User } from "../base/passwords.ts";
 import { access } from "./access.ts";
 import { type CodecConfig, codecs } from "./codecs.ts";
@@ -14,21 +14,22 @@ import { type CoapConfig, type CoapServerConfig, type SerialConfig, sources } fr
 import { deadLetters, gateway, storage } from "./storage.ts";
 import { type UplinkConfig, uplinks } from "./uplinks.ts";
 
-export const configSchema = section({
-  gateway: gateway.prefault({}),
-  mqtt: mqtt.prefault({}),
-  storage: storage.prefault({}),
-  deadLetters: deadLetters.prefault({}),
-  access: access.prefault({}),
-  codecs: codecs.prefault({}),
-  sources: sources.prefault([]),
-  routes: routes.prefault([]),
-  uplinks: uplinks.prefault([]),
-  http: http.prefault({}),
-});
+export const configSchema = () =>
+  section({
+    gateway: gateway().prefault({}),
+    mqtt: mqtt().prefault({}),
+    storage: storage().prefault({}),
+    deadLetters: deadLetters().prefault({}),
+    access: access().prefault({}),
+    codecs: codecs().prefault({}),
+    sources: sources().prefault([]),
+    routes: routes().prefault([]),
+    uplinks: uplinks().prefault([]),
+    http: http().prefault({}),
+  });
 
 /** What the file says, before the defaults that depend on the machine or on other keys. */
-export type WrittenConfig = z.output<typeof configSchema>;
+export type WrittenConfig = z.output<ReturnType<typeof configSchema>>;
 
 /** The whole config with every default put in. Durations in ms, sizes in bytes, paths absolute. */
 export type Config = Omit<WrittenConfig, "gateway" | "storage" | "access" | "sources" | "uplinks"> & {
@@ -50,7 +51,7 @@ export type { CodecConfig };
 /** The schema of the file as editors want it (JSON Schema draft 7), made of the same definitions that check it. */
 export function configJsonSchema(): object {
   return {
-    ...z.toJSONSchema(configSchema, { io: "input", target: "draft-7" }),
+    ...z.toJSONSchema(configSchema(), { io: "input", target: "draft-7" }),
     title: "tidegate.yaml",
     description: "Configuration of the Tidegate MQTT gateway",
   };

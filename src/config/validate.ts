@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import type { ConfigNode, Reporter } from "./document.ts";
 import { shownKey } from "./fields.ts";
 import { pathText } from "./problems.ts";
@@ -23,8 +23,9 @@ export function validate(root: ConfigNode, report: Reporter): WrittenConfig | un
       if (node.scalar === null && !node.broken) parent.entries?.delete(String(node.path.at(-1)));
     }
   }
-  let result = configSchema.safeParse(root.plain());
-  if (!result.success && reinterpret(root, result.error.issues)) result = configSchema.safeParse(root.plain());
+  const schema = configSchema();
+  let result = schema.safeParse(root.plain());
+  if (!result.success && reinterpret(root, result.error.issues)) result = schema.safeParse(root.plain());
   if (result.success) return result.data;
   for (const issue of result.error.issues) reportIssue(issue, root, report);
   return undefined;

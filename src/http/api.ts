@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { LetterDesk, LetterFilter, LetterSummary } from "../base/deadLetters.ts";
 import { TidegateError } from "../base/errors.ts";
-import { badRequest, goneSignal, letterFilter, onlyKnown, Refusal, readObject, whole } from "./apiRequest.ts";
+import { badRequest, goneSignal, letterFilter, onlyKnown, queryOf, Refusal, readObject, whole } from "./apiRequest.ts";
 import { letterJson, peekedJson, summaryJson } from "./messageJson.ts";
 import type { QueueDesk } from "./queueDesk.ts";
 
@@ -64,7 +64,7 @@ const endpoints: readonly Endpoint[] = [
  * @param control it came by control.sock
  */
 export function apiAnswer(request: IncomingMessage, api: Api, control: boolean): ApiAnswer | undefined {
-  const [path = "/", search = ""] = (request.url ?? "/").split("?", 2);
+  const [path = "/"] = (request.url ?? "/").split("?", 1);
   const here = endpoints.filter((endpoint) => endpoint.path.test(path) && (control || endpoint.controlOnly !== true));
   if (here.length === 0) return undefined;
   const method = request.method === "HEAD" ? "GET" : request.method;
@@ -76,7 +76,8 @@ export function apiAnswer(request: IncomingMessage, api: Api, control: boolean):
         throw new Refusal(405, "method_not_allowed", `there is ${here.map((one) => one.method).join(", ")} here`);
       }
       const names = (endpoint.path.exec(path) ?? []).slice(1).map(decoded);
-      const query = Object.fromEntries(new URLSearchParams(search));
+      const query = queryOf(request.url ?? "/");
+      if (endpoint.method !== "GET") onlyKnown(query, []); // what was meant to choose among many must not be passed over
       return await endpoint.answer(api, { request, response, names, query });
     } catch (error) {
       if (error instanceof TidegateError && error.code !== "TG_INTERNAL")

@@ -66,13 +66,32 @@ function text(fields: Readonly<Record<string, unknown>>, name: string): string |
   throw badRequest(`${name}: a text is expected`);
 }
 
+/** Date, or date and time, of RFC 3339 (without an offset: of this machine). `Date.parse` alone makes 2001-03-07 of "last 3 days 7". */
+const dateTime = /^\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?)?$/i;
+/** Milliseconds since 1970; four digits are rather a year. */
+const milliseconds = /^(?!\d{4}$)\d{1,16}$/;
+
 /** RFC 3339, or milliseconds since 1970. */
 function time(fields: Readonly<Record<string, unknown>>, name: string): number | undefined {
   const value = fields[name];
   if (value === undefined) return undefined;
-  const ms = typeof value === "string" && !/^\d+$/.test(value) ? Date.parse(value) : Number(value);
-  if (!Number.isFinite(ms)) throw badRequest(`${name}: a time is expected, such as 2026-01-31T12:00:00Z`);
+  const written = typeof value === "number" ? String(value) : value;
+  let ms = Number.NaN;
+  if (typeof written === "string")
+    ms = milliseconds.test(written) ? Number(written) : dateTime.test(written) ? Date.parse(written) : Number.NaN;
+  if (Number.isNaN(ms)) throw badRequest(`${name}: a time is expected, such as 2026-01-31T12:00:00Z`);
   return ms;
+}
+
+/** The query of a request. @throws Refusal 400 for a name that is given twice: only one of the two could count */
+export function queryOf(url: string): Readonly<Record<string, string>> {
+  const at = url.indexOf("?");
+  const query: Record<string, string> = Object.create(null) as Record<string, string>;
+  for (const [name, value] of new URLSearchParams(at < 0 ? "" : url.slice(at + 1))) {
+    if (name in query) throw badRequest(`${name.slice(0, 100)}: given twice`);
+    query[name] = value;
+  }
+  return query;
 }
 
 /** @throws Refusal 400 */
@@ -86,7 +105,10 @@ export function whole(value: unknown, name: string, min: number, max: number, ot
 /** Keys that the endpoint does not know are refused: a filter that was misspelt must not mean "all". @throws Refusal 400 */
 export function onlyKnown(fields: Readonly<Record<string, unknown>>, known: readonly string[]): void {
   for (const name of Object.keys(fields))
-    if (!known.includes(name)) throw badRequest(`${name.slice(0, 100)}: not known (there is ${known.join(", ")})`);
+    if (!known.includes(name))
+      throw badRequest(
+        `${name.slice(0, 100)}: not known (there is ${known.length === 0 ? "none here" : known.join(", ")})`,
+      );
 }
 
 /** Aborted when whoever asked has gone away. */

@@ -96,6 +96,7 @@ function createControl(views: ControlViews, log: Log): Server {
     { maxHeaderSize: 8192, headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 1_000 },
     (request, response) => {
       answer(request, response, views).catch((error: unknown) => {
+        if (request.destroyed && !request.complete) return; // whoever asked went away before all of it was said
         log.error({ err: messageOf(error), url: request.url?.slice(0, 200) }, "a control request failed");
         if (!response.headersSent) fail(response, 500, "internal", "this is a fault of the gateway; see its log");
       });

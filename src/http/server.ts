@@ -60,6 +60,7 @@ export async function listenHttp(
     },
     (request, response) => {
       answer(request, response, views).catch((error: unknown) => {
+        if (request.destroyed && !request.complete) return; // whoever asked went away before all of it was said
         log.error({ err: messageOf(error), url: request.url?.slice(0, 200) }, "a page could not be made");
         if (!response.headersSent) fail(response, 500, "internal", "this is a fault of the gateway; see its log");
       });

@@ -13,6 +13,7 @@ import type {
   UplinkFailure,
   UplinkLetters,
 } from "../base/deadLetters.ts";
+import { messageOf } from "../base/errors.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
 import type { Message } from "../base/message.ts";
 import type { Counter, Meter } from "../base/meter.ts";
@@ -52,7 +53,6 @@ export class DeadLetters implements UplinkLetters {
   /** What the broker has of it. */
   readonly routes: RouteLetters = { keep: (txn, failure) => this.#keepOfRoute(txn, failure) };
   #newest: LetterSummary | undefined;
-  #onChanged: () => void = () => {};
   #timer: Timer | undefined;
   #sweeping: Promise<void> | undefined;
   #closed = false;
@@ -82,10 +82,6 @@ export class DeadLetters implements UplinkLetters {
     return { messages, bytes, newest, dropped };
   }
 
-  onChanged(listener: () => void): void {
-    this.#onChanged = listener;
-  }
-
   keep(queued: QueuedMessage, uplink: string, rule: string, failure: UplinkFailure): "kept" | "later" | "off" {
     const { message, priority, seq, position, wallMs, acceptedAtMs } = queued;
     if (!this.#takes(message)) return "off";
@@ -108,10 +104,10 @@ export class DeadLetters implements UplinkLetters {
         txn.settle(queued, "dead-letter");
       });
     } catch (error) {
-      this.#deps.log.error({ error }, "a dead letter could not be written");
+      if (this.#deps.limiter.due("unwritten"))
+        this.#deps.log.error({ err: messageOf(error) }, "a dead letter could not be written; it is tried again");
       return "later";
     }
-    this.#onChanged();
     return "kept";
   }
 
@@ -134,7 +130,6 @@ export class DeadLetters implements UplinkLetters {
   changed(): void {
     if (this.#newest !== undefined && !this.#isThere(this.#newest.id)) this.#newest = undefined;
     void this.#findNewest().catch(() => {}); // the next sweep tries again
-    this.#onChanged();
   }
 
   async get(id: number): Promise<(Letter & { acceptedAtMs: number }) | undefined> {
@@ -169,7 +164,6 @@ export class DeadLetters implements UplinkLetters {
     const from = { kind: "route", name: route } as const;
     const times = { attempts: 1, firstMs: nowMs, lastMs: nowMs, acceptedAtMs: this.#deps.store.nowMs() };
     this.#write(txn, message, { from, code, text, ...times }, nowMs);
-    this.#onChanged();
   }
 
   #write(txn: Txn, message: Message, facts: LetterFacts, takenMs: number): void {
@@ -209,7 +203,7 @@ export class DeadLetters implements UplinkLetters {
     }
     counter.value += count;
     if (count > 0 && this.#deps.limiter.due(`letters ${reason}`))
-      this.#deps.log.warn({ reason, letters: count }, "dead letters were dropped (deadLetters)");
+      this.#deps.log.warn({ reason, sinceStart: counter.value }, "dead letters were dropped (deadLetters)");
   }
 
   // ---------------------------------------------------------------- what is too old, or too much since the caps were lowered
@@ -281,7 +275,7 @@ export class DeadLetters implements UplinkLetters {
 }
 
 /** What a letter's record has at most. */
-function weight({ topic, payload, properties }: Message): number {
+export function weight({ topic, payload, properties }: Message): number {
   let bytes = recordExtraBytes + 3 * topic.length + payload.length + (properties?.correlationData?.length ?? 0);
   bytes += 3 * ((properties?.contentType?.length ?? 0) + (properties?.responseTopic?.length ?? 0));
   for (const [name, value] of properties?.userProperties ?? []) bytes += 3 * (name.length + value.length) + 6;

@@ -12,7 +12,7 @@ import {
 import type { TidegateError } from "../base/errors.ts";
 import type { Message } from "../base/message.ts";
 import { topicMatches } from "../base/topic.ts";
-import { type DeadLetters, letterQueue } from "./deadLetters.ts";
+import { type DeadLetters, letterQueue, weight } from "./deadLetters.ts";
 import { openLetter } from "./letterRecord.ts";
 
 export interface LetterTargets {
@@ -49,10 +49,6 @@ export class JournalLetterDesk implements LetterDesk {
     return this.#letters.stats();
   }
 
-  onChanged(listener: () => void): void {
-    this.#letters.onChanged(listener);
-  }
-
   get(id: number): Promise<Letter | undefined> {
     return this.#letters.get(id);
   }
@@ -64,7 +60,7 @@ export class JournalLetterDesk implements LetterDesk {
       const from = Math.max(0, queue.nextOrdinal - 1 - span);
       const ids: number[] = [];
       for (let id = queue.nextAfter(from); id > 0; id = queue.nextAfter(id)) ids.push(id);
-      if (ids.length >= count || from === 0) return ids.slice(-count);
+      if (ids.length >= count || ids.length === queue.size || from === 0) return ids.slice(-count);
     }
   }
 
@@ -104,6 +100,7 @@ export class JournalLetterDesk implements LetterDesk {
 
   async purge(id: number): Promise<boolean> {
     if (!this.#isThere(id)) return false;
+    if (this.#store.failed !== undefined) throw this.#store.failed; // before it goes in memory, where it would be back after a restart only
     await this.#durable(this.#letters.release([id]));
     return true;
   }
@@ -133,6 +130,7 @@ export class JournalLetterDesk implements LetterDesk {
       const wanted = letters.filter(
         (letter) => this.#isThere(letter.id) && letterMatches(filter, letter, topicMatches),
       );
+      if (this.#store.failed !== undefined) throw this.#store.failed;
       if (wanted.length > 0) await this.#durable(step(wanted));
     }
   }
@@ -156,7 +154,9 @@ export class JournalLetterDesk implements LetterDesk {
     const { from } = letter;
     if (from.kind === "uplink") return this.#retryUplink(letter, from);
     if (from.kind === "unknown") return no("unreadable", "where it failed cannot be read: a later version wrote it");
-    const result = this.#targets.again(from.name, letter.message);
+    const message = this.#stillValid(letter);
+    if (message === undefined) return expired;
+    const result = this.#targets.again(from.name, message);
     if (!result.ok) return result;
     // Later in the journal than what was made of it: a crash in between keeps both.
     return { ok: true, group: Math.max(result.group, this.#letters.release([letter.id])) };
@@ -170,9 +170,8 @@ export class JournalLetterDesk implements LetterDesk {
     const target = this.#targets.lane(name, priority);
     if (target === undefined) return no("no_uplink", `there is no uplink ${name} in the config`);
     const message = this.#stillValid(letter);
-    if (message === undefined) return no("expired", "its message expiry has passed");
-    const bytes = letter.bytes + 4096;
-    const verdict = this.#store.admit({ bytes, rejectNewest: target.rejectNewest ? [name] : [] });
+    if (message === undefined) return expired;
+    const verdict = this.#store.admit({ bytes: weight(message), rejectNewest: target.rejectNewest ? [name] : [] });
     if (verdict !== "ok") return no(verdict, `the store or the queue of ${name} has no room`);
     const ruleId = this.#store.rule(name, rule);
     const { retried } = this.#letters;
@@ -205,3 +204,4 @@ export class JournalLetterDesk implements LetterDesk {
 }
 
 const no = (code: string, message: string): RetryResult => ({ ok: false, code, message });
+const expired = no("expired", "its message expiry has passed");

@@ -67,9 +67,10 @@ export class JournalTxn implements Txn {
     this.#leaving.push(message);
   }
 
-  message(message: Message, takers: readonly Taker[], wallMs = this.#env.wallMs()): number {
+  message(message: Message, takers: readonly Taker[], takenMs?: number): number {
     const { state, writer, maxMessageBytes } = this.#env;
-    if (message.payload.length > maxMessageBytes) {
+    // One that was taken before, and moves, may be larger than what is accepted by now.
+    if (takenMs === undefined && message.payload.length > maxMessageBytes) {
       throw new TidegateError("TG_INTERNAL", `a message of ${message.payload.length} bytes exceeds maxMessageBytes`);
     }
     const acceptedAtMs = this.#env.storeMs();
@@ -85,7 +86,7 @@ export class JournalTxn implements Txn {
       to,
       message,
       takers,
-      { position, acceptedAtMs, wallMs: Math.max(0, Math.floor(wallMs)) },
+      { position, acceptedAtMs, wallMs: Math.max(0, Math.floor(takenMs ?? this.#env.wallMs())) },
       this.#nextSeq,
     );
     const bytes = writer.finish();

@@ -127,6 +127,7 @@ export class Exchange {
   }
 
   stage(slot: Slot): void {
+    slot.staged = true;
     this.#staged.push(slot);
   }
 
@@ -135,9 +136,11 @@ export class Exchange {
     if (this.#staged.length === 0) return undefined;
     while (this.#stagedAt < this.#staged.length) {
       const slot = this.#staged[this.#stagedAt];
-      if (slot?.place === "wire" && this.#deps.window.at(slot.packetId) === slot) {
+      // Held meanwhile, it comes again by way of `retry`, and may stand here twice.
+      if (slot?.place === "wire" && slot.staged && this.#deps.window.at(slot.packetId) === slot) {
         if (slot.group > this.#deps.store.durableGroup) return undefined;
         this.#pass();
+        slot.staged = false;
         return slot;
       }
       this.#pass();

@@ -11,7 +11,9 @@ interface Waiting {
 
 export interface LaneWaitsDeps {
   readonly clock: Clock;
-  /** Identifiers of a lane's refused messages, in the order first sent. */
+  /** Holds what of the lane waits for its turn to be sent again: it must not pass the refused one. Returns its identifiers. */
+  hold(lane: number): readonly number[];
+  /** Identifiers of a lane's held messages, in the order first sent. */
   heldOf(lane: number): Iterable<number>;
   /** Offers this one again. */
   retry(packetId: number): void;
@@ -57,6 +59,7 @@ export class LaneWaits {
     const waiting: Waiting = this.#lanes.get(lane) ?? { timer: undefined, offered: new Set(), burst: 1 };
     this.#lanes.set(lane, waiting);
     waiting.burst = 1;
+    for (const packetId of this.#deps.hold(lane)) waiting.offered.delete(packetId);
     waiting.timer?.cancel();
     waiting.timer = this.#deps.clock.setTimer(ms, () => {
       waiting.timer = undefined;

@@ -49,6 +49,7 @@ export class Refusals {
     const { window, clock } = deps;
     this.lanes = new LaneWaits({
       clock,
+      hold: (lane) => window.hold(lane),
       heldOf: (lane) => window.heldOf(lane),
       retry: (packetId) => window.retry(packetId),
       ready: () => deps.ready(),

@@ -21,6 +21,8 @@ export interface Slot {
    * doomed: refused for good, waits for room among the dead letters.
    */
   place: "wire" | "again" | "held" | "doomed";
+  /** Waits for the disk, or behind one that does: not sent on this connection yet. */
+  staged: boolean;
   /** Sent in the session that the cloud has, and not refused since. */
   known: boolean;
 }
@@ -78,7 +80,7 @@ export class Window {
     return this.#onWire + this.#releases.size;
   }
 
-  /** Of `size` and `bytes`: refused ones that wait. They keep their identifiers and none of the room of others. */
+  /** Of `size` and `bytes`: refused ones that wait, and what waits with them. They keep their identifiers and none of the room of others. */
   get held(): number {
     return this.#held;
   }
@@ -108,6 +110,7 @@ export class Window {
       strikes: 0,
       firstRefusedMs: 0,
       place: "wire",
+      staged: false,
       known,
     };
     this.#reserved.delete(packetId);
@@ -217,10 +220,22 @@ export class Window {
     return this.#slots.get(packetId);
   }
 
-  /** Identifiers of a lane's refused ones, in the order first sent. */
+  /** Identifiers of a lane's held ones, in the order first sent. */
   *heldOf(lane: number): Generator<number> {
     for (const [packetId, { message, place }] of this.#slots)
       if (place === "held" && message.lane === lane) yield packetId;
+  }
+
+  /** The lane stands still: what waits for its turn to be sent again is held as well. @returns its identifiers */
+  hold(lane: number): number[] {
+    const held: number[] = [];
+    for (const [packetId, slot] of this.#slots) {
+      const waits = slot.place === "again" || (slot.place === "wire" && slot.staged);
+      if (!waits || slot.message.lane !== lane) continue;
+      this.#move(slot, "held");
+      held.push(packetId);
+    }
+    return held;
   }
 
   /** Sends a refused one again on the present connection, after those already waiting for it. */
@@ -237,6 +252,7 @@ export class Window {
     this.#againAt = 0;
     for (const slot of this.#again) {
       this.#move(slot, "again");
+      slot.staged = false;
       slot.known &&= sessionPresent;
     }
     for (const release of this.#releases.values()) release.sent = false;

@@ -1,6 +1,7 @@
 import { expect } from "chai";
+import type { StoreOptions } from "../../src/journal/open.ts";
 import { failure, LetterRig, ruleText } from "../unit/journal/letterRig.ts";
-import { randomOf, turn } from "../unit/journal/support.ts";
+import { message, randomOf, turn } from "../unit/journal/support.ts";
 
 // A machine that stops at every I/O step of work on dead letters, with any subset of what was not synced: each message that was durable is in the
 // uplink's queue, or it is exactly one dead letter; never both, never neither.
@@ -46,12 +47,22 @@ async function work({ rig, durable, taken, purged }: Life, seed: number): Promis
         await rig.desk.purge(id);
       }
     }
+    if (random() < 0.2) {
+      const of = `r${n}`.padEnd(40 + Math.floor(random() * 4000));
+      const bad = { route: "meters", code: "decode", text: "too short", message: message(of) };
+      const { group } = rig.store.commit((txn) => rig.letters.routes.keep(txn, bad));
+      await rig.settle();
+      if (rig.dead) return;
+      if (rig.store.durableGroup >= group) durable.add(of);
+    }
+    if (random() < 0.1) await rig.desk.retryAll({ uplink: "cloud" }, new AbortController().signal);
     if (random() < 0.2) rig.clock.advance(200); // lane states are written
   }
 }
 
-async function stopAt(step: number, seed: number): Promise<boolean> {
+async function stopAt(step: number, seed: number, tuning: StoreOptions["tuning"] = { spares: 0 }): Promise<boolean> {
   const rig = new LetterRig();
+  rig.storeOptions = { tuning };
   await rig.start();
   const life: Life = { rig, durable: new Set(), taken: new Set(), purged: new Set() };
   const from = rig.files.steps;
@@ -99,6 +110,12 @@ describe("crash: dead letters", () => {
       for (; await stopAt(step, seed); step += 1);
       expect(step, "steps").to.be.above(30);
     });
+
+  it("the same where most messages have a segment of their own, and segments are merged", async function () {
+    this.timeout(120_000);
+    const tuning = { spares: 0, largeRecordBytes: 2000, mergeBytes: 8000, sliceMs: 0.01, mergeRate: 1e12 };
+    for (const seed of [7, 8, 9]) for (let step = 1; await stopAt(step, seed, tuning); step += 1);
+  });
 
   it("is a test that finds a letter and its settling in two groups", async function () {
     this.timeout(120_000);

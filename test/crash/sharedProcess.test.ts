@@ -61,7 +61,7 @@ describe("process: kill -9 under a shared group", () => {
         ledger.check();
       }
       for (const member of members) await member.online(true);
-      for (const feeder of feeders) feeder.finish();
+      for (const feeder of feeders) feeder.feed(false);
       await until("the feeders' last acknowledgements", () => feeders.every(({ idle }) => idle), 30_000);
       const complete = (): boolean => ledger.faults.length > 0 || pool.missing().length === 0;
       await until("", complete, 60_000).catch(() => {});

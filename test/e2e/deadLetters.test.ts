@@ -216,6 +216,12 @@ describe("dead letters, with the real binary", function () {
     expect(await bench.run("dead", "show", "77")).to.equal("tidegate: there is no dead letter 77\nexit code 1");
     expect(await bench.run("status")).to.match(/^dead {7}3 letters, .*; newest .* ago: .*\(tidegate dead list\)$/m);
 
+    expect(await bench.run("dead", "list", "--since", "yesterday")).to.match(
+      /^tidegate: since: a time .*\nexit code 2$/,
+    );
+    expect(await bench.run("queue", "peek", "cloud", "-n", "0")).to.match(
+      /a whole number from 1 to 1000.*\nexit code 2$/,
+    );
     expect(await bench.run("dead", "retry")).to.match(/which dead letters\?.*\nexit code 2/);
     expect(await bench.run("dead", "retry", one)).to.equal(`dead letter ${one}: queued again\n`);
     await until("refused again", async () => (await bench.letters()).letters.some(({ attempts }) => attempts === 2));
@@ -229,8 +235,34 @@ describe("dead letters, with the real binary", function () {
     const taken = at.map(({ properties: own }) => (own?.["userProperties"] ?? {}) as { ts?: string });
     expect(new Set(taken.map(({ ts }) => ts)).size, "the time it was taken stays").to.equal(1);
     expect(await bench.run("dead", "purge", "--older", "1d")).to.equal("0 dead letters purged\n");
-    expect(await bench.run("dead", "purge", route)).to.equal(`dead letter ${route}: purged\n`);
+    expect(await bench.run("dead", "purge", route, route)).to.equal(`dead letter ${route}: purged\n`);
     expect(await bench.run("dead", "list")).to.equal("no dead letters\n");
+  });
+
+  it("lets nothing that others sent write to the terminal: refusals and --json as well", async () => {
+    bench = await Bench.open((cloud, { messageId }) => cloud.puback(messageId, 0x87));
+    await bench.start();
+    const client = await bench.client();
+    await client.publishAsync("raw/x", "\u001b[2J\u009b31m{", { qos: 1 });
+    await client.publishAsync("plant/\u009b31m\u202e", "\u009b31m", { qos: 1 });
+    await until("two letters", async () => (await bench.letters()).total === 2);
+    const ids = (await bench.letters()).letters.map(({ id }) => String(id));
+    const json = await bench.run("dead", "list", "--json");
+    expect((JSON.parse(json) as Listed).letters.map(({ topic }) => topic)).to.include("plant/\u009b31m\u202e");
+    const [one = "", two = ""] = ids;
+    await bench.run("queue", "pause", "cloud");
+    const shown = [
+      json,
+      await bench.run("dead", "list"),
+      await bench.run("dead", "show", one),
+      await bench.run("dead", "show", two, "--json"),
+      await bench.run("dead", "retry", one, two, "7\u001b[2J"),
+      await bench.run("queue", "peek", "cloud", "--json"),
+      await bench.run("queue", "peek", "cloud"),
+      await bench.run("queue", "purge", "\u009b31m", "--yes"),
+    ];
+    expect(shown[4]).to.match(/there is no dead letter 7\\x1b\[2J$/m);
+    for (const text of shown) expect(text).to.not.match(/(?!\n)[\p{Cc}\p{Cf}]/u);
   });
 
   it("survives a restart, with a damaged catalogue made anew, without the payload in it", async () => {

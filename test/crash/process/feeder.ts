@@ -45,9 +45,9 @@ export class Feeder {
     return this.#inflight.size === 0;
   }
 
-  /** Nothing new from now on. */
-  finish(): void {
-    this.#feeding = false;
+  /** Whether it publishes anything new; what is under way goes on. */
+  feed(wanted: boolean): void {
+    this.#feeding = wanted;
   }
 
   async stop(): Promise<void> {

@@ -32,6 +32,9 @@ export interface Summary {
   checkpoints: number;
 }
 
+/** Messages that the seldom subscriber may be behind: far fewer than its session holds (a thousand lives would fill that, and the oldest be dropped). */
+const behindMax = 20_000;
+
 export class Lives {
   readonly ledger = new Ledger();
   readonly kills: Record<string, number> = {};
@@ -44,6 +47,8 @@ export class Lives {
   #cloud!: RecordingCloud;
   #mqttPort = 0;
   #httpPort = 0;
+  /** Nothing new is published until the seldom subscriber has caught up; killing goes on. */
+  #catchingUp = false;
 
   constructor(random: () => number) {
     this.#random = random;
@@ -81,7 +86,8 @@ export class Lives {
   async cycle(): Promise<void> {
     if (this.#random() < 0.3) await this.#cloud.down();
     else await this.#cloud.up();
-    await this.#seldom.online(this.#random() < 0.2);
+    this.#keepBounded();
+    await this.#seldom.online(this.#random() < 0.2 || this.#catchingUp);
     const dice = this.#random();
     if (dice < 0.15) await this.#end("right after ready", this.#random() * 30);
     else {
@@ -108,7 +114,7 @@ export class Lives {
   async drain(): Promise<void> {
     await this.#cloud.up();
     await this.#seldom.online(true);
-    for (const feeder of this.#feeders) feeder.finish();
+    for (const feeder of this.#feeders) feeder.feed(false);
     await until("the feeders' last acknowledgements", () => this.#feeders.every(({ idle }) => idle), 30_000);
     const everyone = [...this.#receivers, this.#cloud];
     for (const { arrivals } of everyone) {
@@ -118,6 +124,7 @@ export class Lives {
       if (missing.length > 0) this.ledger.fault(`${missing.length} are missing: ${missing.slice(0, 10).join(", ")}`);
     }
     await this.#agree();
+    for (const line of await this.#metricLines("tidegate_mqtt_dropped_total")) this.ledger.fault(`dropped: ${line}`);
     this.ledger.check();
   }
 
@@ -180,8 +187,28 @@ export class Lives {
     this.kills["SIGTERM"] = (this.kills["SIGTERM"] ?? 0) + 1;
   }
 
-  /** The feeders are at work again. */
+  #keepBounded(): void {
+    const behind = this.#behind;
+    if (behind > behindMax) this.#catchingUp = true;
+    else if (behind < behindMax / 10) this.#catchingUp = false;
+    for (const feeder of this.#feeders) feeder.feed(!this.#catchingUp);
+  }
+
+  /** What was acknowledged and the seldom subscriber has not got. */
+  get #behind(): number {
+    let behind = 0;
+    for (const [topic, { acknowledged }] of this.ledger.topics)
+      if (topic.startsWith("plant/")) behind += acknowledged.size - this.#seldom.arrivals.seen(topic).size;
+    return behind;
+  }
+
+  /** The feeders are at work again, or the one who catches up is. */
   async #progress(): Promise<void> {
+    if (this.#catchingUp) {
+      const wanted = Math.max(0, this.#behind - 40);
+      await until("it catches up", () => this.#behind <= wanted, 20_000);
+      return;
+    }
     const wanted = this.ledger.acknowledged + 40;
     await until("the feeders are at work", () => this.ledger.acknowledged >= wanted, 20_000);
   }
@@ -211,7 +238,12 @@ export class Lives {
 
   /** One value of /metrics; 0 when it is not there. */
   async metric(name: string): Promise<number> {
+    return Number((await this.#metricLines(name))[0]?.split(" ")[1] ?? 0);
+  }
+
+  /** Of this name, with any labels, that are not 0. */
+  async #metricLines(name: string): Promise<string[]> {
     const text = await (await fetch(`http://127.0.0.1:${this.#httpPort}/metrics`)).text();
-    return Number(new RegExp(`^${name} (.+)$`, "m").exec(text)?.[1] ?? 0);
+    return text.split("\n").filter((line) => /^(\w+)/.exec(line)?.[1] === name && !line.endsWith(" 0"));
   }
 }

@@ -1,12 +1,12 @@
 import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import { expect } from "chai";
 import type { Letter, LetterDesk } from "../../../src/base/deadLetters.ts";
 import { TidegateError } from "../../../src/base/errors.ts";
 import { Catalogue, catalogueMax, type LetterPage } from "../../../src/catalogue/catalogue.ts";
 import { type LoggedLine, MovedClock, recordingLog } from "../../helpers/memoryUplink.ts";
-import { until } from "../../helpers/wait.ts";
 
 /** The journal's letters, in RAM. */
 class MemoryDesk {
@@ -14,7 +14,6 @@ class MemoryDesk {
   reads = 0;
   failure: Error | undefined;
   #nextId = 1;
-  #changed: () => void = () => {};
 
   add(more: Partial<Letter> = {}): number {
     const id = this.#nextId++;
@@ -30,13 +29,11 @@ class MemoryDesk {
     const facts = { code: "0x87", text: "not authorized", attempts: 1, topic: "t/a", source: "mqtt:a", bytes: 14 };
     const properties = { userProperties: [["token", "secret property"]] as const };
     this.letters.set(id, { id, from, ...times, ...facts, message: { ...message, properties }, ...more });
-    this.#changed();
     return id;
   }
 
   remove(id: number): void {
     this.letters.delete(id);
-    this.#changed();
   }
 
   get desk(): LetterDesk {
@@ -47,9 +44,6 @@ class MemoryDesk {
         this.reads += 1;
         if (this.failure !== undefined) throw this.failure;
         return [...this.letters.values()].filter(({ id }) => id > after).slice(0, messages);
-      },
-      onChanged: (listener) => {
-        this.#changed = listener;
       },
     };
     return desk as LetterDesk;
@@ -90,19 +84,70 @@ describe("catalogue of dead letters", () => {
     await rm(dir, { recursive: true, force: true });
   });
 
-  it("makes nothing while there is nothing, and fills itself a second after the first letter", async () => {
+  it("makes nothing while nobody asks, nor while there is nothing to show", async () => {
     start();
-    clock.advance(60_000);
-    expect(await readdir(dir)).to.deep.equal([]);
+    expect(await catalogue.find({}, { limit: 5 })).to.deep.equal({
+      ...{ letters: [], matching: 0, next: undefined, total: 0, catalogued: 0 },
+    });
     desk.add();
-    clock.advance(1000);
-    await until("written", () =>
-      readFile(file(), "utf8").then(
-        (text) => text.includes('"_id":"1"'),
-        () => false,
-      ),
-    );
+    clock.advance(60_000);
+    expect([await readdir(dir), desk.reads]).to.deep.equal([[], 0]);
+    expect(await ids()).to.deep.equal([1]);
     expect((await stat(file())).mode & 0o777).to.equal(0o600);
+  });
+
+  it("leaves the RAM when nobody has asked for five minutes, and comes back from its file", async () => {
+    for (let n = 0; n < 3; n += 1) desk.add();
+    start();
+    await ids();
+    const whole = await readFile(file());
+    const left = async (ms: number): Promise<number> => {
+      desk.reads = 0;
+      clock.advance(ms);
+      await rm(file()); // only who has it in RAM does not miss it
+      expect(await ids()).to.deep.equal([3, 2, 1]);
+      await writeFile(file(), whole);
+      return desk.reads;
+    };
+    expect(await left(299_999)).to.equal(0);
+    expect(await left(299_999), "each question begins it anew").to.equal(0);
+    expect(await left(300_000)).to.equal(1);
+    desk.reads = 0;
+    clock.advance(300_000);
+    expect(await ids()).to.deep.equal([3, 2, 1]);
+    expect([desk.reads, warnings()]).to.deep.equal([0, []]);
+  });
+
+  it("answers many at once, one after the other, and refuses more than 64", async () => {
+    for (let n = 0; n < 10; n += 1) desk.add();
+    start();
+    const answers = await Promise.allSettled(Array.from({ length: 70 }, () => ids({ topic: "t/#" }, 3)));
+    const given = answers.flatMap((answer) => (answer.status === "fulfilled" ? [answer.value] : []));
+    expect(given).to.deep.equal(Array.from({ length: 64 }, () => [10, 9, 8]));
+    for (const answer of answers.slice(64)) expect(answer).to.have.nested.property("reason.code", "TG_STORE_READ");
+    expect(await ids({}, 1)).to.deep.equal([10]);
+  });
+
+  it("keeps no more than the beginning of a long topic", async () => {
+    const level = "\u00fc".repeat(300);
+    desk.add({ topic: `${level}/${level}` });
+    desk.add({ topic: "x".repeat(500) });
+    start();
+    const { letters } = await catalogue.find({}, { limit: 5 });
+    expect(letters.map(({ topic }) => topic)).to.deep.equal(["x".repeat(500), `${level}/${"\u00fc".repeat(199)}…`]);
+    expect(await ids({ topic: `${level}/#` })).to.deep.equal([1]);
+    // As the first version wrote it: the whole topic.
+    const { message: _, id: n, ...summary } = desk.letters.get(1) as Letter;
+    const { from, code, text, attempts, takenMs, firstMs, lastMs, topic, source, bytes } = summary;
+    const fields = { n, from, code, text, attempts, takenMs, firstMs, lastMs, topic, source, bytes };
+    const old = JSON.stringify({ _id: "1", ...fields, sum: crc32(JSON.stringify(fields)) });
+    const lines = (await readFile(file(), "utf8")).split("\n").map((line) => (line.includes('"_id":"1"') ? old : line));
+    await writeFile(file(), lines.join("\n"));
+    await again();
+    expect((await catalogue.find({}, { limit: 5 })).letters.at(-1)?.topic).to.have.lengthOf(501);
+    expect(await readFile(file(), "utf8")).to.not.contain(topic);
+    expect(await ids({ topic: `${level}/#` })).to.deep.equal([1]);
+    expect([desk.reads, warnings()]).to.deep.equal([0, []]);
   });
 
   it("lists the newest first, page by page, with how many there are", async () => {
@@ -262,8 +307,6 @@ describe("catalogue of dead letters", () => {
       (thrown: unknown) => thrown,
     );
     expect(error).to.have.property("code", "TG_STORE_READ");
-    clock.advance(1000);
-    await until("tried", () => warnings().length > 0);
     desk.failure = undefined;
     expect(await ids()).to.deep.equal([1]);
   });
@@ -272,7 +315,23 @@ describe("catalogue of dead letters", () => {
     this.timeout(60_000);
     for (let n = 0; n < catalogueMax + 50; n += 1) desk.add();
     start();
+    let turns = 0;
+    const turn = (): void => {
+      turns += 1;
+      next = setImmediate(turn);
+    };
+    let next = setImmediate(turn);
+    /** How many turns of the event loop others had meanwhile. */
+    const turnsOf = async (work: Promise<unknown>): Promise<number> => {
+      turns = 0;
+      await work;
+      return turns;
+    };
     const { letters, matching, total, catalogued } = await catalogue.find({}, { limit: 1 });
+    expect(await turnsOf(catalogue.find({ reason: "none of this" }, { limit: 1 })), "searched").to.be.above(45);
+    await again();
+    expect(await turnsOf(catalogue.find({}, { limit: 1 })), "opened").to.be.above(150);
+    clearImmediate(next);
     expect([matching, total, catalogued]).to.deep.equal([catalogueMax, catalogueMax + 50, catalogueMax]);
     expect(letters[0]?.id).to.equal(catalogueMax + 50);
     expect(await ids({}, 1000, 60)).to.deep.equal([59, 58, 57, 56, 55, 54, 53, 52, 51]);

@@ -1,15 +1,18 @@
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { request } from "node:http";
+import { connect, type NetConnectOpts } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import type { Store, UplinkState } from "../../../src/base/contracts.ts";
 import type { Letter, LetterDesk, LetterFilter } from "../../../src/base/deadLetters.ts";
 import { TidegateError } from "../../../src/base/errors.ts";
-import { silentLog } from "../../../src/base/log.ts";
 import { type ControlHandle, openControl } from "../../../src/http/control.ts";
 import { QueueDesk } from "../../../src/http/queueDesk.ts";
 import { type HttpHandle, type HttpViews, listenHttp } from "../../../src/http/server.ts";
+import { type LoggedLine, recordingLog } from "../../helpers/memoryUplink.ts";
+import { until } from "../../helpers/wait.ts";
 
 const letter: Letter = {
   id: 5,
@@ -33,6 +36,7 @@ describe("http/api", () => {
   let calls: unknown[];
   let readFault: Error | undefined;
   let durable = true;
+  const lines: LoggedLine[] = [];
 
   const state = (name: string): UplinkState => ({
     ...{ name, link: "up", sinceMs: 0, paused: false, sent: 0, acknowledged: 0, inflight: 1 },
@@ -88,8 +92,8 @@ describe("http/api", () => {
 
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), "tidegate-api-"));
-    server = await listenHttp({ host: "127.0.0.1", port: 0 }, views, silentLog);
-    control = await openControl(dir, { ...views, backup: async () => ({}) }, silentLog);
+    server = await listenHttp({ host: "127.0.0.1", port: 0 }, views, recordingLog(lines));
+    control = await openControl(dir, { ...views, backup: async () => ({}) }, recordingLog(lines));
   });
   beforeEach(() => {
     calls = [];
@@ -134,10 +138,11 @@ describe("http/api", () => {
   };
 
   it("lists dead letters by filter and page", async () => {
-    const query = "uplink=cloud&route=r&reason=0x87&topic=t/%23&since=1970-01-01T00:00:01Z&until=2000&limit=7&before=9";
+    const query =
+      "uplink=cloud&route=r&reason=0x87&topic=t/%23&since=1970-01-01T00:00:01Z&until=20000&limit=7&before=9";
     const { status, body } = await ask(`/api/v1/dead-letters?${query}`);
     expect(status).to.equal(200);
-    const filter = { uplink: "cloud", route: "r", reason: "0x87", topic: "t/#", sinceMs: 1000, untilMs: 2000 };
+    const filter = { uplink: "cloud", route: "r", reason: "0x87", topic: "t/#", sinceMs: 1000, untilMs: 20000 };
     expect(calls).to.deep.equal([["find", filter, { limit: 7, before: 9 }]]);
     expect(body).to.deep.include({ matching: 1, next: null, total: 1, catalogued: 1 });
     expect(body["letters"]).to.deep.equal([
@@ -150,9 +155,27 @@ describe("http/api", () => {
   });
 
   it("refuses a filter that it does not understand: it must not mean all of them", async () => {
-    for (const query of ["uplnk=x", "limit=0", "limit=1001", "limit=x", "before=0", "topic=a/%23/b", "since=yesterday"])
+    const queries = ["uplnk=x", "limit=0", "limit=1001", "limit=x", "before=0", "topic=a/%23/b", "uplink=a&uplink=b"];
+    const times = ["yesterday", "yesterday 1", "7 days ago 3", "-5", "2026", "2026-13-01", "2026-02-01T25:00Z", ""];
+    for (const query of [...queries, ...times.map((time) => `since=${encodeURIComponent(time)}`)])
       expect(await codeOf(`/api/v1/dead-letters?${query}`), query).to.equal("400 bad_request");
+    for (const since of [null, true, [], -5, 1e300]) {
+      const asked = { body: JSON.stringify({ since }), headers: { "Content-Type": "application/json" } };
+      const code = await codeOf("/api/v1/dead-letters/purge", { method: "POST", control: true, ...asked });
+      expect(code, asked.body).to.equal("400 bad_request");
+    }
     expect(calls).to.deep.equal([]);
+  });
+
+  it("takes no query where the choice belongs in the body: it must not be passed over", async () => {
+    for (const path of ["dead-letters/purge", "dead-letters/retry", "queues/cloud/purge", "uplinks/cloud/pause"])
+      expect(await codeOf(`/api/v1/${path}?uplink=cloud`, { method: "POST", control: true }), path).to.equal(
+        "400 bad_request",
+      );
+    expect(await codeOf("/api/v1/dead-letters/5?x", { method: "DELETE" })).to.equal("400 bad_request");
+    expect(calls).to.deep.equal([]);
+    await ask("/api/v1/dead-letters?topic=a?b/c");
+    expect((calls[0] as unknown[])[1]).to.include({ topic: "a?b/c" });
   });
 
   it("shows one, payload and properties as they can be shown", async () => {
@@ -201,6 +224,26 @@ describe("http/api", () => {
     expect(await codeOf(path, asked(json, " ".repeat(70_000)))).to.equal("413 too_large");
     const good = { ...json, Host: own, Origin: `http://${own}`, "Sec-Fetch-Site": "same-origin" };
     expect((await ask(path, asked(good, "{}"))).status).to.equal(200);
+  });
+
+  it("has nothing to log of who goes away in the middle of a request", async () => {
+    lines.length = 0;
+    const ways: NetConnectOpts[] = [{ host: "127.0.0.1", port: server.port }, { path: join(dir, "control.sock") }];
+    for (const where of ways)
+      for (const path of ["uplinks/cloud/pause", "backup"]) {
+        const socket = connect(where);
+        socket.write(`POST /api/v1/${path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n`);
+        socket.write("Content-Length: 100\r\nExpect: 100-continue\r\n\r\n{");
+        await once(socket, "data"); // the request is being read
+        socket.destroy();
+        await once(socket, "close");
+      }
+    for (const own of [false, true]) await ask("/api/v1/queues", { control: own });
+    readFault = new Error("a fault of ours is logged");
+    await ask("/api/v1/dead-letters/5");
+    await until("logged", () => lines.length > 0);
+    expect(lines.map(({ fields }) => fields["err"])).to.deep.equal(["a fault of ours is logged"]);
+    expect(calls).to.deep.equal([]);
   });
 
   it("pauses and resumes, and says what did not reach the disk", async () => {

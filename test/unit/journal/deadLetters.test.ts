@@ -149,6 +149,18 @@ describe("journal: dead letters", () => {
     expect([rig.queue.stats().messages, rig.desk.stats().messages]).to.deep.equal([0, 1]);
   });
 
+  it("take, and give back, a message that is larger than what is accepted by now", async () => {
+    rig = await LetterRig.open();
+    const large = "x".repeat(2000);
+    await rig.put(large);
+    rig.storeOptions = { maxMessageBytes: 1000 };
+    await rig.restart("stop");
+    await rig.bury();
+    expect(await rig.texts()).to.deep.equal([large]);
+    expect(await rig.desk.retry(1)).to.include({ ok: true });
+    expect(await rig.waiting()).to.deep.equal([large]);
+  });
+
   it("say which came last, at once and after a restart, and when it went", async () => {
     rig = await LetterRig.open();
     for (const code of ["0x87", "0x99"]) {
@@ -282,6 +294,25 @@ describe("journal: what people do with dead letters", () => {
     expect(rig.desk.stats().messages).to.equal(0);
   });
 
+  it("retry: a letter of a route goes with what is left of its message expiry, and not at all when nothing is", async () => {
+    rig = await LetterRig.open();
+    const command = message("open the door", { properties: { messageExpirySeconds: 60 } });
+    const bad = { route: "commands", code: "decode", text: "no such codec then", message: command };
+    rig.store.commit((txn) => rig.letters.routes.keep(txn, bad));
+    rig.store.commit((txn) => rig.letters.routes.keep(txn, bad));
+    const seen: Message[] = [];
+    rig.again = (_, whole) => {
+      seen.push(whole);
+      return { ok: true, group: 0 };
+    };
+    await rig.passMs(20_000);
+    expect(await rig.desk.retry(1)).to.include({ ok: true });
+    await rig.passMs(50_000);
+    expect(await rig.desk.retry(2)).to.include({ ok: false, code: "expired" });
+    expect(seen.map(({ properties }) => properties)).to.deep.equal([{ messageExpirySeconds: 40 }]);
+    expect(await rig.texts()).to.deep.equal(["open the door"]);
+  });
+
   it("retry: two at once send it once", async () => {
     rig = await LetterRig.open();
     await buried("x");
@@ -341,18 +372,24 @@ describe("journal: what people do with dead letters", () => {
 
   it("a disk that fails: nothing is said to be done, and nothing is lost", async () => {
     rig = await LetterRig.open();
-    await buried("x");
+    await buried("x", "y");
     await rig.settle();
     rig.files.fault = (operation) => (operation === "datasync" || operation === "write" ? "EIO" : undefined);
-    const failed = await rig.desk.purge(1).then(
-      () => undefined,
-      (error: unknown) => error,
-    );
-    expect(failed).to.be.instanceOf(TidegateError).and.have.property("code", "TG_STORE_FAILED");
+    const refused = async (purged: Promise<unknown>): Promise<void> => {
+      const failed = await purged.then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      expect(failed).to.be.instanceOf(TidegateError).and.have.property("code", "TG_STORE_FAILED");
+    };
+    await refused(rig.desk.purge(1));
     expect(await rig.desk.retry(1)).to.equal(undefined);
+    await refused(rig.desk.purge(2));
+    await refused(rig.desk.purgeAll({}, new AbortController().signal));
+    expect(await rig.texts(), "what is refused is not done in memory either").to.deep.equal(["y"]);
     rig.files.fault = () => undefined;
     await rig.restart("kill");
-    expect(await rig.texts()).to.deep.equal(["x"]);
+    expect(await rig.texts()).to.deep.equal(["x", "y"]);
   });
 });
 

@@ -120,6 +120,38 @@ describe("uplink/refusals", () => {
     expect(bench.letters.kept).to.deep.equal([]);
   });
 
+  for (const [what, refusedAgain] of [
+    ["the first", 6],
+    ["one in a burst", 8],
+  ] as const)
+    it(`${what} refused on a new connection: what waits there to be sent again does not pass it`, async () => {
+      const all = Array.from({ length: 6 }, (_, n) => String(n));
+      const taken: string[] = [];
+      let seen = 0;
+      const bench = await Bench.up(
+        {},
+        {
+          connect: (c) => c.connack({ properties: { receiveMaximum: seen === 0 ? 6 : 1 } }),
+          publish(c, { payload, messageId }) {
+            const refused = seen < 6 || seen === refusedAgain;
+            seen += 1;
+            if (!refused) taken.push(String(payload));
+            c.puback(messageId, refused ? 0x97 : 0);
+          },
+        },
+      );
+      for (const payload of all) bench.queue.add(payload);
+      await until("all are refused", () => refusals(bench) === 6);
+      await bench.reconnect();
+      await until("one is refused once more", () => refusals(bench) === 7);
+      await bench.quiet();
+      expect(bench.cloud.last?.payloads).to.deep.equal(all.slice(0, refusedAgain - 5));
+      bench.clock.advance(30_000);
+      await bench.untilSettled(6);
+      expect(taken).to.deep.equal(all);
+      expect(bench.uplink.state()).to.include({ inflight: 0, problem: undefined });
+    });
+
   it("goes on with the next of the lane when the first one is given up", async () => {
     const bench = await Bench.up({ inflight: 10, refusedRetries: 0 }, { publish: answering({ a: 0x80, b: 0x83 }) });
     for (const payload of ["a", "b", "c", "d"]) bench.queue.add(payload);
