@@ -52,6 +52,7 @@ export class Sender {
   readonly #window = new Window();
   readonly #pace: Pace;
   readonly #rules = new Map<number, RuleDefinition>();
+  #lastRule: { readonly id: number; readonly rule: RuleDefinition } = { id: -1, rule: parseRule(undefined) };
   readonly #refusals: Refusals;
   readonly #exchange: Exchange;
   #link: Carrier | undefined;
@@ -302,6 +303,13 @@ export class Sender {
   }
 
   #ruleOf(id: number): RuleDefinition {
+    if (id === this.#lastRule.id) return this.#lastRule.rule; // nearly always
+    const rule = this.#findRule(id);
+    this.#lastRule = { id, rule };
+    return rule;
+  }
+
+  #findRule(id: number): RuleDefinition {
     let rule = this.#rules.get(id);
     if (rule === undefined) {
       rule = parseRule(this.#deps.store.ruleDefinition(id));

@@ -93,12 +93,23 @@ export class Window {
   add(message: QueuedMessage, qos: Qos): Slot {
     do
       this.#lastId = this.#lastId === windowMax ? 1 : this.#lastId + 1; // 65535 is the SUBSCRIBE's
-    while (this.#slots.has(this.#lastId) || this.#releases.has(this.#lastId) || this.#reserved.has(this.#lastId));
-    return this.restore(this.#lastId, message, qos, false);
+    while (this.#isUsed(this.#lastId));
+    return this.#put(this.#lastId, message, qos, false);
+  }
+
+  #isUsed(packetId: number): boolean {
+    if (this.#slots.has(packetId)) return true;
+    if (this.#releases.size > 0 && this.#releases.has(packetId)) return true;
+    return this.#reserved.size > 0 && this.#reserved.has(packetId);
   }
 
   /** Takes a message with the identifier that it had in an earlier run. */
   restore(packetId: number, message: QueuedMessage, qos: Qos, known: boolean): Slot {
+    this.#reserved.delete(packetId);
+    return this.#put(packetId, message, qos, known);
+  }
+
+  #put(packetId: number, message: QueuedMessage, qos: Qos, known: boolean): Slot {
     const slot: Slot = {
       packetId,
       message,
@@ -113,7 +124,6 @@ export class Window {
       staged: false,
       known,
     };
-    this.#reserved.delete(packetId);
     this.#slots.set(packetId, slot);
     this.#bytes += slot.bytes;
     this.#onWire += 1;
@@ -126,7 +136,9 @@ export class Window {
    */
   acknowledged(packetId: number): Slot | undefined {
     const slot = this.#slots.get(packetId);
-    return slot?.known && slot.qos === 1 ? this.remove(packetId) : undefined;
+    if (!slot?.known || slot.qos !== 1) return undefined;
+    this.#leave(slot);
+    return slot;
   }
 
   /** The cloud has it (QoS 2): what is left to do is PUBREL. Undefined as with `acknowledged`. */
@@ -174,9 +186,13 @@ export class Window {
   remove(packetId: number): Slot | undefined {
     const slot = this.#slots.get(packetId);
     if (slot === undefined) return undefined;
-    this.#remove(slot);
-    if (slot.noted) this.#reserved.add(packetId);
+    this.#leave(slot);
     return slot;
+  }
+
+  #leave(slot: Slot): void {
+    this.#remove(slot);
+    if (slot.noted) this.#reserved.add(slot.packetId);
   }
 
   #remove(slot: Slot): void {
