@@ -95,7 +95,7 @@ export async function uplinkOptions(uplink: ResolvedUplink, gatewayId: string): 
     inflight,
     maxQos,
     maxPacketSize,
-    drain: { maxPerSecond: uplink.drain.maxPerSecond, maxBytesPerSecond: uplink.drain.maxBytesPerSecond },
+    drain: uplink.drain,
     backoff: { minMs: uplink.backoff.min, maxMs: uplink.backoff.max },
     refusedRetries: uplink.refusedRetries,
   };

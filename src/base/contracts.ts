@@ -162,6 +162,11 @@ export interface UplinkQueue extends Resumable {
   next(passing?: { has(lane: number): boolean }): QueuedMessage | undefined;
   /** One listener. Fired at most once per `next() === undefined`. */
   onReadable(listener: () => void): void;
+  /**
+   * The link is up. What was accepted before `head` is backlog; while it drains, fresh readings get `liveShare` (0 to 0.9) of the bytes, so order
+   * holds within late and within fresh ones. 0: strict order. `rewind` ends it.
+   */
+  shareLink(head: number, liveShare: number): void;
   /** The cloud has it (or `dropped` says why it will never): it no longer waits. Durable within a second; a crash before that repeats it. */
   settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large"): void;
   /** Everything handed out and not settled comes out again, in order. @param inFlight as with `keep` */

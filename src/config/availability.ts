@@ -42,11 +42,6 @@ const table: readonly Unavailable[] = [
   { path: "routes.*.steps.*.map", what: "the step map" },
   { path: "routes.*.steps.*.validate", what: "the step validate" },
   { path: "routes.*.steps.*.deadband", what: "the step deadband" },
-  {
-    path: "uplinks.*.drain.liveShare",
-    what: "sharing the link between backlog and fresh readings",
-    when: (node) => node.scalar !== 0,
-  },
   { path: "http.listen", what: "HTTP for other machines", when: isRemoteHttp },
 ];
 

@@ -9,10 +9,9 @@
  */
 import type { QueuedMessage } from "../base/contracts.ts";
 import type { Message } from "../base/message.ts";
+import { LaneStream } from "./laneStream.ts";
 import type { MessageReader } from "./messageRecord.ts";
 import type { PayloadSlab } from "./payloadSlab.ts";
-import type { LaneIndex } from "./segmentIndex.ts";
-import type { Segment } from "./segments.ts";
 
 export interface Interval {
   readonly from: number;
@@ -50,109 +49,155 @@ export class Entry implements QueuedMessage {
   }
 }
 
-/** Where a lane reads in a segment on disk. */
-export interface ReadingPlace {
-  readonly segment: Segment;
-  /** Of the file: everything of the lane before it was read. */
-  offset: number;
-  /** Undefined: what lies in between is read too. */
-  index: LaneIndex | undefined;
-}
-
-/** Intervals written with a lane's state; those beyond it are forgotten by a crash, which then only repeats messages. */
+/** Intervals written with a lane's state, the widest; those beyond it are forgotten by a crash, which then only repeats messages. */
 export const intervalsMax = 256;
 
-export class Lane {
+/** Splits that a lane may carry as done intervals; with more it is plain FIFO until they have merged. */
+const splitsMax = 64;
+
+/** What a lane has from the record at `from` on, read beside its backlog. */
+export class FreshStream extends LaneStream {
+  readonly lane: Lane;
+  override readonly from: number;
+
+  constructor(lane: Lane, from: number, cursor: number) {
+    super();
+    this.lane = lane;
+    this.from = from;
+    this.readAt = from;
+    this.cursor = cursor;
+  }
+
+  get out(): Map<number, Entry> {
+    return this.lane.early;
+  }
+
+  take(): Entry | undefined {
+    const entry = this.shift();
+    if (entry === undefined) return undefined;
+    entry.ordinal = this.lane.numberEarly(this.cursor, entry.position);
+    this.cursor = entry.position;
+    return entry;
+  }
+
+  /** Where all of the lane is done or in flight early; undefined as long as it handed out nothing. */
+  get taken(): Interval | undefined {
+    return this.cursor < this.from ? undefined : { from: this.from, to: this.cursor };
+  }
+}
+
+export class Lane extends LaneStream {
   readonly id: number;
   readonly uplink: string;
   readonly priority: number;
   waiting = 0;
   bytes = 0;
-  /** Everything at or below it is done or pending. */
-  cursor = 0;
-  /** Position from which on reading goes on: of a record, or before the first one that matters. */
-  readAt = 0;
-  /** The same on disk, while it is in the middle of a segment there. */
-  place: ReadingPlace | undefined;
   /** Position of its newest message. */
   newest = 0;
-  /** Read, not handed out; the head is at `aheadHead`. */
-  ahead: Entry[] = [];
-  aheadHead = 0;
-  aheadBytes = 0;
-  /** By rising position. */
+  /** By rising position, all at or below the cursor. */
   readonly pending = new Map<number, Entry>();
+  /** Handed out above the cursor and not settled, by rising position: each lies in a skip, or in what `fresh` has taken. */
+  readonly early = new Map<number, Entry>();
+  /** Rising, apart: everything in them is done, or in `early`. */
   skips: Interval[] = [];
   /** Positions above the cursor that an earlier run had in flight (QoS 2): to be handed out, whatever their age and however full the queue is. Rising. */
   kept = new Set<number>();
-  /** Rises with every rewind; a read that began before is thrown away. */
-  generation = 0;
-  filling = false;
-  /** Resolves when the present reading ahead has ended. */
-  filled: Promise<void> = Promise.resolve();
-  /** Its segment could not be read for want of descriptors or memory; tried again a second later. */
-  blocked = false;
+  /** While fresh readings do not wait for the backlog, which ends at `to`. */
+  fresh: FreshStream | undefined;
   #passed = 0;
+  #passedEarly = 0;
   /** Its state changed since it was last written. */
   dirty = false;
 
   constructor(id: number, uplink: string, priority: number) {
+    super();
     this.id = id;
     this.uplink = uplink;
     this.priority = priority;
   }
 
-  peek(): Entry | undefined {
-    return this.ahead[this.aheadHead];
+  get lane(): Lane {
+    return this;
   }
 
-  get aheadCount(): number {
-    return this.ahead.length - this.aheadHead;
+  get out(): Map<number, Entry> {
+    return this.pending;
   }
 
-  pushAhead(entry: Entry): void {
-    this.ahead.push(entry);
-    this.aheadBytes += entry.bytes;
+  /** Handed out and not settled. */
+  get inFlight(): number {
+    return this.pending.size + this.early.size;
   }
 
-  /** The head of the read-ahead passes the cursor. */
+  /** What is in flight at a position. */
+  inFlightAt(position: number): Entry | undefined {
+    return this.pending.get(position) ?? this.early.get(position);
+  }
+
+  /** It is in flight no more. */
+  land(position: number): void {
+    if (!this.pending.delete(position)) this.early.delete(position);
+  }
+
+  hasEarlyBetween(first: number, last: number): boolean {
+    for (const position of this.early.keys()) if (position >= first && position <= last) return true;
+    return false;
+  }
+
+  /** All that is in flight, by rising position. */
+  *flying(): Generator<Entry> {
+    yield* this.pending.values();
+    yield* this.early.values();
+  }
+
   take(): Entry | undefined {
-    const entry = this.ahead[this.aheadHead];
+    const entry = this.shift();
     if (entry === undefined) return undefined;
-    this.aheadHead += 1;
-    if (this.aheadHead === this.ahead.length) {
-      this.ahead = [];
-      this.aheadHead = 0;
-    }
-    this.aheadBytes -= entry.bytes;
     // What is done in between was not read again; it must not be forgotten with `skips`.
-    const { cursor } = this;
-    if (this.skips.length > 0 && this.skips.some((skip) => skip.to > cursor && skip.from < entry.position))
-      this.#passed += 1;
+    if (this.#skipsBetween(this.cursor, entry.position)) this.#passed += 1;
     this.passTo(entry.position);
     entry.ordinal = this.#passed;
     return entry;
   }
 
+  #skipsBetween(after: number, before: number): boolean {
+    return this.skips.length > 0 && this.skips.some((skip) => skip.to > after && skip.from < before);
+  }
+
+  /** The ordinal of what the fresh stream hands out next. */
+  numberEarly(after: number, position: number): number {
+    this.#passedEarly += this.#skipsBetween(after, position) ? 2 : 1;
+    return this.#passedEarly;
+  }
+
   /** Something of the lane at `position` is behind the cursor now. */
   passTo(position: number): void {
+    if (this.early.size > 0) this.#joinEarly(position);
     this.cursor = Math.max(this.cursor, position);
     this.#passed += 1;
     if (this.skips.length > 0 && this.cursor >= this.skips.at(-1)!.to) this.skips = [];
   }
 
-  /** All of the lane from `from` to `to`, above the cursor and with nothing pending in between, is done. */
-  skip(from: number, to: number): void {
-    const apart = this.skips.filter((skip) => skip.to < from - 1 || skip.from > to + 1);
-    const joined = this.skips.filter((skip) => !apart.includes(skip));
-    const whole = {
-      from: Math.min(from, ...joined.map((skip) => skip.from)),
-      to: Math.max(to, ...joined.map((skip) => skip.to)),
-    };
-    this.skips = [...apart, whole].sort((a, b) => a.from - b.from);
+  /** What was handed out early and lies behind the cursor from now on. */
+  #joinEarly(position: number): void {
+    let before = Number.NEGATIVE_INFINITY;
+    for (const entry of this.early.values()) {
+      if (entry.position > position) break;
+      this.early.delete(entry.position);
+      this.#passed += entry.ordinal === before + 1 ? 1 : 2;
+      before = entry.ordinal;
+      entry.ordinal = this.#passed;
+      this.pending.set(entry.position, entry);
+    }
+    if (before > 0) this.#passed += 1; // what is done may lie behind the last of them, too
   }
 
-  /** Whether the message at `position`, which is above the cursor, is done. */
+  /** All of the lane from `from` to `to`, above the cursor and with nothing pending in between, is done or in flight early. */
+  skip(from: number, to: number): void {
+    this.skips = withInterval(this.skips, { from, to });
+  }
+
+  /** Whether the message at `position`, which is above the cursor, is done or in flight early. */
   isSkipped(position: number): boolean {
     for (const skip of this.skips) if (position >= skip.from && position <= skip.to) return true;
     return false;
@@ -176,23 +221,92 @@ export class Lane {
     if (before !== undefined && this.cursor > before.position) {
       intervals.push({ from: before.position + 1, to: this.cursor });
     }
-    for (const skip of this.skips) {
-      // What is dropped unread may end within one.
-      if (skip.to > this.cursor) intervals.push({ from: Math.max(skip.from, this.cursor + 1), to: skip.to });
-    }
+    this.#doneAbove(intervals);
     return intervals;
+  }
+
+  /** The same, `max` of them: where there are more, the widest, for what one of those forgets is the most to repeat. */
+  widestIntervals(max: number): Interval[] {
+    const intervals = this.intervals();
+    if (intervals.length <= max) return intervals;
+    const widest = intervals.sort((a, b) => b.to - b.from - (a.to - a.from)).slice(0, max);
+    return widest.sort((a, b) => a.from - b.from);
+  }
+
+  /** What is done above the cursor: of what was skipped or taken early, all but what is in flight. */
+  #doneAbove(intervals: Interval[]): void {
+    const taken = this.fresh?.taken;
+    const all = taken === undefined ? this.skips : withInterval(this.skips, taken);
+    const early = this.early.values();
+    let one = early.next();
+    for (const { from, to } of all) {
+      if (to <= this.cursor) continue;
+      let start = Math.max(from, this.cursor + 1); // what is dropped unread may end within one
+      let before = Number.NEGATIVE_INFINITY;
+      for (; !one.done && one.value.position <= to; one = early.next()) {
+        const { position, ordinal } = one.value;
+        if (ordinal !== before + 1 && position > start) intervals.push({ from: start, to: position - 1 });
+        start = position + 1;
+        before = ordinal;
+      }
+      if (start <= to) intervals.push({ from: start, to });
+    }
   }
 
   /** Back to the mark: what was handed out and not settled will be read again. */
   rewind(): void {
+    this.fold();
     const { mark } = this;
-    const oldest = this.pending.keys().next();
     this.skips = this.intervals();
-    const again = oldest.done ? this.peek()?.position : oldest.value;
-    if (again !== undefined) this.readAt = again;
+    for (const entry of [firstOf(this.pending), firstOf(this.early), this.peek()])
+      if (entry !== undefined) this.readAt = Math.min(this.readAt, entry.position);
     this.cursor = mark;
     this.pending.clear();
+    this.early.clear();
     this.forgetAhead();
+  }
+
+  /**
+   * From the record at `head` on a stream of its own: what the lane has waiting before it is the backlog. Nothing happens when there is none, or
+   * when too much is done here and there already. @param cursor what lies up to here is taken already
+   */
+  split(head: number, cursor = head - 1): void {
+    if (this.fresh !== undefined) this.fold();
+    if (this.waiting <= this.inFlight) return;
+    this.skips = this.skips.filter(({ to }) => to > this.cursor);
+    if (this.skips.length >= splitsMax) return;
+    this.#passedEarly += 1; // nothing is known of what lies between this stream and the one before
+    this.fresh = new FreshStream(this, head, cursor);
+    this.to = head;
+  }
+
+  /** Back to one stream, in the middle of the backlog: what was taken of the other is passed over when its turn comes. */
+  fold(): void {
+    const { fresh } = this;
+    if (fresh === undefined) return;
+    if (fresh.taken !== undefined) this.skip(fresh.from, fresh.cursor);
+    // A walk on disk goes a little too far, and what it came by there it left to the other stream.
+    if (this.readAt > fresh.from) {
+      this.readAt = fresh.from;
+      this.place = undefined;
+      this.generation += 1; // a read that is under way would move it on again
+    }
+    fresh.forgetAhead();
+    this.#unsplit();
+  }
+
+  /** The backlog was read and handed out to its end: the fresh stream goes on as the lane itself. */
+  merge(): void {
+    const { fresh } = this;
+    if (fresh === undefined) return;
+    this.passTo(fresh.cursor);
+    this.continueFrom(fresh);
+    this.#unsplit();
+  }
+
+  #unsplit(): void {
+    this.fresh = undefined;
+    this.to = Number.POSITIVE_INFINITY;
   }
 
   /** Takes over a state that was read from disk. Counters are the caller's. */
@@ -223,13 +337,17 @@ export class Lane {
     for (const skip of this.skips) if (skip.from <= from) from = Math.max(from, skip.to + 1);
     return from > last;
   }
+}
 
-  /** What was read and not handed out; a read that is under way is thrown away. `readAt` is the caller's. */
-  forgetAhead(): void {
-    this.ahead = [];
-    this.aheadHead = 0;
-    this.aheadBytes = 0;
-    this.place = undefined;
-    this.generation += 1;
-  }
+const firstOf = (entries: ReadonlyMap<number, Entry>): Entry | undefined => entries.values().next().value;
+
+/** Intervals that lie apart and rise, and one more. */
+function withInterval(intervals: readonly Interval[], { from, to }: Interval): Interval[] {
+  const apart = intervals.filter((one) => one.to < from - 1 || one.from > to + 1);
+  const joined = intervals.filter((one) => !apart.includes(one));
+  const whole = {
+    from: Math.min(from, ...joined.map((one) => one.from)),
+    to: Math.max(to, ...joined.map((one) => one.to)),
+  };
+  return [...apart, whole].sort((a, b) => a.from - b.from);
 }

@@ -18,7 +18,7 @@ export function droppableOf(lane: Lane, segment: Segment): { messages: number; b
   if (part === undefined || part.last <= lane.cursor) return { messages: 0, bytes: 0 };
   if (lane.kept.size > 0 && lane.keepsWithin(part.first, part.last)) return { messages: 0, bytes: 0 };
   let { waiting: messages, bytes } = part;
-  for (const entry of lane.pending.values()) {
+  for (const entry of lane.flying()) {
     if (entry.position < segment.base || entry.position >= segment.end) continue;
     messages -= 1;
     bytes -= entry.bytes;
@@ -28,7 +28,7 @@ export function droppableOf(lane: Lane, segment: Segment): { messages: number; b
 
 /** The oldest segment from which something of the lane may be dropped. The one being written to is left alone: it gives no room back. */
 export function oldestDroppable(state: State, lane: Lane, durablePosition: number): Segment | undefined {
-  if (lane.waiting <= lane.pending.size) return undefined;
+  if (lane.waiting <= lane.inFlight) return undefined;
   let from = lane.cursor + 1;
   for (;;) {
     const segment = state.segments.nextWith(lane.id, from);
@@ -42,6 +42,8 @@ export function oldestDroppable(state: State, lane: Lane, durablePosition: numbe
 export function dropPart(state: State, lane: Lane, segment: Segment): DroppedPart {
   const { messages, bytes } = droppableOf(lane, segment);
   const { first, last } = segment.parts.get(lane.id)!;
+  const { fresh } = lane;
+  lane.fold(); // what of the fresh stream was read ahead may be among it
   const again = lane.peek()?.position ?? lane.readAt;
   lane.forgetAhead();
   if (oldestDroppable(state, lane, segment.end) === segment && !lane.keepsWithin(0, last)) {
@@ -52,6 +54,8 @@ export function dropPart(state: State, lane: Lane, segment: Segment): DroppedPar
     lane.skip(Math.max(lane.cursor + 1, first), last);
   }
   state.untake(segment, lane, messages, bytes);
+  // What it had taken is passed over in its turn; it goes on behind that, as long as there is a backlog before it.
+  if (fresh !== undefined && lane.cursor < fresh.from - 1) lane.split(Math.max(fresh.from, fresh.cursor), fresh.cursor); // both are where a record begins
   return { segment, messages, bytes };
 }
 
@@ -59,6 +63,7 @@ export function dropPart(state: State, lane: Lane, segment: Segment): DroppedPar
 export function dropAll(state: State, lane: Lane): { messages: number; bytes: number } {
   let messages = 0;
   let bytes = 0;
+  lane.fold();
   for (const segment of state.segments.list) {
     const some = droppableOf(lane, segment);
     if (some.messages === 0) continue;

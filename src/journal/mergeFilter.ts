@@ -55,7 +55,7 @@ export class LanesDone {
   /** To be made in the same turn in which every changed lane state is written. */
   constructor(state: State) {
     for (const lane of state.lanes.values()) {
-      this.#lanes.set(lane.id, { mark: lane.mark, intervals: lane.intervals().slice(0, intervalsMax) });
+      this.#lanes.set(lane.id, { mark: lane.mark, intervals: lane.widestIntervals(intervalsMax) });
     }
   }
 

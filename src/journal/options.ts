@@ -24,6 +24,9 @@ export interface Tuning {
   readonly lightMs: number;
   /** A larger record gets a segment of its own. Bytes. */
   readonly largeRecordBytes: number;
+  /** What was just written stays in RAM for readers up to here, in chunks of so many bytes. */
+  readonly tailBytes: number;
+  readonly tailChunkBytes: number;
 }
 
 export const tuningDefaults: Tuning = {
@@ -35,6 +38,8 @@ export const tuningDefaults: Tuning = {
   spares: 2,
   lightMs: 10_000,
   largeRecordBytes: 1024 * 1024,
+  tailBytes: 4 * 1024 * 1024,
+  tailChunkBytes: 256 * 1024,
 };
 
 export interface StoreOptions {

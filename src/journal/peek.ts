@@ -2,6 +2,7 @@
 import type { PeekedMessage } from "../base/contracts.ts";
 import type { Entry, Lane } from "./lane.ts";
 import type { LaneReader } from "./laneReader.ts";
+import type { LaneStream } from "./laneStream.ts";
 import type { State } from "./state.ts";
 import { type JournalQueue, readAhead } from "./uplinkQueue.ts";
 
@@ -27,22 +28,32 @@ export async function peekUplink(
     const nowMs = env.storeMs();
     const maxAgeMs = account.limits?.maxAgeMs ?? Number.POSITIVE_INFINITY;
     const live = (entry: Entry): boolean => entry.expiresAtMs > nowMs && entry.acceptedAtMs + maxAgeMs > nowMs;
-    for (const entry of lane.pending.values()) if (messages.length < count) messages.push(peeked(entry, true));
-    for (let at = lane.aheadHead; at < lane.ahead.length && messages.length < count; at += 1) {
-      const entry = lane.ahead[at]!;
-      if (live(entry)) messages.push(peeked(entry, false));
+    for (const entry of lane.flying()) if (messages.length < count) messages.push(peeked(entry, true));
+    for (const stream of [lane, lane.fresh]) {
+      for (let at = stream?.aheadHead ?? 0; at < (stream?.ahead.length ?? 0) && messages.length < count; at += 1) {
+        const entry = stream!.ahead[at]!;
+        if (live(entry)) messages.push(peeked(entry, false));
+      }
+      if (env.reader.hasMore(lane)) break; // of its backlog something comes first that was not read
     }
     // Of a lower priority nothing goes before the rest of this lane.
-    if (messages.length >= count || lane.waiting > lane.pending.size + lane.aheadCount) break;
+    const known = lane.inFlight + lane.aheadCount + (lane.fresh?.aheadCount ?? 0);
+    if (messages.length >= count || lane.waiting > known) break;
   }
   return { messages, more: account.messages > messages.length };
 }
 
 /** Reads ahead until there is enough, or no more fits. */
-async function fillTo({ reader, queue }: PeekEnvironment, lane: Lane, count: number): Promise<void> {
-  while (lane.filling) await lane.filled;
-  if (lane.pending.size + lane.aheadCount >= count || !reader.hasMore(lane)) return;
-  await readAhead(reader, lane);
+async function fillTo(env: PeekEnvironment, lane: Lane, count: number): Promise<void> {
+  await fillStream(env, lane, count - lane.inFlight);
+  if (lane.fresh !== undefined) await fillStream(env, lane.fresh, count - lane.inFlight - lane.aheadCount);
+}
+
+async function fillStream({ reader, queue }: PeekEnvironment, stream: LaneStream, count: number): Promise<void> {
+  while (stream.filling) await stream.filled;
+  if (stream !== stream.lane && stream !== stream.lane.fresh) return; // the two became one meanwhile
+  if (stream.aheadCount >= count || !reader.hasMore(stream)) return;
+  await readAhead(reader, stream);
   queue?.wake(); // it may have found the lane being filled, and waits to be told
 }
 

@@ -49,7 +49,7 @@ export function writeLane(sink: RecordSink, lane: Lane): void {
 
 /** @param max a checkpoint, whose counts rely on them, holds all intervals */
 export function writeLaneState(sink: RecordSink, lane: Lane, max = intervalsMax): void {
-  const intervals = lane.intervals().slice(0, max);
+  const intervals = lane.widestIntervals(max);
   const to = sink.begin(recordType.laneState, 0, 30 + intervals.length * 20);
   to.uvarint(lane.id);
   let before = lane.mark;

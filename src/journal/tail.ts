@@ -14,7 +14,6 @@ interface Chunk {
   used: number;
 }
 
-const chunkBytes = 256 * 1024;
 const spareChunksMax = 4;
 
 export class Tail {
@@ -22,12 +21,14 @@ export class Tail {
   readonly #spare: Buffer[] = [];
   readonly #writer = new ByteWriter(Buffer.alloc(0));
   readonly #keepBytes: number;
+  readonly #chunkBytes: number;
   #end: number;
   #capacity = 0;
 
-  constructor(start: number, keepBytes: number) {
+  constructor(start: number, keepBytes: number, chunkBytes = 256 * 1024) {
     this.#end = start;
     this.#keepBytes = keepBytes;
+    this.#chunkBytes = chunkBytes;
   }
 
   /** Position of the next record. */
@@ -99,7 +100,7 @@ export class Tail {
     while (this.#capacity > this.#keepBytes) {
       const oldest = this.#chunks[0];
       if (oldest === undefined || this.#chunks.length < 2 || oldest.start + oldest.used > position) return;
-      this.#chunks.shift(); // at most keepBytes / 256 KiB of them
+      this.#chunks.shift(); // at most keepBytes / chunkBytes of them
       this.#recycle(oldest);
     }
   }
@@ -107,6 +108,7 @@ export class Tail {
   #room(bytes: number): Chunk {
     const last = this.#chunks.at(-1);
     if (last !== undefined && last.buffer.length - last.used >= bytes) return last;
+    const chunkBytes = this.#chunkBytes;
     const buffer =
       bytes <= chunkBytes ? (this.#spare.pop() ?? Buffer.allocUnsafeSlow(chunkBytes)) : Buffer.allocUnsafeSlow(bytes);
     const chunk: Chunk = { buffer, start: this.#end, used: 0 };
@@ -117,6 +119,6 @@ export class Tail {
 
   #recycle(chunk: Chunk): void {
     this.#capacity -= chunk.buffer.length;
-    if (chunk.buffer.length === chunkBytes && this.#spare.length < spareChunksMax) this.#spare.push(chunk.buffer);
+    if (chunk.buffer.length === this.#chunkBytes && this.#spare.length < spareChunksMax) this.#spare.push(chunk.buffer);
   }
 }

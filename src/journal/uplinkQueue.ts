@@ -1,8 +1,13 @@
-/** The queue of one uplink over its lanes: strict priority, age within one, expiry exact at reading, drop-oldest by moving cursors. */
+/**
+ * The queue of one uplink over its lanes: strict priority, age within one, expiry exact at reading, drop-oldest by moving cursors. While backlog and
+ * fresh readings share the link, a lane with a backlog is read in two places (`Lane.split`).
+ */
 import type { QueuedMessage, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
 import type { InFlight, Recalled } from "../base/inFlight.ts";
 import type { Entry, Lane } from "./lane.ts";
 import type { LaneReader } from "./laneReader.ts";
+import type { LaneStream } from "./laneStream.ts";
+import { LinkShare } from "./linkShare.ts";
 import type { State, UplinkAccount } from "./state.ts";
 
 export interface QueueEnvironment {
@@ -17,15 +22,15 @@ export interface QueueEnvironment {
   readonly onDropped: (uplink: string, reason: string, count: number) => void;
 }
 
-const prefetchBelowBytes = 128 * 1024;
+const prefetchBelowBytes = 32 * 1024;
 
-/** Fills the read-ahead of a lane that is not being filled. Never rejects. */
-export function readAhead(reader: LaneReader, lane: Lane): Promise<void> {
-  lane.filling = true;
-  lane.filled = reader.fill(lane).finally(() => {
-    lane.filling = false;
+/** Fills the read-ahead of a stream that is not being filled. Never rejects. */
+export function readAhead(reader: LaneReader, stream: LaneStream): Promise<void> {
+  stream.filling = true;
+  stream.filled = reader.fill(stream).finally(() => {
+    stream.filling = false;
   });
-  return lane.filled;
+  return stream.filled;
 }
 
 export class JournalQueue implements UplinkQueue {
@@ -36,6 +41,7 @@ export class JournalQueue implements UplinkQueue {
   #limits: UplinkLimits;
   #listener: (() => void) | undefined;
   #armed = false;
+  #share: LinkShare | undefined;
   /** Kept ones that had to be passed before they were asked for: in flight already, and handed out first. */
   #passed: Entry[] = [];
   #rewinds = 0;
@@ -60,24 +66,73 @@ export class JournalQueue implements UplinkQueue {
     return (known ?? this.#env.makeLane(this.name, priority)).id;
   }
 
+  shareLink(head: number, liveShare: number): void {
+    this.#share = liveShare > 0 ? new LinkShare(head, liveShare) : undefined;
+    for (const lane of this.account.lanes)
+      if (liveShare > 0) lane.split(head);
+      else lane.fold();
+    this.wake();
+  }
+
   next(passing?: { has(lane: number): boolean }): QueuedMessage | undefined {
     if (this.#passed.length > 0) {
       const at = this.#passed.findIndex((entry) => passing?.has(entry.lane) !== true);
       if (at >= 0) return this.#passed.splice(at, 1)[0];
     }
+    const stream = this.#share === undefined ? this.#strict(passing) : this.#shared(this.#share, passing);
+    const entry = stream?.take();
+    if (stream === undefined || entry === undefined) {
+      this.#armed = true;
+      return undefined;
+    }
+    stream.out.set(entry.position, entry);
+    if (stream.lane.kept.size > 0) forgetPassed(stream.lane);
+    // Read on before it runs dry, so that a drain from disk does not wait for each gulp.
+    if (stream.aheadBytes < prefetchBelowBytes && !stream.filling && this.#env.reader.needsDisk(stream))
+      this.#fill(stream);
+    return entry;
+  }
+
+  /** The lane that goes first. */
+  #strict(passing?: { has(lane: number): boolean }): LaneStream | undefined {
     for (const lane of this.account.lanes) {
       if (passing?.has(lane.id)) continue;
-      const entry = this.#head(lane);
-      if (entry !== undefined) {
-        handOut(lane, entry);
-        // Read on before the lane runs dry, so that a drain from disk does not wait for each gulp.
-        if (lane.aheadBytes < prefetchBelowBytes && !lane.filling && this.#env.reader.needsDisk(lane)) this.#fill(lane);
-        return entry;
-      }
-      if (lane.filling) break; // strict order: what is being read here goes before any lower priority
+      if (this.#head(lane) !== undefined) return lane;
+      if (lane.filling) return undefined; // strict order: what is being read here goes before any lower priority
     }
-    this.#armed = true;
     return undefined;
+  }
+
+  /** The same of the backlog and of what is fresh, each by priority; then one of the two. */
+  #shared(share: LinkShare, passing?: { has(lane: number): boolean }): LaneStream | undefined {
+    if (!this.account.lanes.some((lane) => lane.fresh !== undefined)) {
+      this.#share = undefined; // the backlog is through, or too much of it lies here and there
+      return this.#strict(passing);
+    }
+    let backlog: LaneStream | undefined;
+    let fresh: LaneStream | undefined;
+    // Set when a lane is being read: nothing of a lower priority goes before that.
+    let backlogWaits = false;
+    let freshWaits = false;
+    for (const lane of this.account.lanes) {
+      if (passing?.has(lane.id)) continue;
+      if (lane.fresh === undefined || (backlog === undefined && !backlogWaits)) {
+        const entry = this.#head(lane);
+        if (entry === undefined) {
+          backlogWaits ||= lane.filling;
+          freshWaits ||= lane.filling && lane.fresh === undefined;
+        } else if (entry.position >= share.head) fresh ??= freshWaits ? undefined : lane;
+        else backlog ??= backlogWaits ? undefined : lane;
+      }
+      const second = lane.fresh;
+      if (second !== undefined && fresh === undefined && !freshWaits) {
+        if (this.#head(second) !== undefined) fresh = second;
+        else freshWaits = second.filling;
+      }
+      if (backlog !== undefined && fresh !== undefined) break;
+    }
+    if (backlog === undefined || fresh === undefined) return backlog ?? fresh;
+    return share.chooseFresh(backlog.peek()!, fresh.peek()!) ? fresh : backlog;
   }
 
   onReadable(listener: () => void): void {
@@ -86,9 +141,9 @@ export class JournalQueue implements UplinkQueue {
 
   settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large" | "dead-letter"): void {
     const lane = this.#env.state.lanes.get(message.lane);
-    const entry = lane?.pending.get(message.position);
+    const entry = lane?.inFlightAt(message.position);
     if (lane === undefined || entry !== message) return; // settled before, or rewound and waiting again
-    lane.pending.delete(entry.position);
+    lane.land(entry.position);
     this.#done(lane, entry);
     if (dropped !== undefined) this.#drop(dropped, 1);
   }
@@ -97,6 +152,7 @@ export class JournalQueue implements UplinkQueue {
     this.#rewinds += 1;
     this.#passed = [];
     for (const lane of this.account.lanes) lane.rewind();
+    this.#share = undefined;
     this.keep(inFlight);
     this.wake();
   }
@@ -150,14 +206,9 @@ export class JournalQueue implements UplinkQueue {
   wake(): void {
     this.trim();
     if (!this.#armed) return;
-    for (const lane of this.account.lanes) {
-      if (this.#head(lane) !== undefined) {
-        this.#armed = false;
-        this.#listener?.();
-        return;
-      }
-      if (lane.filling) return;
-    }
+    if ((this.#share === undefined ? this.#strict() : this.#shared(this.#share)) === undefined) return;
+    this.#armed = false;
+    this.#listener?.();
   }
 
   /** Over its limit, the oldest of the lowest priority goes first; never what is in flight. */
@@ -173,7 +224,7 @@ export class JournalQueue implements UplinkQueue {
   /** False: what has to go next is not durable or not read yet, and nothing of a higher priority goes before it. */
   #trimLane(lane: Lane, maxBytes: number): boolean {
     let dropped = 0;
-    while (this.account.bytes > maxBytes && lane.waiting > lane.pending.size) {
+    while (this.account.bytes > maxBytes && lane.waiting > lane.inFlight) {
       if (this.#dropPart(lane, "full", (bytes) => bytes <= this.account.bytes - maxBytes)) continue;
       const entry = this.#head(lane);
       if (entry === undefined) break;
@@ -187,47 +238,61 @@ export class JournalQueue implements UplinkQueue {
       dropped += 1;
     }
     if (dropped > 0) this.#drop("full", dropped);
-    return lane.waiting === lane.pending.size;
+    return lane.waiting === lane.inFlight;
   }
 
   /** Drops what expired while nobody asked for it: whole parts of segments, and what is read ahead. */
   sweep(): void {
     const nowMs = this.#env.storeMs();
     for (const lane of this.account.lanes) {
-      lane.blocked = false;
+      for (const stream of streamsOf(lane)) stream.blocked = false;
       const expired = (_: number, newestMs: number, expiresMs: number): boolean =>
         expiresMs <= nowMs || newestMs + this.#limits.maxAgeMs <= nowMs;
-      while (lane.waiting > lane.pending.size && this.#dropPart(lane, "expired", expired));
-      if (lane.aheadCount > 0) this.#head(lane);
+      while (lane.waiting > lane.inFlight && this.#dropPart(lane, "expired", expired));
+      for (const stream of streamsOf(lane)) if (stream.aheadCount > 0) this.#head(stream);
     }
     this.wake();
   }
 
-  /** The oldest message of the lane that can be handed out, if it is in RAM; starts reading when it is not. */
-  #head(lane: Lane): Entry | undefined {
+  /** The oldest message of the stream that can be handed out, if it is in RAM; starts reading when it is not. */
+  #head(stream: LaneStream): Entry | undefined {
     const { reader, storeMs } = this.#env;
     for (;;) {
-      const entry = lane.peek();
+      const entry = stream.peek();
       if (entry === undefined) {
-        if (lane.filling || !reader.hasMore(lane)) return undefined;
-        if (!reader.fillFromTail(lane)) {
-          this.#fill(lane);
+        if (stream.filling) return undefined;
+        if (!reader.hasMore(stream)) {
+          if (this.#mergesNow(stream)) continue;
           return undefined;
         }
-        if (lane.peek() === undefined) return undefined;
+        if (!reader.fillFromTail(stream)) {
+          if (reader.hasMore(stream)) this.#fill(stream);
+          else if (this.#mergesNow(stream)) continue;
+          return undefined;
+        }
+        if (stream.peek() === undefined && !this.#mergesNow(stream)) return undefined;
         continue;
       }
       const nowMs = storeMs();
       const live = entry.expiresAtMs > nowMs && entry.acceptedAtMs + this.#limits.maxAgeMs > nowMs;
-      if (live || (lane.kept.size > 0 && lane.kept.has(entry.position))) return entry; // once sent it does not expire [MQTT-4.3.3-7]
-      lane.take();
-      this.#done(lane, entry);
+      const { kept } = stream.lane;
+      if (live || (kept.size > 0 && kept.has(entry.position))) return entry; // once sent it does not expire [MQTT-4.3.3-7]
+      stream.take();
+      this.#done(stream.lane, entry);
       this.#drop("expired", 1);
     }
   }
 
-  #fill(lane: Lane): void {
-    void readAhead(this.#env.reader, lane).finally(() => this.wake());
+  /** A lane whose backlog is at its end has one stream again. */
+  #mergesNow(stream: LaneStream): boolean {
+    const { lane } = stream;
+    if (stream !== lane || lane.fresh === undefined || !this.#env.reader.isAtEnd(lane)) return false;
+    this.#env.reader.merge(lane);
+    return true;
+  }
+
+  #fill(stream: LaneStream): void {
+    void readAhead(this.#env.reader, stream).finally(() => this.wake());
   }
 
   /** Drops the lane's whole part of its oldest segment without reading it, if that is durable, untouched and `wanted`. */
@@ -242,6 +307,7 @@ export class JournalQueue implements UplinkQueue {
     const part = segment?.parts.get(lane.id);
     if (segment === undefined || part === undefined || segment.end > this.#env.durablePosition()) return false;
     if (lane.readAt > part.first || lane.cursor >= part.first) return false;
+    if (segment.end > lane.to || lane.hasEarlyBetween(part.first, part.last)) return false;
     if (lane.kept.size > 0 && lane.keepsWithin(part.first, part.last)) return false;
     if (!wanted(part.bytes, part.lastAcceptedAtMs, part.lastExpiresAtMs)) return false;
     const { waiting, bytes, last } = part;
@@ -266,25 +332,32 @@ export class JournalQueue implements UplinkQueue {
   }
 
   #oldest(lane: Lane): number {
-    for (const entry of lane.pending.values()) return entry.acceptedAtMs;
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const entry of lane.flying()) {
+      oldest = entry.acceptedAtMs;
+      if (lane.pending.size > 0) return oldest;
+      break; // an early one: the backlog may be older
+    }
     const head = lane.peek();
-    if (head !== undefined) return head.acceptedAtMs;
+    if (head !== undefined) return Math.min(oldest, head.acceptedAtMs);
     const segment = this.#env.reader.nextSegment(lane);
-    return segment?.parts.get(lane.id)?.firstAcceptedAtMs ?? Number.POSITIVE_INFINITY;
+    return Math.min(oldest, segment?.parts.get(lane.id)?.firstAcceptedAtMs ?? Number.POSITIVE_INFINITY);
   }
 }
+
+const streamsOf = (lane: Lane): readonly LaneStream[] => (lane.fresh === undefined ? [lane] : [lane, lane.fresh]);
 
 /** The lane's head is in flight. */
 function handOut(lane: Lane, entry: Entry): void {
   lane.take();
   lane.pending.set(entry.position, entry);
-  if (lane.kept.size > 0) forgetPassed(lane, entry.position);
+  if (lane.kept.size > 0) forgetPassed(lane);
 }
 
-/** Positions that the cursor has come by: handed out now, or not there any more. */
-function forgetPassed(lane: Lane, cursor: number): void {
+/** Positions that the cursor has come by: handed out, or not there any more. */
+function forgetPassed(lane: Lane): void {
   for (const position of lane.kept) {
-    if (position > cursor) return;
+    if (position > lane.cursor) return;
     lane.kept.delete(position);
   }
 }

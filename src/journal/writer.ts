@@ -18,8 +18,6 @@ import { Segment } from "./segments.ts";
 import { Tail } from "./tail.ts";
 import type { Savepoint, WriterOptions } from "./writerOptions.ts";
 
-/** What was synced last stays in RAM up to this many bytes. */
-const recentBytes = 4 * 1024 * 1024;
 const fullRetryMs = 1000;
 
 export class GroupWriter implements RecordSink {
@@ -56,7 +54,7 @@ export class GroupWriter implements RecordSink {
   constructor(options: WriterOptions) {
     this.#options = options;
     const { from } = options;
-    this.tail = new Tail(from.position, recentBytes);
+    this.tail = new Tail(from.position, options.tailBytes, options.tailChunkBytes);
     this.output = new SegmentOutput(options);
     this.durableGroup = from.group - 1;
     this.durablePosition = from.position;

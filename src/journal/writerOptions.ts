@@ -18,6 +18,8 @@ export interface WriterOptions {
   readonly commitWindowMs: number;
   readonly lightMs: number;
   readonly largeRecordBytes: number;
+  readonly tailBytes: number;
+  readonly tailChunkBytes: number;
   readonly spares: PreparedSegments;
   readonly segments: SegmentTable;
   /** Where the new segment starts: beyond everything that was ever written. */

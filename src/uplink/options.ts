@@ -62,6 +62,8 @@ export interface UplinkOptions {
   readonly drain: {
     readonly maxPerSecond: number;
     readonly maxBytesPerSecond: number;
+    /** Part of the bytes that fresh readings get while a backlog drains, 0 to 0.9; 0: strict order. */
+    readonly liveShare: number;
   };
   readonly backoff: { readonly minMs: number; readonly maxMs: number };
   /** How often a message is offered that the cloud refuses with a reason code (MQTT 5) before it is dropped and counted. */

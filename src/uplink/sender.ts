@@ -134,6 +134,7 @@ export class Sender {
   /** There is a connection, and the window is ready for it. */
   #resume(): void {
     if (this.#link === undefined || !this.#exchange.isReady) return;
+    this.#deps.queue.shareLink(this.#headAtConnect, this.#options.drain.liveShare);
     this.#exchange.attach(this.#link, this.#sessionPresent, this.#limits.maximumQos === 2);
     this.pumpSoon();
   }

@@ -1,6 +1,7 @@
 import { cpus } from "node:os";
 import { freePorts } from "../helpers/ports.ts";
 import { type Broker, has, mosquitto, tidegate } from "./brokers.ts";
+import { drain } from "./drain.ts";
 import type { LoadOptions } from "./load.ts";
 import { runLoad } from "./loadProcess.ts";
 import { syncsUnderLogins } from "./logins.ts";
@@ -11,7 +12,8 @@ import { lonely, longestTurn, million } from "./storage.ts";
 /**
  * `npm run bench`: side by side with the peers found on the PATH (mosquitto, nats-server). The brokers take turns, round by round, so that a
  * machine whose speed drifts is the same for all; medians and their ratio are printed, and one JSON line for comparing by hand.
- * `npm run bench -- NAME...` runs some: routing, speed, million, lonely, turn, logins; `routing:fan-in` one shape of routing.
+ * `npm run bench -- NAME...` runs some: routing, speed, million, drain, lonely, turn, logins; `routing:fan-in` one shape of routing,
+ * `drain:speed`, `drain:fresh` and `drain:paced` parts of drain.
  */
 const rounds = Number(process.env["TIDEGATE_BENCH_ROUNDS"] ?? 5);
 const seconds = Number(process.env["TIDEGATE_BENCH_SECONDS"] ?? 3);
@@ -73,10 +75,18 @@ async function speed(): Promise<Array<Record<string, unknown>>> {
 }
 
 const chosen = process.argv.slice(2).map((name) => name.split(":"));
-const shapes = chosen.flatMap(([name, shape]) => (name === "routing" && shape !== undefined ? [shape] : []));
+const partsOf = (wanted: string): string[] =>
+  chosen.flatMap(([name, part]) => (name === wanted && part !== undefined ? [part] : []));
 const all = {
-  routing: () => routing(rounds, seconds, shapes),
-  ...{ speed, million, lonely, turn: longestTurn, logins: syncsUnderLogins },
+  routing: () => routing(rounds, seconds, partsOf("routing")),
+  ...{
+    speed,
+    million,
+    drain: () => drain(Math.min(rounds, 3), partsOf("drain")),
+    lonely,
+    turn: longestTurn,
+    logins: syncsUnderLogins,
+  },
 };
 const report: unknown[] = [];
 for (const [name, run] of Object.entries(all))

@@ -5,9 +5,9 @@ import { pathToFileURL } from "node:url";
 import { GatewayProcess, program } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { until } from "../helpers/wait.ts";
+import { CloudProcess } from "./cloudProcess.ts";
 import { runLoad } from "./loadProcess.ts";
 import { mebibytes, say, thousands } from "./report.ts";
-import { Sink } from "./sink.ts";
 
 /** The journal under the real binary: a backlog's memory, start and disk; bytes written; turns of the event loop. */
 
@@ -76,7 +76,7 @@ function folderBytes(gateway: GatewayProcess): number {
 export async function million(): Promise<Record<string, unknown>> {
   say(`\n${scale.toLocaleString("en")} messages of 200 B waiting for a cloud that is away`);
   const { gateway, port, cloudPort } = await stand();
-  const sink = new Sink();
+  const cloud = new CloudProcess([cloudPort]);
   try {
     const load = await runLoad({ mode: "qos1", port, publishers: 100, window: 20, messages: scale });
     const filled = memory(gateway.pid);
@@ -89,10 +89,10 @@ export async function million(): Promise<Record<string, unknown>> {
     await gateway.start();
     const readyMs = Math.round(performance.now() - startMs);
     say(`  ready      ${readyMs} ms after kill -9, RSS ${mebibytes(memory(gateway.pid).now)}, disk ${mebibytes(disk)}`);
-    await sink.listen(cloudPort);
-    await until("the link is up", () => sink.received > 0, 20_000);
+    await cloud.open();
+    await until("the link is up", async () => (await cloud.messages()) > 0, 20_000);
     const drainMs = performance.now();
-    await until("all of it is in the cloud", () => sink.received >= scale, 120_000);
+    await until("all of it is in the cloud", async () => (await cloud.messages()) >= scale, 120_000);
     const seconds = (performance.now() - drainMs) / 1000;
     const drained = memory(gateway.pid);
     say(
@@ -111,7 +111,7 @@ export async function million(): Promise<Record<string, unknown>> {
     const rss = { filled, drained };
     return { name: "million", inPerSecond, readyMs, drainPerSecond: Math.round(scale / seconds), rss, leftMs, left };
   } finally {
-    await sink.close();
+    await cloud.stop();
     await gateway.remove();
   }
 }

@@ -26,6 +26,8 @@ export class CrashModel {
   readonly reach: Reach;
   readonly lanes = new LaneBook();
   readonly #random: () => number;
+  /** Of its own, so that seeds that do not share stay what they were. */
+  readonly #shareRandom: () => number;
   readonly #workload: Workload;
   readonly #place: Workplace;
   store!: Store;
@@ -58,6 +60,7 @@ export class CrashModel {
 
   constructor(seed: number, reach: Reach) {
     this.#random = randomOf(seed);
+    this.#shareRandom = randomOf(seed * 31 + 7);
     this.reach = reach;
     this.recipe = recipeOf(seed);
     this.#place = {
@@ -178,6 +181,7 @@ export class CrashModel {
   async work(steps: number): Promise<void> {
     const { eager } = this.recipe;
     for (let step = 0; step < steps && !this.files.stopped; step += 1) {
+      if (this.recipe.shares && this.#shareRandom() < 0.1) this.#linkUp();
       const dice = this.#random() - (eager ? 0.1 : 0);
       if (dice < 0.5) this.#commit();
       else if (dice < (eager ? 0.58 : 0.7)) this.#drain();
@@ -222,7 +226,9 @@ export class CrashModel {
     for (let count = this.below(this.recipe.eager ? 300 : 6); count > 0; count -= 1) {
       const out = queue.next();
       if (out === undefined) break;
+      const before = this.lanes.overtaken;
       const entry = this.lanes.handOut(name, out, this.store.ruleDefinition(out.rule), this.store.nowMs(), this.rotten);
+      this.reach.count("backlog after fresh", this.lanes.overtaken - before);
       if (entry.commit > this.acknowledged) throw new Error(`${entry.text} came out before it was durable`);
       this.#inFlight.push({ uplink: name, out, entry });
     }
@@ -236,6 +242,15 @@ export class CrashModel {
       entry.settledIn = this.lanes.life;
       this.reach.count("settled");
     }
+  }
+
+  /** What is in flight stays so; fresh messages get half of the link, or none, or nearly all. */
+  #linkUp(): void {
+    const { name } = uplinkPlans[Math.floor(this.#shareRandom() * uplinkPlans.length)]!;
+    const liveShare = [0, 0.2, 0.5, 0.9][Math.floor(this.#shareRandom() * 4)]!;
+    this.queues.get(name)!.shareLink(this.store.head, liveShare);
+    this.lanes.linkUp(name, this.store.head);
+    this.reach.count("links up");
   }
 
   #rewind(): void {

@@ -68,6 +68,12 @@ export class LaneBook {
   /** Every number that ever went out, and with what. */
   readonly #seqs = new Map<string, string>();
   readonly #lastOut = new Map<string, number>();
+  /** Handed out, neither settled nor rewound. */
+  readonly #out = new Set<Entry>();
+  /** By uplink: where what is fresh began when its link came up. */
+  readonly #heads = new Map<string, number>();
+  /** Messages of a backlog that came out after a fresh one of their lane. */
+  overtaken = 0;
   /** Dropped for want of room in all lives together, by uplink: so many may be missing at most. */
   readonly dropped = new Map<string, number>();
   /** The furthest that the store clock ever stood. */
@@ -103,6 +109,15 @@ export class LaneBook {
   /** A start, or a rewind of this uplink: its lanes come from their beginning again. */
   rewound(uplink: string): void {
     for (const key of [...this.#lastOut.keys()]) if (key.startsWith(`${uplink} `)) this.#lastOut.delete(key);
+    for (const entry of this.#out) if (entry.uplink === uplink) this.#out.delete(entry);
+    this.#heads.delete(uplink);
+  }
+
+  /** A link came up: from here on order holds within what was there before `head`, and within what comes. */
+  linkUp(uplink: string, head: number): void {
+    this.#heads.set(uplink, head);
+    for (const key of [...this.#lastOut.keys()])
+      if (key.startsWith(`${uplink} `) && key.endsWith(" fresh")) this.#lastOut.delete(key);
   }
 
   /** The store handed a message out. @param rotten bits were flipped: what was settled may come again */
@@ -127,9 +142,14 @@ export class LaneBook {
     if (entry.expiresAtMs <= nowMs) throw new Error(`${text} came out of ${uplink} after it had expired`);
     if (entry.settledIn === this.life) throw new Error(`${text} came out of ${uplink} again though it was settled`);
     if (entry.final === true && !rotten) throw new Error(`${text} came again: that it was settled was on the disk`);
-    const key = laneKey(uplink, priority);
+    if (this.#out.has(entry)) throw new Error(`${text} came out of ${uplink} twice`);
+    this.#out.add(entry);
+    const lane = laneKey(uplink, priority);
+    const isFresh = position >= (this.#heads.get(uplink) ?? Number.POSITIVE_INFINITY);
+    const key = isFresh ? `${lane} fresh` : lane;
     if ((this.#lastOut.get(key) ?? 0) >= position) throw new Error(`${text} came out of its turn`);
     this.#lastOut.set(key, position);
+    if (!isFresh && this.#lastOut.has(`${lane} fresh`)) this.overtaken += 1;
     const before = this.#seqs.get(`${uplink} ${out.seq}`);
     if (before !== undefined && before !== text) throw new Error(`number ${out.seq} of ${uplink}: ${before}, ${text}`);
     this.#seqs.set(`${uplink} ${out.seq}`, text);

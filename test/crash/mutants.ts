@@ -170,6 +170,27 @@ export const mutants: readonly Mutant[] = [
     by: [1, 40],
   },
   {
+    name: "what was handed out ahead of a backlog counts as done",
+    file: "lane.ts",
+    find: "for (; !one.done && one.value.position <= to;",
+    replace: "for (; !one.done && one.value.position < 0;",
+    by: [7, 60],
+  },
+  {
+    name: "a backlog is read on into what is fresh",
+    file: "laneReader.ts",
+    find: " || position >= stream.to",
+    replace: "",
+    by: [7, 100],
+  },
+  {
+    name: "what of a segment is in flight ahead of the backlog is dropped with it",
+    file: "uplinkQueue.ts",
+    find: " || lane.hasEarlyBetween(part.first, part.last)",
+    replace: "",
+    by: { test: "unit/journal/liveShare.test.ts", only: "takes whole segments" },
+  },
+  {
     name: "pages that a failed sync left behind are not written again",
     file: "settleTail.ts",
     find: "        if (again) await writeAgain(file, unproven);\n",

@@ -11,6 +11,8 @@ export const reached: readonly string[] = [
     "dropped for want of room",
     "reads along",
     "quiet seconds",
+    "links up",
+    "backlog after fresh",
   ],
   ...["clean closes", "failed", "stopped while starting", "all given back"],
   ...["rename ckpt", "create seg", "unlink seg", "journal: write failed, new segment", "journal: failed"],

@@ -126,6 +126,13 @@ export class MemoryQueue implements UplinkQueue {
     this.#listener = listener;
   }
 
+  /** What the sender asked for, at each connection. */
+  readonly shared: Array<{ head: number; liveShare: number }> = [];
+
+  shareLink(head: number, liveShare: number): void {
+    this.shared.push({ head, liveShare });
+  }
+
   settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large" | "dead-letter"): void {
     if (!this.#handedOut.delete(message.seq)) this.settledTwice += 1;
     this.settled.push({ seq: message.seq, dropped });

@@ -33,7 +33,7 @@ export const uplinkOptions = (more: Partial<UplinkOptions> = {}): UplinkOptions 
   inflight: 1000,
   maxQos: 2,
   maxPacketSize: undefined,
-  drain: { maxPerSecond: 0, maxBytesPerSecond: 0 },
+  drain: { maxPerSecond: 0, maxBytesPerSecond: 0, liveShare: 0 },
   backoff: { minMs: 1000, maxMs: 60_000 },
   refusedRetries: 10,
   ...more,

@@ -142,8 +142,26 @@ for (const version of [4, 5] as const) {
       expect(bench.cloud.payloads).to.deep.equal(["high", "urgent", "low 1", "low 2"]);
     });
 
+    it("begins anew at each connection to share the link between what waited and what comes", async () => {
+      const bench = await Bench.open({
+        version,
+        drain: { maxPerSecond: 0, maxBytesPerSecond: 0, liveShare: 0.2 },
+      });
+      bench.queue.add("late");
+      const { head } = bench.queue;
+      bench.uplink.start();
+      await bench.untilPublished(1);
+      bench.queue.add("fresh");
+      await bench.untilPublished(2);
+      await bench.reconnect();
+      expect(bench.queue.shared).to.deep.equal([
+        { head, liveShare: 0.2 },
+        { head: bench.queue.head, liveShare: 0.2 },
+      ]);
+    });
+
     it("keeps drain.maxPerSecond, after a reconnect and a restart too", async () => {
-      const bench = await Bench.up({ version, drain: { maxPerSecond: 10, maxBytesPerSecond: 0 } });
+      const bench = await Bench.up({ version, drain: { maxPerSecond: 10, maxBytesPerSecond: 0, liveShare: 0 } });
       for (let n = 0; n < 60; n += 1) bench.queue.add(String(n));
       await bench.untilPublished(10);
       await bench.quiet();

@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { expect } from "chai";
 import type { QueuedMessage, Store } from "../../../src/base/contracts.ts";
 import { nodeFiles } from "../../../src/base/files.ts";
-import { durable, generous, open, TestClock, textOf, until } from "../../unit/journal/support.ts";
+import { until } from "../../helpers/wait.ts";
+import { durable, generous, open, TestClock, textOf } from "../../unit/journal/support.ts";
 import type { ExpectedMessage, ExpectedStore } from "./expected.ts";
 
 // A store of every format that ever shipped opens with today's code and holds what it held. makeStore.ts has made them.
@@ -41,10 +42,11 @@ for (const format of formats) {
     async function takeAll(name: string): Promise<QueuedMessage[]> {
       const queue = store.uplink(name, generous);
       const out: QueuedMessage[] = [];
-      await until(() => {
+      // By time and not by turns: these are real files, and 20,000 turns pass in 50 ms.
+      await until(`${name} is empty`, () => {
         for (let next = queue.next(); next !== undefined; next = queue.next()) out.push(next);
         return out.length >= queue.stats().messages;
-      }, `${name} is empty`);
+      });
       return out;
     }
 
