@@ -43,6 +43,9 @@ async function stopAt(step: number, seed: number, version: 4 | 5, keepsSession =
   cloud.moment = () => random() < 0.04;
   const rig = new ExactRig(cloud, { version });
   await rig.start();
+  // From when it is on record whose session the cloud has: a folder that is new again discards it again, and what the cloud had sent goes with it.
+  await rig.until("met", () => Buffer.from(rig.store.get("uplink-session", "cloud") ?? []).includes(cloud.url));
+  await rig.durable();
   const life: Life = { durable: new Set() };
   const from = rig.files.steps;
   rig.files.fault = (_, __, at) => (at - from === step ? "stop" : undefined);

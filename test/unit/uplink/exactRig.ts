@@ -95,6 +95,13 @@ export class ExactRig {
     await this.until("durable", () => store.durableGroup >= group);
   }
 
+  /** All that was committed is durable. */
+  async durable(): Promise<void> {
+    const { store } = this;
+    const { group } = store.commit((txn) => txn.put("test", "x", new Uint8Array(0)));
+    await this.until("durable", () => store.durableGroup >= group);
+  }
+
   /** Turns of the event loop, real sockets among them, while time passes. @throws Error after many */
   async until(what: string, condition: () => boolean): Promise<void> {
     const endMs = Date.now() + 15_000;
