@@ -86,7 +86,8 @@ export class Downlink {
   }
 
   suback(packet: SubackPacket): void {
-    if (packet.packetId !== subscribePacketId) return;
+    if (this.#subscribe === undefined || packet.packetId !== subscribePacketId)
+      return this.#link?.close("the cloud broke the protocol: a SUBACK for nothing", reason.protocolError);
     const refused = packet.reasonCodes.filter((code) => code >= 0x80);
     this.#subscribed = refused.length === 0;
     if (refused.length === 0) return;

@@ -32,6 +32,10 @@ const sparePieces = 4;
 const unsentBytesMax = 256 * 1024;
 /** What a peer that reads nothing may take to close after our DISCONNECT. */
 const closeMsMax = 500;
+/** A packet that comes slower holds up what lies behind it for too long; GPRS is ten times as fast. */
+const partBytesPerSecondMin = 256;
+/** A cloud that takes less takes no message with a topic and its properties: a whole backlog would become dead letters. */
+const packetBytesMin = 64;
 
 export interface LinkEvents {
   /** CONNACK with success. */
@@ -63,6 +67,9 @@ export class Link {
   #lastSentMs = 0;
   /** When the PINGREQ went out that has no answer yet; moved on by whatever the cloud sends meanwhile. */
   #pingSentMs: number | undefined;
+  /** Of the packet that has begun and is not whole yet. */
+  #partBytes = 0;
+  #partSinceMs = 0;
   #corked = false;
   /** Packets that wait for the end of the turn, side by side. */
   #piece: Buffer | undefined;
@@ -162,6 +169,7 @@ export class Link {
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
+    this.#partBytes = 0; // what was not read meanwhile is no fault of the cloud's
     this.#socket.resume();
   }
 
@@ -177,13 +185,18 @@ export class Link {
 
   #read(chunk: Buffer): void {
     if (this.#isDown) return; // closing: what still comes in is not kept
-    if (this.#pingSentMs !== undefined) this.#pingSentMs = this.#clock.monotonicMs(); // a sign of life: a PINGRESP may lie behind bulk
+    const nowMs = this.#clock.monotonicMs();
+    if (this.#pingSentMs !== undefined) this.#pingSentMs = nowMs; // a sign of life: a PINGRESP may lie behind bulk
+    let whole = false;
     try {
       this.#scanner.push(chunk);
       while (!this.#isDown && this.#scanner.next()) {
+        whole = true;
         const { buffer, first, body, end } = this.#scanner;
         this.#take(decodePacket(buffer, first, body, end, this.#options.version, "server"));
       }
+      if (whole || !this.#scanner.partial) this.#partBytes = 0;
+      if (this.#scanner.partial) this.#partial(chunk.length, nowMs);
     } catch (error) {
       // A fault of ours on a packet of the cloud's ends the link, not the gateway: the message would come again after each restart.
       if (!(error instanceof ProtocolError)) return this.#end(`internal fault, please report it: ${messageOf(error)}`);
@@ -191,6 +204,19 @@ export class Link {
       if (refused) this.#end(`the cloud refused the connection: ${notVersion5}`);
       else this.#violation(error.message, error.reasonCode);
     }
+  }
+
+  /** While a packet drips in nothing behind it is heard, neither PUBACK nor PINGRESP, and each byte would look like a sign of life. */
+  #partial(bytes: number, nowMs: number): void {
+    if (this.#partBytes === 0) this.#partSinceMs = nowMs;
+    this.#partBytes += bytes;
+    const ms = nowMs - this.#partSinceMs;
+    if (ms > this.#answerMsMax && this.#partBytes < (ms / 1000) * partBytesPerSecondMin)
+      this.#violation(`a packet that drips: ${this.#partBytes} bytes of it in ${Math.round(ms / 1000)} s`);
+  }
+
+  get #answerMsMax(): number {
+    return this.#keepAliveMs === 0 ? 30_000 : Math.min(30_000, Math.max(2_000, this.#keepAliveMs / 2));
   }
 
   #take(packet: Packet): void {
@@ -234,10 +260,15 @@ export class Link {
       this.#end(refusalText(connack, this.#options.version));
       return;
     }
+    const { maximumPacketSize = packetBytesMin } = connack.properties ?? {};
+    if (maximumPacketSize < packetBytesMin) return this.#violation(`a Maximum Packet Size of ${maximumPacketSize}`);
     this.#timer?.cancel();
     this.#state = "up";
     const serverKeepAlive = connack.properties?.serverKeepAliveSeconds;
-    if (serverKeepAlive !== undefined) this.#keepAliveMs = serverKeepAlive * 1000; // [MQTT-3.2.2-21]
+    // The cloud's instead of ours [MQTT-3.2.2-21]; one that wants to hear of us less often, or never, is pinged as often as we would all the same:
+    // or a link that is dead would not be noticed.
+    if (serverKeepAlive)
+      this.#keepAliveMs = Math.min(serverKeepAlive * 1000, this.#keepAliveMs || Number.POSITIVE_INFINITY);
     this.#watch();
     this.#events.up(connack);
   }
@@ -246,7 +277,7 @@ export class Link {
   #watch(): void {
     if (this.#keepAliveMs === 0) return;
     const nowMs = this.#clock.monotonicMs();
-    const answerMsMax = Math.min(30_000, Math.max(2_000, this.#keepAliveMs / 2));
+    const answerMsMax = this.#answerMsMax;
     if (this.#paused && this.#pingSentMs !== undefined) this.#pingSentMs = nowMs; // the answer may be there, unread
     if (this.#pingSentMs !== undefined && nowMs - this.#pingSentMs >= answerMsMax) {
       this.#end(`no PINGRESP within ${answerMsMax / 1000} s`);

@@ -115,9 +115,16 @@ export class FakeCloud {
     this.#server.on("tlsClientError", () => {});
   }
 
-  static async open(version: 4 | 5, script: CloudScript = {}, tls?: TlsOptions, port = 0): Promise<FakeCloud> {
+  /** @param at a port of 127.0.0.1, or the path of a unix socket */
+  static async open(
+    version: 4 | 5,
+    script: CloudScript = {},
+    tls?: TlsOptions,
+    at: number | string = 0,
+  ): Promise<FakeCloud> {
     const cloud = new FakeCloud(version, script, tls);
-    cloud.#server.listen(port, "127.0.0.1");
+    if (typeof at === "string") cloud.#server.listen(at);
+    else cloud.#server.listen(at, "127.0.0.1");
     await once(cloud.#server, "listening");
     return cloud;
   }

@@ -16,6 +16,8 @@ const packages: Readonly<Record<string, string>> = {
   paho_cs_pub: "paho.mqtt.c-examples",
   paho_cs_sub: "paho.mqtt.c-examples",
   "python3-paho": "python3-paho-mqtt",
+  "nats-server": "nats-server",
+  "rabbitmq-server": "rabbitmq-server",
 };
 
 /** Debian keeps servers in sbin, which is not on every user's PATH. */
@@ -50,24 +52,44 @@ export interface PeerProcess {
   stop(signal?: NodeJS.Signals): Promise<void>;
 }
 
-const running = new Set<ChildProcess>();
+/** Those that run, and how each is sent a signal. */
+const running = new Map<ChildProcess, (signal: NodeJS.Signals) => void>();
 
 /** For `afterEach`: ends what a failed test has left behind, or mocha would wait for it. */
 export function stopPeers(): void {
-  for (const child of running) child.kill("SIGKILL");
+  for (const kill of running.values()) kill("SIGKILL");
 }
 
 /** As `input`: the caller writes to `child.stdin` itself. */
 export const keepOpen = Symbol("stdin stays open");
 
+export interface PeerOptions {
+  readonly env?: NodeJS.ProcessEnv;
+  readonly cwd?: string;
+  /** It has processes of its own, which get the signals too. */
+  readonly group?: boolean;
+}
+
 /** @param input what its stdin holds, to the end */
-export function startPeer(program: string, args: string[], input?: string | Buffer | typeof keepOpen): PeerProcess {
+export function startPeer(
+  program: string,
+  args: string[],
+  input?: string | Buffer | typeof keepOpen,
+  { env = {}, group = false, cwd }: PeerOptions = {},
+): PeerProcess {
   // Programs in C keep what they print to a pipe until 4 KiB are together: stdbuf makes it line by line.
   const child = spawn("stdbuf", ["-oL", program, ...args], {
-    env: { ...process.env, PATH: peerPath },
+    env: { ...process.env, PATH: peerPath, ...env },
     stdio: ["pipe", "pipe", "pipe"],
+    detached: group,
+    ...(cwd === undefined ? {} : { cwd }),
   });
-  running.add(child);
+  const kill = (signal: NodeJS.Signals): void => {
+    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
+    if (group) process.kill(-child.pid, signal);
+    else child.kill(signal);
+  };
+  running.set(child, kill);
   child.once("close", () => running.delete(child));
   let output = "";
   let stdout = "";
@@ -87,7 +109,7 @@ export function startPeer(program: string, args: string[], input?: string | Buff
     stdout: () => stdout,
     ended,
     async stop(signal = "SIGTERM") {
-      if (child.exitCode === null && child.signalCode === null) child.kill(signal);
+      kill(signal);
       await ended;
     },
   };

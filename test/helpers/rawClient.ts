@@ -8,7 +8,8 @@ import type { SeenPacket } from "./fakeCloud.ts";
 import { until } from "./wait.ts";
 
 export interface RawOptions {
-  readonly port: number;
+  /** Of 127.0.0.1, or the path of a unix socket. */
+  readonly port: number | string;
   readonly clientId: string;
   readonly version: 4 | 5;
   /** Keeps its session over connections (MQTT 5: for ever, as the broker allows). */
@@ -37,7 +38,8 @@ export class RawClient {
       else this.packets.push(seen);
     });
     reader.on("error", () => this.#socket.destroy());
-    this.#socket = connect({ port: options.port, host: "127.0.0.1", noDelay: true });
+    const { port } = options;
+    this.#socket = connect(typeof port === "string" ? { path: port } : { port, host: "127.0.0.1", noDelay: true });
     this.#socket.on("data", (chunk: Buffer) => reader.parse(chunk));
     this.#socket.on("error", () => {});
     this.#ended = new Promise((resolve) => {

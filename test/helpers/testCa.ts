@@ -42,17 +42,28 @@ export class TestCa {
     );
   }
 
+  /** One that ends in so many seconds; needs `faketime`: openssl counts in days. */
+  issueShort(subject: string, seconds: number): Issued {
+    const by = ["-CA", this.caFile, "-CAkey", join(this.#folder, "1.key"), "-addext", "subjectAltName=IP:127.0.0.1"];
+    return this.#make(subject, [...by, "-addext", "basicConstraints=CA:FALSE"], 1, [
+      "faketime",
+      "-f",
+      `-${86_400 - seconds}s`,
+    ]);
+  }
+
   remove(): void {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  #make(subject: string, more: string[], days: number): Issued {
+  #make(subject: string, more: string[], days: number, prefix: string[] = []): Issued {
     this.#count += 1;
     const certFile = join(this.#folder, `${this.#count}.crt`);
     const keyFile = join(this.#folder, `${this.#count}.key`);
     const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", keyFile];
     const what = ["-subj", subject, "-utf8", "-days", String(days)];
-    execFileSync("openssl", ["req", "-x509", ...key, "-out", certFile, ...what, ...more], { stdio: "pipe" });
+    const [command = "", ...args] = [...prefix, "openssl", "req", "-x509", ...key, "-out", certFile, ...what, ...more];
+    execFileSync(command, args, { stdio: "pipe" });
     return { cert: readFileSync(certFile), key: readFileSync(keyFile), certFile, keyFile };
   }
 }

@@ -40,6 +40,11 @@ export class FrameScanner {
     return this.#tail.length;
   }
 
+  /** A packet has begun and is not whole yet. */
+  get partial(): boolean {
+    return this.#tailLength > 0;
+  }
+
   /** Gives the next chunk; then call `next()` until it is false. Whatever was left unread comes first. */
   push(chunk: Buffer): void {
     this.#chunk = this.#at < this.#chunk.length ? Buffer.concat([this.#chunk.subarray(this.#at), chunk]) : chunk;

@@ -4,7 +4,7 @@ import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
-import { FakeCloud } from "../../helpers/fakeCloud.ts";
+import { type CloudConnection, FakeCloud } from "../../helpers/fakeCloud.ts";
 import { freePorts } from "../../helpers/ports.ts";
 import { until } from "../../helpers/wait.ts";
 import { Bench, closeBenches, uplinkOptions } from "./bench.ts";
@@ -234,6 +234,48 @@ describe("uplink/link", () => {
     const bench = await Bench.up({}, { connect: (c) => c.connack({ properties: { serverKeepAlive: 4 } }) });
     bench.clock.advance(2500);
     await until("a ping", () => bench.cloud.last?.seen("pingreq").length === 1);
+  });
+
+  for (const serverKeepAlive of [0, 3600])
+    it(`pings as often as it would itself when the cloud says ${serverKeepAlive} s: a dead link is still noticed`, async () => {
+      const connect = (c: CloudConnection): void => c.connack({ properties: { serverKeepAlive } });
+      const bench = await Bench.up({ keepAliveMs: 10_000 }, { connect, ping() {} });
+      bench.clock.advance(5500);
+      await until("a ping", () => bench.cloud.last?.seen("pingreq").length === 1);
+      bench.passUntilDown(6000);
+      expect(bench.uplink.state().problem).to.include("PINGRESP");
+    });
+
+  it("leaves a cloud that takes no packet of any use, and keeps its messages", async () => {
+    const bench = await Bench.open({}, { connect: (c) => c.connack({ properties: { maximumPacketSize: 63 } }) });
+    bench.uplink.start();
+    await until("the end", () => bench.uplink.state().link === "backoff");
+    expect(bench.uplink.state().problem).to.include("Maximum Packet Size of 63");
+  });
+
+  it("leaves a cloud that drips a packet, not one that sends it slowly", async () => {
+    const bench = await Bench.up({ keepAliveMs: 10_000 }, { ping() {} });
+    const cloud = bench.cloud.last!;
+    const bytes = Buffer.alloc(4000, "x");
+    Buffer.from([0x30, 0x80, 0x80, 0x02, 0, 1, 0x61, 0]).copy(bytes);
+    let sent = 0;
+    const send = async (count: number): Promise<void> => {
+      cloud.sendRaw(bytes.subarray(sent, sent + count));
+      sent += count;
+      await new Promise((resolve) => setTimeout(resolve, 20)); // no sign tells when it has been read
+    };
+    await send(8);
+    for (let seconds = 0; seconds < 8; seconds += 1) {
+      bench.clock.advance(1000);
+      await send(300);
+    }
+    expect(bench.uplink.state().link).to.equal("up");
+    for (let seconds = 0; seconds < 8 && bench.uplink.state().link === "up"; seconds += 1) {
+      bench.clock.advance(1000);
+      await send(10);
+    }
+    expect(bench.uplink.state().link).to.equal("backoff");
+    expect(bench.uplink.state().problem).to.include("drips");
   });
 
   it("does not take a busy but slow link for a dead one", async () => {
