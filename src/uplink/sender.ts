@@ -4,6 +4,7 @@ import type { UplinkLetters } from "../base/deadLetters.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
 import type { Message, Qos } from "../base/message.ts";
 import type { AckPacket } from "../wire/mqtt/packet.ts";
+import { reason } from "../wire/mqtt/reasonCodes.ts";
 import type { Echoes } from "./echoes.ts";
 import { Exchange } from "./exchange.ts";
 import { parseRule, type RuleDefinition } from "./forwarding.ts";
@@ -28,6 +29,7 @@ export interface Carrier {
   readonly writable: boolean;
   /** Sends the first `length` bytes of a buffer that will be used again. */
   append(bytes: Buffer, length: number): void;
+  close(why: string, reasonCode: number): void;
 }
 
 export interface SenderDeps {
@@ -171,12 +173,12 @@ export class Sender {
     const { packetId } = packet;
     if (packet.reasonCode < 0x80) {
       const slot = this.#window.acknowledged(packetId);
-      if (slot === undefined) return this.#stray(packetId);
+      if (slot === undefined) return this.#stray(packet);
       this.#deps.queue.settle(slot.message);
       if (slot.noted) this.#exchange.ids.ended(packetId);
       this.#settled(packetId, slot.message);
     } else {
-      if (!this.#refusals.refused(packet)) return this.#stray(packetId);
+      if (!this.#refusals.refused(packet)) return this.#stray(packet);
       count.refusals.value += 1;
     }
     this.#answeredHere += 1;
@@ -185,13 +187,13 @@ export class Sender {
 
   pubrec(packet: AckPacket): void {
     if (packet.reasonCode >= 0x80) return this.puback(packet);
-    if (!this.#exchange.pubrec(packet.packetId)) return this.#stray(packet.packetId);
+    if (!this.#exchange.pubrec(packet.packetId)) return this.#stray(packet);
     this.#answeredHere += 1;
     this.pumpSoon();
   }
 
-  pubcomp({ packetId }: AckPacket): void {
-    if (!this.#exchange.pubcomp(packetId)) return this.#stray(packetId);
+  pubcomp(packet: AckPacket): void {
+    if (!this.#exchange.pubcomp(packet.packetId)) return this.#stray(packet);
     this.#answeredHere += 1;
     this.pumpSoon();
   }
@@ -327,8 +329,12 @@ export class Sender {
     this.#refusals.lanes.gone(message.lane, packetId);
   }
 
-  #stray(packetId: number): void {
+  /** An acknowledgement that is none. One of another QoS than the message's leaves that without an answer for ever, so the link ends. */
+  #stray({ kind, packetId }: AckPacket): void {
     this.#deps.count.strayAcks.value += 1;
+    const slot = this.#window.at(packetId);
+    if (slot?.place === "wire" && slot.known && (slot.qos === 1) !== (kind === "puback"))
+      this.#link?.close(`the cloud broke the protocol: unexpected ${kind} for QoS ${slot.qos}`, reason.protocolError);
     if (this.#deps.limiter.due("stray"))
       this.#deps.log.warn({ packetId }, "the cloud acknowledged a message that it cannot have");
   }

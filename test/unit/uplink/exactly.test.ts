@@ -161,14 +161,12 @@ for (const version of [4, 5] as const) {
       const [one, two] = ids(last(rig).seen("publish"));
       for (const packet of [
         { cmd: "pubrec", messageId: 4711 },
-        { cmd: "pubrec", messageId: one },
         { cmd: "pubcomp", messageId: two },
         { cmd: "pubcomp", messageId: 4711 },
-        { cmd: "puback", messageId: two },
         { cmd: "pubrel", messageId: 4711 },
       ])
         last(rig).send(packet);
-      await rig.until("answers", () => last(rig).seen("pubcomp").length === 1 && last(rig).seen("pubrel").length === 2);
+      await rig.until("answers", () => last(rig).seen("pubcomp").length === 1 && last(rig).seen("pubrel").length === 1);
       const code = version === 5 ? 0x92 : undefined;
       expect(last(rig).seen("pubcomp")[0]).to.include({ messageId: 4711 });
       expect(last(rig).seen("pubcomp")[0]?.reasonCode).to.equal(code);
@@ -176,18 +174,36 @@ for (const version of [4, 5] as const) {
         last(rig)
           .seen("pubrel")
           .map(({ reasonCode }) => reasonCode),
-      ).to.deep.equal([code, code]);
+      ).to.deep.equal([code]);
       expect(rig.uplink.queue.stats().messages).to.equal(2);
-      expect(rig.metric("tidegate_uplink_stray_acks_total")).to.equal(6);
+      expect(rig.metric("tidegate_uplink_stray_acks_total")).to.equal(4);
       last(rig).send({ cmd: "pubrec", messageId: two });
-      await rig.until("PUBREL", () => last(rig).seen("pubrel").length === 3);
+      await rig.until("PUBREL", () => last(rig).seen("pubrel").length === 2);
       last(rig).send({ cmd: "pubrec", messageId: two }); // once more: the same answer, once more
-      await rig.until("PUBREL again", () => last(rig).seen("pubrel").length === 4);
+      await rig.until("PUBREL again", () => last(rig).seen("pubrel").length === 3);
       last(rig).puback(one as number);
       last(rig).send({ cmd: "pubcomp", messageId: two });
       await rig.settled();
       expect(rig.uplink.state().link).to.equal("up");
     });
+
+    for (const [cmd, qos2] of [
+      ["puback", true],
+      ["pubrec", false],
+      ["pubcomp", false],
+    ] as const)
+      it(`leaves a cloud that says ${cmd} for QoS ${qos2 ? 2 : 1}, and sends it again`, async () => {
+        const rig = await rigOf(version);
+        silence(rig.cloud);
+        await rig.put("a", { qos2 });
+        await rig.until("PUBLISH", () => last(rig).seen("publish").length === 1);
+        const first = last(rig);
+        first.send({ cmd, messageId: first.seen("publish")[0]?.messageId });
+        await rig.until("left", () => first.closed);
+        await rig.until("again", () => last(rig) !== first && last(rig).seen("publish").length === 1);
+        expect(last(rig).seen("publish")[0]).to.include({ qos: qos2 ? 2 : 1, dup: true });
+        expect(rig.uplink.queue.stats().messages).to.equal(1);
+      });
 
     it("goes on where it stood after a stop and a start of another uplink on this queue", async () => {
       const rig = await rigOf(version);
