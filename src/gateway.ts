@@ -108,10 +108,10 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   store.configured();
   for (const uplink of uplinks) scope.defer(() => uplink.stop());
 
-  const sources = createSources(config, codecs, broker, deps);
+  const sources = createSources(config, codecs, broker, store, deps);
   const handles = await openDoors(config, broker, sources, scope);
   const listeners = handles.map(({ url }) => url);
-  for (const uplink of uplinks) uplink.start();
+  startUplinks(uplinks, clock, scope);
   announceSources(sources, broker, clock, scope);
   const views = {
     api: openApi(config, { store, letters, uplinks, routing, broker }, deps, scope),
@@ -255,7 +255,13 @@ function createIntake(broker: Broker, transforms: ReadonlyMap<string, ReadingTra
   };
 }
 
-function createSources(config: Config, codecs: CodecRegistry, broker: Broker, deps: GatewayDeps): Source[] {
+function createSources(
+  config: Config,
+  codecs: CodecRegistry,
+  broker: Broker,
+  store: Store,
+  deps: GatewayDeps,
+): Source[] {
   const transforms = new Map(
     config.sources.map(({ name, decode, topic, qos }) => [
       name,
@@ -263,13 +269,14 @@ function createSources(config: Config, codecs: CodecRegistry, broker: Broker, de
     ]),
   );
   const intake = createIntake(broker, transforms);
-  return config.sources.map((source) => createSource(source, codecs, broker, intake, deps));
+  return config.sources.map((source) => createSource(source, codecs, broker, store, intake, deps));
 }
 
 function createSource(
   source: SourceConfig,
   codecs: CodecRegistry,
   broker: Broker,
+  store: Store,
   intake: Intake,
   deps: GatewayDeps,
 ): Source {
@@ -278,7 +285,7 @@ function createSource(
   const coap: CoapDeps = { intake, log, clock, meter };
   switch (source.type) {
     case "serial":
-      return createSerialSource(serialOptions(source, codecs), { intake, publisher: broker, log, clock, meter });
+      return createSerialSource(serialOptions(source, codecs), { intake, publisher: broker, store, log, clock, meter });
     case "coap": {
       const { name, url, observe, every } = source;
       return createCoapClientSource({ name, url, observe, ...(every === undefined ? {} : { everyMs: every }) }, coap);
@@ -310,6 +317,18 @@ function announceSources(sources: readonly Source[], broker: Broker, clock: Cloc
     timer = clock.setTimer(1000, look);
   };
   if (sources.length > 0) look();
+  scope.defer(() => timer?.cancel());
+}
+
+/** And measures their rates from then on, whether somebody asks or not. */
+function startUplinks(uplinks: readonly Uplink[], clock: Clock, scope: Scope): void {
+  for (const uplink of uplinks) uplink.start();
+  let timer: Timer | undefined;
+  const look = (): void => {
+    for (const uplink of uplinks) uplink.look();
+    timer = clock.setTimer(5000, look);
+  };
+  if (uplinks.length > 0) look();
   scope.defer(() => timer?.cancel());
 }
 

@@ -12,6 +12,7 @@ import type { RouteFailure } from "./deadLetters.ts";
 import type { TidegateError } from "./errors.ts";
 import type { HeldId, InFlight, Resumable } from "./inFlight.ts";
 import type { Message, Qos } from "./message.ts";
+import type { DroppedTopic, UplinkQueueStats, UplinkState } from "./uplinkState.ts";
 
 // ---------------------------------------------------------------- into the broker
 
@@ -39,8 +40,11 @@ export interface Publisher {
    * already durable call back at once, synchronously. Callbacks come in group order, and in call order within a group.
    */
   whenDurable(group: number, settled: (durable: boolean) => void): void;
-  /** Delivers matching messages to a handler inside the gateway, at most once. The handler must not throw and must be quick. Returns the unsubscribe. */
-  subscribe(filter: string, handler: (message: Message) => void): () => void;
+  /**
+   * Delivers matching messages to a handler inside the gateway, at most once. The handler must not throw and must be quick; a `group` that it returns is
+   * what it made durable, and the publisher is told after that. Returns the unsubscribe.
+   */
+  subscribe(filter: string, handler: (message: Message) => { readonly group: number } | undefined): () => void;
 }
 
 // ---------------------------------------------------------------- readings of devices
@@ -172,14 +176,8 @@ export interface UplinkQueue extends Resumable {
   /** Everything handed out and not settled comes out again, in order. @param inFlight as with `keep` */
   rewind(inFlight?: readonly InFlight[]): void;
   stats(): UplinkQueueStats;
-}
-
-export interface UplinkQueueStats {
-  readonly messages: number;
-  readonly bytes: number;
-  /** Store clock of the oldest waiting message; undefined when empty. */
-  readonly oldestAcceptedAtMs: number | undefined;
-  readonly dropped: Readonly<Record<string, number>>;
+  /** The last hundred that will not be sent, the newest first; since the process started. */
+  recentDrops(): DroppedTopic[];
 }
 
 // ---------------------------------------------------------------- the store
@@ -327,7 +325,11 @@ export interface StoreStats {
   readonly problem?: string | undefined;
   /** What the disk was made to write since the start, in whole 4 KiB blocks. */
   readonly writtenBytes: number;
+  /** The same since the data folder was made, but for the last hour before a crash. */
+  readonly writtenTotalBytes: number;
   readonly writtenPerDay: WrittenPerDay;
+  /** What may come to wait until something is dropped or refused; seconds: while nothing is freed, as the last five minutes brought it. Null: nothing. */
+  readonly room: { readonly bytes: number; readonly seconds: number | null };
   /** Of groups: how many since the start, and what one takes and covers on average. */
   readonly syncs: { readonly count: number; readonly meanMs: number; readonly meanRecords: number };
   /** Lost to damage: when it opened and since. */
@@ -346,8 +348,10 @@ export interface StoreStats {
 
 export interface WrittenPerDay {
   readonly bytes: number;
-  /** It has run for less than a day: what a day makes at the rate so far. */
+  /** It is younger than a day: what a day makes at the rate so far. */
   readonly extrapolated: boolean;
+  /** Since the first count: how far to trust that. */
+  readonly measuredMs: number;
 }
 
 export interface OrphanedUplink {
@@ -369,20 +373,4 @@ export interface RecoveryReport {
   readonly ms: number;
 }
 
-// ---------------------------------------------------------------- uplinks, as the outside sees them
-
-export interface UplinkState {
-  readonly name: string;
-  readonly link: "connecting" | "up" | "backoff" | "stopped";
-  /** Wall clock, ms since 1970, when it entered this state. */
-  readonly sinceMs: number;
-  readonly problem?: string | undefined;
-  /** An operator said so: connected, and nothing is sent. */
-  readonly paused: boolean;
-  readonly sent: number;
-  readonly acknowledged: number;
-  readonly inflight: number;
-  readonly queue: UplinkQueueStats;
-}
-
-export type { BackupInfo, BackupRequest, Qos };
+export type { BackupInfo, BackupRequest, DroppedTopic, Qos, UplinkQueueStats, UplinkState };

@@ -31,6 +31,10 @@ function labelText(labels: Labels): string {
   return `{${names.map((name) => `${name}="${escapeLabel(labels[name] ?? "")}"`).join(",")}}`;
 }
 
+/** Prometheus spells infinity its own way. */
+const numberText = (value: number): string =>
+  value === Number.POSITIVE_INFINITY ? "+Inf" : value === Number.NEGATIVE_INFINITY ? "-Inf" : String(value);
+
 export class Meter {
   readonly #families = new Map<string, Family>();
   readonly #counters = new Map<string, Counter>();
@@ -53,7 +57,7 @@ export class Meter {
   /** A value that is read when somebody asks. The last registration of a name and label set wins. */
   gauge(name: string, help: string, read: () => number, labels: Labels = {}): void {
     const text = this.#seriesText(name, "gauge", help, labels);
-    this.#family(name, "gauge", help).series.set(text, { text, read: () => [`${name}${text} ${read()}`] });
+    this.#family(name, "gauge", help).series.set(text, { text, read: () => [`${name}${text} ${numberText(read())}`] });
   }
 
   /** Takes a gauge away, e.g. of an uplink that a reload removed. */

@@ -18,7 +18,10 @@ export class Deliverer {
     this.#nowMs = nowMs;
   }
 
-  /** @param ordinals by index in targets, of durable references in `group`; undefined: none were made */
+  /**
+   * @param ordinals by index in targets, of durable references in `group`; undefined: none were made
+   * @returns `group`, or a later one in which a handler keeps the message
+   */
   deliver(
     message: Message,
     entry: TopicEntry,
@@ -26,7 +29,7 @@ export class Deliverer {
     publisher: Session | undefined,
     ordinals: readonly number[] | undefined,
     group: number,
-  ): void {
+  ): number {
     const frames = this.#framesOf(message);
     for (let at = 0; at < targets.length; at += 1) {
       const target = targets[at];
@@ -34,9 +37,11 @@ export class Deliverer {
       const delivery = target.own !== undefined && target.session === publisher ? target.own : target;
       if (delivery !== null) this.#deliverTo(delivery, frames, ordinals?.[at] ?? 0, group);
     }
-    for (const handler of entry.handlers) handler(message);
+    let last = group;
+    for (const handler of entry.handlers) last = Math.max(last, handler(message)?.group ?? 0);
     for (const forward of entry.live) forward.send(message);
     this.#giveBack(frames);
+    return last;
   }
 
   /** To one member of each shared group. @param ordinals by index in entry.shares, as ShareGroup.arrived wants them; undefined: all 0 */

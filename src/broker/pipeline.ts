@@ -94,9 +94,9 @@ export class Pipeline {
       entry.stored.length === 0 &&
       !this.#sharesStore(message, entry)
     ) {
-      deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, 0); // nothing to store: the usual case
+      const kept = deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, 0); // nothing to store: the usual case
       if (entry.shares.length > 0) deliverer.share(message, entry, undefined, 0);
-      return accepted0;
+      return kept === 0 ? accepted0 : { accepted: true, group: kept };
     }
     if (simple && !message.retain && !entry.durable && entry.shares.length === 0) {
       const result = this.#store(message, entry, publisher);
@@ -115,8 +115,9 @@ export class Pipeline {
         return { accepted: false, reason: "failed" };
       }
     }
-    for (const item of items) this.#finish(item, publisher, group);
-    return group === 0 ? accepted0 : { accepted: true, group };
+    let last = group;
+    for (const item of items) last = Math.max(last, this.#finish(item, publisher, group));
+    return last === 0 ? accepted0 : { accepted: true, group: last };
   }
 
   #sharesStore({ qos }: Message, { shares }: TopicEntry): boolean {
@@ -146,7 +147,7 @@ export class Pipeline {
     }
     pending.add(group, bytes);
     if (entry.deliveries.length + entry.handlers.length + entry.live.length > 0)
-      deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, group);
+      group = deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, group);
     if (this.#accepted.group !== group) this.#accepted = { accepted: true, group };
     return this.#accepted;
   }
@@ -323,14 +324,15 @@ export class Pipeline {
     }
   }
 
-  #finish(item: Item, publisher: Session | undefined, group: number): void {
+  #finish(item: Item, publisher: Session | undefined, group: number): number {
     const { message, entry } = item;
     if (item.retain !== "no") {
       const place = item.retain === "now" ? item.position || -1 : 0;
       this.#deps.retained.apply(message, place);
     }
-    this.#deps.deliverer.deliver(message, entry, item.targets, publisher, item.ordinals, group);
+    const last = this.#deps.deliverer.deliver(message, entry, item.targets, publisher, item.ordinals, group);
     if (entry.shares.length > 0) this.#deps.deliverer.share(message, entry, item.shared, item.position);
+    return last;
   }
 }
 

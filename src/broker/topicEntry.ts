@@ -14,7 +14,8 @@ export interface Delivery {
   readonly own: Delivery | null | undefined;
 }
 
-export type Handler = (message: Message) => void;
+/** @returns a group that it made durable for the message */
+export type Handler = (message: Message) => { readonly group: number } | undefined;
 
 export type StoredForward = Extract<Forward, { kind: "stored" }>;
 export type LiveForward = Extract<Forward, { kind: "live" }>;

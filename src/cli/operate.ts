@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { Io } from "./backup.ts";
 import { type BulkOptions, deadList, deadPurge, deadRetry, deadShow, type ListOptions } from "./deadLetters.ts";
 import type { CallOptions } from "./gatewayCall.ts";
-import { queueList, queuePause, queuePeek, queuePurge } from "./queues.ts";
+import { queueDropped, queueList, queuePause, queuePeek, queuePurge } from "./queues.ts";
 
 type Ended = (exitCode: number) => void;
 
@@ -74,9 +74,16 @@ function addQueue(program: Command, io: Io, ended: Ended): void {
     .action(async (name: string, options: CallOptions & { count?: string }) =>
       ended(await queuePeek(name, options, io)),
     );
+  queue
+    .command("dropped")
+    .description("the last hundred that will not be sent: when, why, by which rule, and the topic")
+    .argument("<uplink>")
+    .option(...json)
+    .option(...config)
+    .action(async (name: string, options: CallOptions) => ended(await queueDropped(name, options, io)));
   for (const [command, paused, description] of [
     ["pause", true, "stay connected, but send nothing until resume; kept over restarts"],
-    ["resume", false, "send again"],
+    ["resume", false, "send again; a link that is down is tried at once"],
   ] as const)
     queue
       .command(command)

@@ -4,6 +4,8 @@ import type { Log, LogFields } from "../base/log.ts";
 export interface LeveledLog extends Log {
   /** Of this log and all its children, at once. */
   setLevel(level: string): void;
+  /** An info line that is written at any level, `silent` too: others wait for it (CONTRACT: `ready`). */
+  always(fields: LogFields, message: string): void;
 }
 
 type Level = "debug" | "info" | "warn" | "error";
@@ -15,17 +17,14 @@ export function createLog(level: string): LeveledLog {
   const setLevel = (next: string): void => {
     least.value = severity(next);
   };
-  const log = wrap(
-    pino({
-      level: "debug",
-      base: null, // pid and host name are journald's business
-      timestamp: () => `,"time":"${new Date().toISOString()}"`,
-      serializers: { error: stdSerializers.err }, // an Error under a name that pino does not know would be written as {}
-      formatters: { level: (label) => ({ level: label }) },
-    }),
-    least,
-  );
-  return { ...log, setLevel };
+  const logger = pino({
+    level: "debug",
+    base: null, // pid and host name are journald's business
+    timestamp: () => `,"time":"${new Date().toISOString()}"`,
+    serializers: { error: stdSerializers.err }, // an Error under a name that pino does not know would be written as {}
+    formatters: { level: (label) => ({ level: label }) },
+  });
+  return { ...wrap(logger, least), setLevel, always: (fields, message) => logger.info(fields, message) };
 }
 
 const severity = (level: string): number => levels.values[level] ?? Number.POSITIVE_INFINITY; // silent

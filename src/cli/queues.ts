@@ -1,4 +1,4 @@
-/** `tidegate queue list|peek|pause|resume|purge` */
+/** `tidegate queue list|peek|dropped|pause|resume|purge` */
 import type { Io } from "./backup.ts";
 import { type CallOptions, withGateway, wrongUsage } from "./gatewayCall.ts";
 import { payloadLine, type ShownMessage } from "./messageText.ts";
@@ -63,6 +63,34 @@ export function queuePeek(name: string, options: CallOptions & { count?: string 
     if (rows.length > 0)
       for (const line of table(["SEQ", "PRI", "TAKEN", "STATE", "SIZE", "TOPIC", "PAYLOAD"], rows)) io.out(line);
     if (peeked.more) io.out("more waits behind these");
+    return 0;
+  });
+}
+
+/** As `/api/v1/uplinks/NAME/dropped` has it. */
+interface Dropped {
+  readonly at: string;
+  readonly reason: string;
+  readonly rule: string;
+  readonly messages: number;
+  readonly topic: string | null;
+}
+
+export function queueDropped(name: string, options: CallOptions, io: Io): Promise<number> {
+  return withGateway(options, io, async (call) => {
+    const path = `/api/v1/uplinks/${encodeURIComponent(name)}/dropped`;
+    const { dropped } = await call<{ dropped: readonly Dropped[] }>({ method: "GET", path });
+    if (options.json === true) io.out(JSON.stringify(dropped, undefined, 2));
+    else if (dropped.length === 0) io.out("nothing was dropped since the gateway started");
+    else
+      for (const line of table(
+        ["WHEN", "REASON", "RULE", "MESSAGES", "TOPIC"],
+        dropped.map(({ at, reason, rule, messages, topic }) => [
+          ...[at, reason, plainText(rule, 60), String(messages)],
+          topic === null ? "(together, unread)" : plainText(topic, 100),
+        ]),
+      ))
+        io.out(line);
     return 0;
   });
 }

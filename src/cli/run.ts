@@ -40,7 +40,7 @@ export async function run(options: { config?: string }): Promise<number> {
     return startFailed(error, log);
   }
   const notifier = new SystemdNotifier(log);
-  log.info({ ...gateway.addresses(), config: loaded.file ?? "defaults", version }, "ready");
+  log.always({ ...gateway.addresses(), config: loaded.file ?? "defaults", version }, "ready");
   notifier.ready(`${gateway.addresses().listeners.length} listeners`);
   reloads.serve(gateway);
   const signal = await stopped;

@@ -1,5 +1,4 @@
 import { statfs } from "node:fs/promises";
-import { setTimeout as pause } from "node:timers/promises";
 import type { SourceState, StoreStats, UplinkState } from "../base/contracts.ts";
 import type { LetterStats } from "../base/deadLetters.ts";
 import { messageOf, TidegateError } from "../base/errors.ts";
@@ -19,9 +18,8 @@ export interface GatewayStatus {
   readonly storage: StoreStats & { readonly nowMs: number };
 }
 
-/** How long a backlog is watched to tell how fast it goes. */
-const watchMs = 1000;
 const askMsMax = 5_000;
+const hourMs = 3600_000;
 
 /** `tidegate status`: one screen, or with `json` what the API says. Exit code 0, 1 (no gateway answers), 2 (wrong config). */
 export async function status(options: { config?: string; json?: boolean }, io: Io): Promise<number> {
@@ -37,10 +35,8 @@ export async function status(options: { config?: string; json?: boolean }, io: I
       return 0;
     }
     const { reasons } = await read<{ reasons: readonly string[] }>(dataDir, "/health");
-    const rates = now.uplinks.some(({ queue }) => queue.messages > 0) ? await watch(dataDir, now) : undefined;
     const free = await freeBytes(config);
-    for (const line of statusLines(rates?.last ?? now, { reasons, rates, free, maxBytes: config.storage.maxBytes }))
-      io.out(line);
+    for (const line of statusLines(now, { reasons, free, maxBytes: config.storage.maxBytes })) io.out(line);
     return 0;
   } catch (error) {
     io.err(`tidegate: ${messageOf(error)}`);
@@ -52,28 +48,6 @@ async function read<T>(dataDir: string, path: string): Promise<T> {
   return (await ask(dataDir, { method: "GET", path, msMax: askMsMax })).body as T;
 }
 
-export interface Rates {
-  readonly last: GatewayStatus;
-  /** By uplink, a second. */
-  readonly acknowledged: ReadonlyMap<string, number>;
-  readonly shrinking: ReadonlyMap<string, number>;
-}
-
-async function watch(dataDir: string, first: GatewayStatus): Promise<Rates> {
-  await pause(watchMs);
-  const last = await read<GatewayStatus>(dataDir, "/api/v1/status");
-  const seconds = Math.max(0.1, (last.storage.nowMs - first.storage.nowMs) / 1000);
-  const acknowledged = new Map<string, number>();
-  const shrinking = new Map<string, number>();
-  for (const uplink of last.uplinks) {
-    const before = first.uplinks.find(({ name }) => name === uplink.name);
-    if (before === undefined) continue;
-    acknowledged.set(uplink.name, (uplink.acknowledged - before.acknowledged) / seconds);
-    shrinking.set(uplink.name, (before.queue.messages - uplink.queue.messages) / seconds);
-  }
-  return { last, acknowledged, shrinking };
-}
-
 async function freeBytes({ gateway }: Config): Promise<number | undefined> {
   return await statfs(gateway.dataDir).then(
     ({ bavail, bsize }) => bavail * bsize,
@@ -81,12 +55,11 @@ async function freeBytes({ gateway }: Config): Promise<number | undefined> {
   );
 }
 
-/** The screen. `rates` where something waits for the cloud. */
+/** The screen. */
 export function statusLines(
   of: GatewayStatus,
   shown: {
     readonly reasons: readonly string[];
-    readonly rates: Rates | undefined;
     readonly free: number | undefined;
     readonly maxBytes: number;
   },
@@ -103,13 +76,10 @@ export function statusLines(
   section(
     lines,
     "uplinks",
-    uplinks.flatMap((uplink) => uplinkTexts(uplink, storage.nowMs, shown.rates)),
+    uplinks.flatMap((uplink) => uplinkTexts(uplink, storage.nowMs)),
   );
   lines.push(`dead       ${lettersText(of.deadLetters)}`);
-  const free = shown.free === undefined ? "" : `; ${bytesText(shown.free)} free on its disk`;
-  lines.push(
-    `disk       ${bytesText(storage.bytes)} of ${bytesText(shown.maxBytes)} in ${storage.segments} segments${free}`,
-  );
+  lines.push(...diskTexts(storage, shown.maxBytes, shown.free));
   return lines;
 }
 
@@ -136,18 +106,71 @@ function lettersText({ messages, bytes, newest, dropped }: LetterStats): string 
   return `${what}; newest ${ago} ago: ${plainText(`${where}${code}: ${text}`, 200)} (tidegate dead list)`;
 }
 
-function uplinkTexts(
-  { name, link, sinceMs, problem, paused, queue }: UplinkState,
-  nowMs: number,
-  rates?: Rates,
-): string[] {
-  const since = `since ${new Date(sinceMs).toISOString()} (${durationText(Date.now() - sinceMs)})`;
-  const state = `${name} ${link === "up" ? "up" : `down (${link})`}${paused ? ", paused by an operator," : ""} ${since}${problem === undefined ? "" : `: ${problem}`}`;
-  if (queue.messages === 0) return [state, "  backlog none"];
+function uplinkTexts(uplink: UplinkState, nowMs: number): string[] {
+  const { name, queue, room, rates } = uplink;
+  const lines = [stateText(uplink)];
+  if (uplink.problem !== undefined) {
+    const code = uplink.reason === undefined ? "" : `[${uplink.reason}] `;
+    lines.push(`  ${code}${plainText(uplink.problem, 400)}`);
+  } else if (uplink.lastError !== undefined) {
+    const { code, atMs } = uplink.lastError;
+    lines.push(`  the last link ended ${durationText(Date.now() - atMs)} ago: ${code}`);
+  }
   const oldest = queue.oldestAcceptedAtMs === undefined ? 0 : nowMs - queue.oldestAcceptedAtMs;
-  const backlog = `  backlog ${queue.messages} messages, ${bytesText(queue.bytes)}, oldest ${durationText(oldest)}`;
-  const rate = Math.round(rates?.acknowledged.get(name) ?? 0);
-  const shrinking = rates?.shrinking.get(name) ?? 0;
-  const eta = shrinking > 0 ? `ETA ${durationText((queue.messages / shrinking) * 1000)}` : "not shrinking";
-  return [state, `${backlog}; draining ${rate}/s, ${eta}`];
+  const what = `${counted(queue.messages, "message")}, ${bytesText(queue.bytes)}, oldest ${durationText(oldest)}`;
+  lines.push(`  backlog ${queue.messages === 0 ? "none" : what}${etaText(uplink)}`);
+  const [in1, in5, out1, out5] = [rates.inPerSecond1m, rates.inPerSecond5m, rates.outPerSecond1m, rates.outPerSecond5m];
+  lines.push(
+    `  in ${rateText(in1)}, out ${rateText(out1)} (1 min); in ${rateText(in5)}, out ${rateText(out5)} (5 min)`,
+  );
+  const lasts = room.seconds === null ? "nothing comes in" : `for ${durationText(room.seconds * 1000)} at this rate`;
+  lines.push(`  room ${bytesText(room.bytes)}, without the cloud ${lasts}`);
+  const dropped = Object.entries(queue.dropped).map(([reason, count]) => `${reason} ${count}`);
+  if (dropped.length > 0) lines.push(`  left unsent: ${dropped.join(", ")} (tidegate queue dropped ${name})`);
+  return lines;
+}
+
+function stateText({ name, link, sinceMs, url, paused, attempts, retryAtMs }: UplinkState): string {
+  const since = `since ${new Date(sinceMs).toISOString()} (${durationText(Date.now() - sinceMs)})`;
+  const what = link === "up" ? "up" : link === "stopped" ? "stopped" : "down";
+  const next = retryAtMs === undefined ? "trying now" : `next attempt in ${durationText(retryAtMs - Date.now())}`;
+  const tries = what === "down" ? `; ${counted(attempts, "attempt")}, ${next}` : "";
+  return `${name} ${what}${paused ? ", paused by an operator," : ""} ${since}, ${url}${tries}`;
+}
+
+function etaText({ eta }: UplinkState): string {
+  switch (eta.state) {
+    case "drained":
+      return "";
+    case "draining":
+      return `; through in ${durationText((eta.seconds ?? 0) * 1000)}`;
+    case "never":
+      return "; never through at this rate";
+    case "measuring":
+      return "; the link is up too short to tell when it is through";
+    case "down":
+      return "; waits for the link";
+    case "paused":
+      return "; waits for tidegate queue resume";
+    default:
+      return eta.state satisfies never;
+  }
+}
+
+const rateText = (perSecond: number | null): string =>
+  perSecond === null ? "?" : `${perSecond < 10 ? perSecond.toFixed(1) : Math.round(perSecond)}/s`;
+
+function diskTexts(storage: StoreStats, maxBytes: number, free: number | undefined): string[] {
+  const { bytes, segments, room, writtenPerDay, writtenTotalBytes } = storage;
+  const left = free === undefined ? "" : `; ${bytesText(free)} free on its disk`;
+  const lasts =
+    room.seconds === null ? "nothing comes in" : `full in ${durationText(room.seconds * 1000)} at this rate`;
+  const { bytes: aDay, extrapolated, measuredMs } = writtenPerDay;
+  const day = `${bytesText(aDay)} a day${extrapolated ? " at the rate so far" : ""}, `;
+  const written = measuredMs < hourMs ? "" : day; // before, preparing the first segments is most of it
+  return [
+    `disk       ${bytesText(bytes)} of ${bytesText(maxBytes)} in ${segments} segments${left}`,
+    `           room ${bytesText(room.bytes)}, if nothing is sent ${lasts}`,
+    `           written ${written}${bytesText(writtenTotalBytes)} in all, in ${durationText(measuredMs)}`,
+  ];
 }

@@ -54,6 +54,8 @@ const endpoints: readonly Endpoint[] = [
   { method: "POST", path: /^\/api\/v1\/dead-letters\/retry$/, controlOnly: true, answer: retryLetters },
   { method: "POST", path: /^\/api\/v1\/dead-letters\/purge$/, controlOnly: true, answer: purgeLetters },
   { method: "POST", path: /^\/api\/v1\/uplinks\/([^/]+)\/(pause|resume)$/, answer: pauseUplink },
+  { method: "GET", path: /^\/api\/v1\/uplinks\/([^/]+)$/, answer: showUplink },
+  { method: "GET", path: /^\/api\/v1\/uplinks\/([^/]+)\/dropped$/, answer: listDropped },
   { method: "GET", path: /^\/api\/v1\/queues$/, answer: ({ queues }) => queues.list() },
   { method: "GET", path: /^\/api\/v1\/queues\/([^/]+)$/, controlOnly: true, answer: peekQueue },
   { method: "POST", path: /^\/api\/v1\/queues\/([^/]+)\/purge$/, controlOnly: true, answer: purgeQueue },
@@ -154,6 +156,18 @@ async function pauseUplink({ queues }: Api, { request, names: [name = "", what] 
   const paused = what === "pause";
   if (!(await queues.pause(name, paused))) throw noQueue(name);
   return { name, paused };
+}
+
+function showUplink({ queues }: Api, { names: [name = ""] }: Call): object {
+  const uplink = queues.uplink(name);
+  if (uplink === undefined) throw noQueue(name);
+  return uplink;
+}
+
+function listDropped({ queues }: Api, { names: [name = ""] }: Call): object {
+  const dropped = queues.dropped(name);
+  if (dropped === undefined) throw noQueue(name);
+  return { dropped: dropped.map(({ atMs, ...of }) => ({ ...of, at: new Date(atMs).toISOString() })) };
 }
 
 async function peekQueue({ queues }: Api, { names: [name = ""], query }: Call): Promise<object> {

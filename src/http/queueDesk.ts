@@ -1,5 +1,5 @@
 /** The queues of uplinks as an operator handles them. */
-import type { PeekedMessage, Publisher, Store, UplinkState } from "../base/contracts.ts";
+import type { DroppedTopic, PeekedMessage, Publisher, Store, UplinkState } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
 
 /** An uplink, as far as it is handled here. */
@@ -7,6 +7,7 @@ export interface PausableUplink {
   state(): UplinkState;
   /** Returns the group that must be durable. */
   pause(paused: boolean): number;
+  readonly queue: { recentDrops(): DroppedTopic[] };
 }
 
 export interface QueueState {
@@ -49,6 +50,16 @@ export class QueueDesk {
     return [...configured, ...orphaned];
   }
 
+  /** Undefined: no such uplink in the config. */
+  uplink(name: string): UplinkState | undefined {
+    return this.#find(name)?.state();
+  }
+
+  /** The last ones that will not be sent, the newest first. Undefined: no such uplink in the config. */
+  dropped(name: string): DroppedTopic[] | undefined {
+    return this.#find(name)?.queue.recentDrops();
+  }
+
   /** Undefined: no such queue. */
   async peek(name: string, count: number): Promise<{ messages: PeekedMessage[]; more: boolean } | undefined> {
     return this.#isThere(name) ? this.#store.peekUplink(name, count) : undefined;
@@ -56,7 +67,7 @@ export class QueueDesk {
 
   /** Resolves once it would survive a crash. False: no such uplink. @throws TidegateError TG_STORE_FAILED */
   async pause(name: string, paused: boolean): Promise<boolean> {
-    const uplink = this.#uplinks.find((one) => one.state().name === name);
+    const uplink = this.#find(name);
     if (uplink === undefined) return false;
     const group = uplink.pause(paused);
     const durable = await new Promise<boolean>((resolve) => this.#publisher.whenDurable(group, resolve));
@@ -68,6 +79,10 @@ export class QueueDesk {
   /** All that waits goes, but for what is in flight; resolves once that is durable. Undefined: no such queue. */
   async purge(name: string): Promise<{ messages: number; bytes: number } | undefined> {
     return this.#isThere(name) ? this.#store.purgeUplink(name) : undefined;
+  }
+
+  #find(name: string): PausableUplink | undefined {
+    return this.#uplinks.find((one) => one.state().name === name);
   }
 
   #isThere(name: string): boolean {

@@ -3,7 +3,9 @@ import type { Clock } from "../base/clock.ts";
 import type { OrphanedUplink, Admission as Request } from "../base/contracts.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
+import { Rate, secondsUntil } from "../base/rate.ts";
 import { DropLog } from "./dropLog.ts";
+import { Drops } from "./drops.ts";
 import { GivingWay } from "./givingWay.ts";
 import { dropAll } from "./laneDrop.ts";
 import type { StoreMetrics } from "./metrics.ts";
@@ -13,6 +15,8 @@ import type { GroupWriter } from "./writer.ts";
 
 /** A commit that would leave more than this unwritten is refused as "full": the disk does not keep up. */
 const pendingBytesMax = 64 * 1024 * 1024;
+
+const growthMs = 300_000;
 
 export interface AdmissionEnvironment {
   readonly files: Files;
@@ -48,6 +52,9 @@ export class AdmissionControl {
   readonly #space: Space;
   readonly #givingWay: GivingWay;
   readonly #dropLog: DropLog;
+  readonly drops: Drops;
+  /** Bytes of records: positions count them. */
+  readonly #growth = new Rate(growthMs);
   #askSessions: (bytes: number) => number = () => 0;
 
   constructor(env: AdmissionEnvironment) {
@@ -55,6 +62,11 @@ export class AdmissionControl {
     const nowMs = (): number => env.clock.monotonicMs();
     this.#space = new Space(env.files, env.dir, env.limits);
     this.#dropLog = new DropLog(env.log, nowMs);
+    this.drops = new Drops({
+      state: env.state,
+      wallMs: () => env.clock.wallMs(),
+      counter: (uplink, rule, reason) => env.metrics.droppedByRule(uplink, rule, reason),
+    });
     this.#givingWay = new GivingWay({
       ...{ state: env.state, segmentBytes: env.segmentBytes, onRelieved: env.onRelieved, monotonicMs: nowMs },
       durablePosition: () => env.writer.durablePosition,
@@ -147,9 +159,10 @@ export class AdmissionControl {
       this.#givingWay.look();
     });
     this.#dropLog.tick();
+    this.#growth.look(this.#env.writer.tail.end, this.#env.clock.monotonicMs());
   }
 
-  /** Counted already by its account: said and shown here. */
+  /** Counted already by its account, and by `drops`: said and shown here. */
   note(uplink: string, reason: string, messages: number): void {
     this.#env.metrics.dropped(uplink, reason).value += messages;
     this.#env.state.uplink(uplink).dirty = true;
@@ -179,9 +192,15 @@ export class AdmissionControl {
     }
     if (purged.messages === 0) return purged;
     account.dropped["purged"] = (account.dropped["purged"] ?? 0) + purged.messages;
-    this.note(name, "purged", purged.messages);
+    this.#noteUnread(name, "purged", purged.messages);
     onDirty();
     return purged;
+  }
+
+  /** Until something has to give way, or is refused. */
+  get room(): { bytes: number; seconds: number | null } {
+    const bytes = this.#givingWay.roomBytes;
+    return { bytes, seconds: secondsUntil(bytes, this.#growth.perSecond) };
   }
 
   /** Bytes that merging may take until it gives more back. */
@@ -192,9 +211,14 @@ export class AdmissionControl {
   #onDropped(uplink: string, messages: number): void {
     const { dropped } = this.#env.state.uplink(uplink);
     dropped["store-full"] = (dropped["store-full"] ?? 0) + messages;
-    this.note(uplink, "store-full", messages);
+    this.#noteUnread(uplink, "store-full", messages);
     this.#dropLog.tick();
     this.#env.onDirty();
+  }
+
+  #noteUnread(uplink: string, reason: string, messages: number): void {
+    this.drops.several(uplink, reason, messages);
+    this.note(uplink, reason, messages);
   }
 
   async #check(): Promise<void> {

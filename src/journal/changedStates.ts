@@ -1,9 +1,13 @@
-/** What waits for no sync of its own: lane states and drop counts, each 100 ms, the proof of the last group, and the clock, which each group carries. */
+/**
+ * What waits for no sync of its own: lane states and drop counts, each 100 ms, what the card had to write, each hour, the proof of the last group, and
+ * the clock, which each group carries.
+ */
 import type { Clock, Timer } from "../base/clock.ts";
 import { intervalsMax, type Lane } from "./lane.ts";
-import { writeLaneState, writeUplink } from "./records.ts";
+import { writeLaneState, writePut, writeUplink } from "./records.ts";
 import type { State } from "./state.ts";
 import type { GroupWriter } from "./writer.ts";
+import { Written } from "./written.ts";
 
 const everyMs = 100;
 const syncAfterMs = 1000;
@@ -11,13 +15,20 @@ const proveAfterMs = 1000;
 /** After a kill and a wall clock set back, the store clock stands behind by no more. */
 const clockEveryMs = 60_000;
 
+interface ChangedEnvironment {
+  readonly clock: Clock;
+  readonly writer: GroupWriter;
+  readonly state: State;
+  readonly written: Written;
+}
+
 export class ChangedStates {
-  readonly #env: { readonly clock: Clock; readonly writer: GroupWriter; readonly state: State };
+  readonly #env: ChangedEnvironment;
   #timer: Timer | undefined;
   #lastWriteMs: number;
   #closed = false;
 
-  constructor(env: { readonly clock: Clock; readonly writer: GroupWriter; readonly state: State }) {
+  constructor(env: ChangedEnvironment) {
     this.#env = env;
     this.#lastWriteMs = env.clock.monotonicMs();
   }
@@ -66,6 +77,14 @@ export class ChangedStates {
     }
   }
 
+  #writeWritten(ending: boolean): void {
+    const { state, writer, written } = this.#env;
+    const bytes = written.due(ending);
+    if (bytes === undefined) return;
+    state.put(Written.map, Written.key, bytes);
+    writePut(writer, Written.map, Written.key, bytes);
+  }
+
   onDurable(): void {
     this.#lastWriteMs = this.#env.clock.monotonicMs();
   }
@@ -74,6 +93,7 @@ export class ChangedStates {
   tick(): void {
     const { writer, clock } = this.#env;
     const nowMs = clock.monotonicMs();
+    this.#writeWritten(false);
     if (writer.unsyncedSinceMs !== undefined && nowMs - writer.unsyncedSinceMs >= syncAfterMs) writer.schedule(true);
     else if (writer.unproven && writer.isEmpty && nowMs - this.#lastWriteMs >= proveAfterMs) writer.schedule(false);
     else if (nowMs - this.#lastWriteMs >= clockEveryMs) writer.schedule(true);
@@ -84,5 +104,6 @@ export class ChangedStates {
     this.#closed = true;
     this.#timer?.cancel();
     this.write();
+    this.#writeWritten(true);
   }
 }

@@ -115,12 +115,12 @@ export class GivingWay {
     if (!this.#ready || this.#busy) return;
     this.#busy = true;
     try {
-      const { usedBytes, room, segmentBytes, monotonicMs } = this.#env;
+      const { usedBytes, room, monotonicMs } = this.#env;
       const used = usedBytes();
       this.#seenBytes = used;
       const { capacity, limit } = room();
       const edge = limit - this.#marginOf(limit);
-      const target = Math.max(limit / 4, Math.min(waitingShare * capacity, edge - 2 * segmentBytes));
+      const target = this.#target(capacity, limit);
       if (used > target) this.#dropWaiting(target);
       this.#hope = this.#freeFiles(used, edge);
       if (used > edge && this.#hope) this.#patience.wait(monotonicMs(), used);
@@ -131,6 +131,18 @@ export class GivingWay {
     if (!this.#told || this.crowded) return;
     this.#told = false;
     this.#env.onRelieved();
+  }
+
+  /** Bytes that may come to wait until something is dropped. */
+  get roomBytes(): number {
+    const { room, state } = this.#env;
+    const { capacity, limit } = room();
+    return Math.max(0, Math.floor(this.#target(capacity, limit) - waitingBytes(state)));
+  }
+
+  #target(capacity: number, limit: number): number {
+    const edge = limit - this.#marginOf(limit);
+    return Math.max(limit / 4, Math.min(waitingShare * capacity, edge - 2 * this.#env.segmentBytes));
   }
 
   #marginOf(limit: number): number {

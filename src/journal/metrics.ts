@@ -1,5 +1,4 @@
 /** What the journal tells about itself on /metrics. */
-import type { Clock } from "../base/clock.ts";
 import type { StoreStats } from "../base/contracts.ts";
 import type { Counter, Histogram, Meter } from "../base/meter.ts";
 import type { Limit } from "./space.ts";
@@ -42,7 +41,12 @@ export class StoreMetrics {
   readonly #view: () => StoreView;
   readonly #state: State;
 
-  constructor(meter: Meter, clock: Clock, state: State, view: () => StoreView) {
+  constructor(
+    meter: Meter,
+    of: { readonly storeMs: () => number; readonly epoch: number; readonly state: State },
+    view: () => StoreView,
+  ) {
+    const { storeMs, epoch, state } = of;
     this.#meter = meter;
     this.#view = view;
     this.#state = state;
@@ -55,7 +59,8 @@ export class StoreMetrics {
       meter.gauge("tidegate_storage_state", "1 for the state that the journal is in", read, { state: name });
     }
     const count = (name: string, help: string): Counter => meter.counter(`tidegate_storage_${name}`, help);
-    this.written = new Written(clock, count("written_bytes_total", "What the disk was made to write, in 4 KiB blocks"));
+    const total = count("written_bytes_total", "What the disk was made to write, in 4 KiB blocks");
+    this.written = new Written({ storeMs, epoch, kept: state.maps.get(Written.map)?.get(Written.key), total });
     meter.gauge(
       "tidegate_storage_written_bytes_per_day",
       "Written in the last 24 hours; in the first day what a day makes at the rate so far",
@@ -79,13 +84,20 @@ export class StoreMetrics {
     });
   }
 
+  /** The same by the rule that they were accepted by, named by its filter. */
+  droppedByRule(uplink: string, rule: string, reason: string): Counter {
+    return this.#meter.counter("tidegate_uplink_dropped_total", "Stored messages that will not be sent, by rule", {
+      ...{ uplink, rule, reason },
+    });
+  }
+
   /** Stored messages cannot be read any more. @param uplink whose they were; undefined for a reference */
   lost(messages: number, uplink: string | undefined): void {
     this.corruptRecords.value += messages;
     if (uplink === undefined) this.#droppedReferences.value += messages;
   }
 
-  stats(): Omit<StoreStats, "orphaned"> {
+  stats(): Omit<StoreStats, "orphaned" | "room"> {
     const { count } = this.syncSeconds;
     const mean = (sum: number): number => (count === 0 ? 0 : sum / count);
     const dropped: Record<string, Readonly<Record<string, number>>> = {};
@@ -95,6 +107,7 @@ export class StoreMetrics {
     return {
       ...this.#view(),
       writtenBytes: this.written.bytes,
+      writtenTotalBytes: this.written.totalBytes,
       writtenPerDay: this.written.perDay(),
       syncs: { count, meanMs: mean(this.syncSeconds.sum) * 1000, meanRecords: mean(this.groupRecords.sum) },
       corruptRecords: this.corruptRecords.value,

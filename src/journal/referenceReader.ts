@@ -18,6 +18,8 @@ export interface ReferenceSource {
   readonly reader: SegmentReader;
   /** The message of a reference cannot be read any more: the reference is to be released. */
   readonly onRotten: (queue: string, ordinal: number) => void;
+  /** See agingCommands. */
+  readonly aged: (stored: StoredMessage) => StoredMessage;
 }
 
 /** A piece of a segment that was read, from the offset `start` on, kept for the next message of the same batch. */
@@ -163,7 +165,7 @@ export class ReferenceReader {
     const message = this.#message;
     try {
       message.start(buffer, at + recordHeaderBytes, at + length, buffer[at + 9]!);
-      return message.position === position ? message.stored() : undefined;
+      return message.position === position ? this.#source.aged(message.stored()) : undefined;
     } catch (error) {
       if (error instanceof FieldError) return undefined;
       throw error;

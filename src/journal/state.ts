@@ -13,6 +13,9 @@ export class UplinkAccount {
   nextSeq = 1;
   messages = 0;
   bytes = 0;
+  /** Since the start of the process, recovery included; both only rise. */
+  taken = 0;
+  takenBytes = 0;
   /** Undefined until the configuration names it: an uplink that was taken out keeps its lanes. */
   limits: UplinkLimits | undefined;
   readonly dropped: Record<string, number> = {};
@@ -87,6 +90,8 @@ export class State {
     const account = this.uplink(lane.uplink);
     account.messages += 1;
     account.bytes += bytes;
+    account.taken += 1;
+    account.takenBytes += bytes;
     lane.waiting += 1;
     lane.bytes += bytes;
     lane.newest = Math.max(lane.newest, position);

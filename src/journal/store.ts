@@ -32,6 +32,7 @@ import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
 import { Room } from "./room.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
+import { agingCommands } from "./staleCommands.ts";
 import { ruleKey, type State } from "./state.ts";
 import { JournalTxn } from "./txn.ts";
 import { JournalQueue } from "./uplinkQueue.ts";
@@ -70,7 +71,7 @@ export class JournalStore implements Store {
     this.#state = state;
     this.epoch = parts.epoch;
     this.nowMs = storeMs;
-    this.#metrics = new StoreMetrics(meter, clock, state, () => this.#room.view(parts.recovery));
+    this.#metrics = new StoreMetrics(meter, parts, () => this.#room.view(parts.recovery));
     this.#metrics.corruptRecords.value += parts.recovery.corruptRecords;
     const options = { ...parts.options, files: counting(files, this.#metrics.written) };
     this.#parts = { ...parts, options };
@@ -81,7 +82,9 @@ export class JournalStore implements Store {
       admission: () => this.#admission,
     });
     this.#writer = this.#makeWriter();
-    this.#changed = new ChangedStates({ clock: options.clock, writer: this.#writer, state });
+    this.#changed = new ChangedStates({
+      ...{ clock: options.clock, writer: this.#writer, state, written: this.#metrics.written },
+    });
     this.#reader = new SegmentReader(readingTwice(files), dir);
     const source = { state, tail: this.#writer.tail, reader: this.#reader };
     this.#lanes = new LaneReader({
@@ -90,7 +93,7 @@ export class JournalStore implements Store {
       onLost: (lane, messages) => this.#onLost(messages, lane.uplink),
     });
     this.#references = new ReferenceReader({
-      ...source,
+      ...{ ...source, aged: agingCommands(clock, storeMs, parts.from.position) },
       onRotten: (queue, ordinal) => {
         this.#onLost(1);
         this.commit((txn) => txn.release(queue, ordinal));
@@ -254,6 +257,7 @@ export class JournalStore implements Store {
         makeLane: (uplink, priority) => this.#makeLane(uplink, priority),
         onDirty: () => this.#changed.arm(),
         onDropped: (uplink, reason, count) => this.#admission.note(uplink, reason, count),
+        drops: () => this.#admission.drops,
       });
       this.#queues.set(name, queue);
     }
@@ -303,7 +307,8 @@ export class JournalStore implements Store {
   }
 
   stats(): StoreStats {
-    return { ...this.#metrics.stats(), orphaned: this.#admission.orphaned() };
+    const { room } = this.#admission;
+    return { ...this.#metrics.stats(), room, orphaned: this.#admission.orphaned() };
   }
 
   backup(request: BackupRequest): Promise<BackupInfo> {
@@ -364,6 +369,7 @@ export class JournalStore implements Store {
     this.#metrics.lost(messages, uplink);
     this.#parts.options.log.error({ messages, uplink }, "journal: stored messages cannot be read any more");
     if (uplink === undefined) return;
+    this.#admission.drops.several(uplink, "corrupt", messages);
     this.#admission.note(uplink, "corrupt", messages);
     const { dropped } = this.#state.uplink(uplink);
     dropped["corrupt"] = (dropped["corrupt"] ?? 0) + messages;

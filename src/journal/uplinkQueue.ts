@@ -2,8 +2,9 @@
  * The queue of one uplink over its lanes: strict priority, age within one, expiry exact at reading, drop-oldest by moving cursors. While backlog and
  * fresh readings share the link, a lane with a backlog is read in two places (`Lane.split`).
  */
-import type { QueuedMessage, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
+import type { DroppedTopic, QueuedMessage, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
 import type { InFlight, Recalled } from "../base/inFlight.ts";
+import type { Drops } from "./drops.ts";
 import type { Entry, Lane } from "./lane.ts";
 import type { LaneReader } from "./laneReader.ts";
 import type { LaneStream } from "./laneStream.ts";
@@ -20,6 +21,7 @@ export interface QueueEnvironment {
   /** Lane states changed: they are to be written soon. */
   readonly onDirty: () => void;
   readonly onDropped: (uplink: string, reason: string, count: number) => void;
+  readonly drops: () => Drops;
 }
 
 const prefetchBelowBytes = 32 * 1024;
@@ -145,7 +147,7 @@ export class JournalQueue implements UplinkQueue {
     if (lane === undefined || entry !== message) return; // settled before, or rewound and waiting again
     lane.land(entry.position);
     this.#done(lane, entry);
-    if (dropped !== undefined) this.#drop(dropped, 1);
+    if (dropped !== undefined) this.#dropOne(dropped, entry);
   }
 
   rewind(inFlight: readonly InFlight[] = []): void {
@@ -197,9 +199,14 @@ export class JournalQueue implements UplinkQueue {
   stats(): UplinkQueueStats {
     let oldest = Number.POSITIVE_INFINITY;
     for (const lane of this.account.lanes) oldest = Math.min(oldest, this.#oldest(lane));
-    const { messages, bytes, dropped } = this.account;
+    const { messages, bytes, taken, takenBytes, dropped } = this.account;
     const oldestAcceptedAtMs = messages > 0 && Number.isFinite(oldest) ? oldest : undefined;
-    return { messages, bytes, oldestAcceptedAtMs, dropped: { ...dropped } };
+    const droppedByRule = this.#env.drops().byRule(this.name);
+    return { messages, bytes, oldestAcceptedAtMs, taken, takenBytes, dropped: { ...dropped }, droppedByRule };
+  }
+
+  recentDrops(): DroppedTopic[] {
+    return this.#env.drops().recent(this.name);
   }
 
   /** More became durable, or was read. */
@@ -235,6 +242,7 @@ export class JournalQueue implements UplinkQueue {
       }
       lane.take();
       this.#done(lane, entry);
+      this.#env.drops().one(this.name, "full", entry.message.topic, entry.rule);
       dropped += 1;
     }
     if (dropped > 0) this.#drop("full", dropped);
@@ -279,7 +287,7 @@ export class JournalQueue implements UplinkQueue {
       if (live || (kept.size > 0 && kept.has(entry.position))) return entry; // once sent it does not expire [MQTT-4.3.3-7]
       stream.take();
       this.#done(stream.lane, entry);
-      this.#drop("expired", 1);
+      this.#dropOne("expired", entry);
     }
   }
 
@@ -316,6 +324,7 @@ export class JournalQueue implements UplinkQueue {
     lane.place = undefined;
     state.untake(segment, lane, waiting, bytes);
     this.#env.onDirty();
+    this.#env.drops().several(this.name, reason, waiting);
     this.#drop(reason, waiting);
     return true;
   }
@@ -324,6 +333,11 @@ export class JournalQueue implements UplinkQueue {
     const { state } = this.#env;
     state.untake(state.segments.find(entry.position), lane, 1, entry.bytes);
     this.#env.onDirty();
+  }
+
+  #dropOne(reason: string, { message, rule }: QueuedMessage): void {
+    this.#env.drops().one(this.name, reason, message.topic, rule);
+    this.#drop(reason, 1);
   }
 
   #drop(reason: string, count: number): void {

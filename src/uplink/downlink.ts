@@ -1,6 +1,7 @@
 import type { Clock, Timer } from "../base/clock.ts";
 import type { Publisher, Store } from "../base/contracts.ts";
 import { messageOf } from "../base/errors.ts";
+import { linkFault } from "../base/linkFaults.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
 import { encodeAck } from "../wire/mqtt/ack.ts";
 import { encodePacket } from "../wire/mqtt/encode.ts";
@@ -9,9 +10,10 @@ import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { type Answer, Answers } from "./answers.ts";
 import { type CommandOutcome, Commands } from "./commands.ts";
 import { Echoes } from "./echoes.ts";
+import { type SubscriptionLimits, takesFilter } from "./greeting.ts";
 import { HeldIds } from "./heldIds.ts";
 import { subscribePacket, subscribePacketId } from "./hello.ts";
-import type { Link } from "./link.ts";
+import { type Link, protocolFault } from "./link.ts";
 import type { UplinkCounters } from "./metrics.ts";
 import type { UplinkOptions } from "./options.ts";
 
@@ -41,13 +43,14 @@ export class Downlink {
   readonly #deps: DownlinkDeps;
   readonly #commands: Commands;
   readonly #held: HeldIds;
-  readonly #subscribe: Buffer | undefined;
   #link: Link | undefined;
   #answers = new Answers(() => {});
   #waiting = 0;
   /** What our Receive Maximum counts on this connection: QoS 1 without PUBACK, and identifiers of QoS 2 without PUBCOMP. */
   #qos1 = 0;
   #qos2 = new Set<number>();
+  /** A SUBSCRIBE went out on this connection. */
+  #asked = false;
   #subscribed = false;
   #unanswered: Timer | undefined;
 
@@ -57,17 +60,16 @@ export class Downlink {
     this.#commands = new Commands(options, deps.publisher, deps.log, deps.limiter);
     this.#held = new HeldIds(options.name, deps.store);
     this.echoes = new Echoes(options, this.#commands.filters, deps.clock);
-    const packet = subscribePacket(this.#commands.subscriptions(), options.version);
-    this.#subscribe = packet && encodePacket(packet, options.version);
   }
 
   /** A connection is up. @param knowsHeld the cloud's session is the one to which the identifiers belong that we hold */
-  attach(link: Link, sessionPresent: boolean, knowsHeld: boolean): void {
+  attach(link: Link, sessionPresent: boolean, knowsHeld: boolean, limits: SubscriptionLimits): void {
     const { version } = this.#options;
     this.#link = link;
     this.#waiting = 0;
     this.#qos1 = 0;
     this.#qos2 = new Set();
+    this.#asked = false;
     this.#answers = new Answers((packetId, code, qos) => {
       link.send(encodeAck(qos === 1 ? "puback" : "pubrec", packetId, code, version));
     });
@@ -76,7 +78,17 @@ export class Downlink {
     // 3.1.1 sends the retained messages again at each SUBSCRIBE, and an old command must not be obeyed at each reconnect.
     if (version === 4 && sessionPresent && this.#subscribed) return;
     this.#subscribed = false;
-    if (this.#subscribe !== undefined) link.send(this.#subscribe);
+    const wanted = this.#commands.subscriptions();
+    const packet = subscribePacket(
+      wanted.filter(({ filter }) => takesFilter(filter, limits)),
+      version,
+    );
+    const bytes = packet && encodePacket(packet, version);
+    const fits = bytes !== undefined && bytes.length <= limits.maximumPacketSize; // [MQTT-3.2.2-15]
+    if (fits) link.send(bytes);
+    this.#asked = fits;
+    const missing = wanted.length - (fits ? (packet?.subscriptions.length ?? 0) : 0);
+    if (missing > 0) this.#refused({ filters: missing, why: "its CONNACK" });
   }
 
   detach(): void {
@@ -86,13 +98,18 @@ export class Downlink {
   }
 
   suback(packet: SubackPacket): void {
-    if (this.#subscribe === undefined || packet.packetId !== subscribePacketId)
-      return this.#link?.close("the cloud broke the protocol: a SUBACK for nothing", reason.protocolError);
+    if (!this.#asked || packet.packetId !== subscribePacketId)
+      return this.#link?.close(protocolFault("a SUBACK for nothing"), reason.protocolError);
     const refused = packet.reasonCodes.filter((code) => code >= 0x80);
     this.#subscribed = refused.length === 0;
     if (refused.length === 0) return;
-    this.#deps.log.error({ refused }, "the cloud refused a receive subscription: no commands from there");
-    this.#deps.onRefused(refused.length);
+    this.#refused({ filters: refused.length, codes: refused });
+  }
+
+  #refused(refused: { readonly filters: number; readonly codes?: readonly number[]; readonly why?: string }): void {
+    if (this.#deps.limiter.due("subscription"))
+      this.#deps.log.error({ refused }, "the cloud refused a receive subscription: no commands from there");
+    this.#deps.onRefused(refused.filters);
   }
 
   publish(packet: PublishPacket): void {
@@ -101,7 +118,7 @@ export class Downlink {
     const { qos, packetId } = packet;
     const { count, publisher } = this.#deps;
     if (!this.#count(qos, packetId))
-      return link.close("the cloud sent more than the receive maximum", reason.receiveMaximumExceeded); // MQTT 5 section 3.3.4
+      return link.close(protocolFault("more than our receive maximum"), reason.receiveMaximumExceeded); // MQTT 5 section 3.3.4
     const answers = this.#answers;
     const answer = qos === 0 ? undefined : answers.expect(packetId, qos);
     this.#waiting += 1;
@@ -186,7 +203,9 @@ export class Downlink {
     if (this.#options.version === 5) return answers.settle(answer, reason.quotaExceeded);
     answers.settle(answer, null); // 3.1.1 has no refusal
     this.#unanswered ??= this.#deps.clock.setTimer(unansweredMsMax, () =>
-      this.#link?.close("commands could not be stored: reconnecting, so that the cloud sends them again"),
+      this.#link?.close(
+        linkFault("commands-refused", "commands could not be stored: reconnecting, so that the cloud sends them again"),
+      ),
     );
   }
 }

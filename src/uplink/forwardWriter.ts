@@ -5,6 +5,7 @@ import { varintLength, varintMax, writeU16, writeVarint } from "../wire/mqtt/byt
 import { fillTopic, type RuleDefinition } from "./forwarding.ts";
 import type { MetaName } from "./options.ts";
 import { type CloudLimits, encodeForward, type Style, type Unsendable } from "./outgoing.ts";
+import { aliasBytes, type TopicAliases } from "./topicAliases.ts";
 
 /** How one PUBLISH goes: 0 for the packet id with QoS 0. */
 export interface Wire {
@@ -13,8 +14,19 @@ export interface Wire {
   readonly dup: boolean;
 }
 
+/** A topic at the cloud. */
+interface CloudTopic {
+  readonly bytes: Buffer;
+  /** Whose alias is known; each connection has other ones. */
+  aliases: TopicAliases | undefined;
+  alias: number;
+}
+
 const topicsMax = 4096;
 const scratchBytes = 4096;
+const nothing = Buffer.alloc(0);
+/** MQTT 5 table 2-4. */
+const aliasProperty = 0x23;
 /** Year 10000: from there on RFC 3339 has another length. */
 const wallMsEnd = 253_402_300_800_000;
 
@@ -35,7 +47,7 @@ export class ForwardWriter {
   readonly #late = pair("late", "1");
   readonly #heads = { seq: head("seq"), pri: head("pri"), ts: head("ts") };
   /** By rule, then by topic: the topic at the cloud, undefined where there can be none. A cache, bounded. */
-  readonly #topics = new Map<RuleDefinition, Map<string, Buffer | undefined>>();
+  readonly #topics = new Map<RuleDefinition, Map<string, CloudTopic | undefined>>();
   #topicCount = 0;
   #second = Number.NaN;
   #secondText = Buffer.alloc(0);
@@ -66,28 +78,48 @@ export class ForwardWriter {
       return this.#writeSlowly(queued, rule, late, wire, ageMs, limits);
     const topic = this.#topicOf(rule, message.topic);
     if (topic === undefined) return this.#writeSlowly(queued, rule, late, wire, ageMs, limits);
-    const { payload } = message;
-    const propertyLength = this.#writeProperties(queued, late);
     const five = this.#style.version === 5;
-    let length = 2 + topic.length + (wire.qos === 0 ? 0 : 2) + payload.length;
-    if (five) length += varintLength(propertyLength) + propertyLength;
-    const total = 1 + varintLength(length) + length;
-    if (total > limits.maximumPacketSize || length > varintMax) return "too-large"; // [MQTT-3.2.2-15]
-    const buffer = this.#room(total);
+    const propertyLength = five ? this.#writeProperties(queued, late) : 0;
+    const aliases = wire.dup ? undefined : limits.aliases; // a retransmission names its topic
+    let alias = aliases === undefined ? 0 : this.#aliasOf(topic, aliases);
+    const name = alias > 0 ? nothing : topic.bytes;
+    const rest = 2 + name.length + (wire.qos === 0 ? 0 : 2) + message.payload.length;
+    let properties = five ? propertyLength + (alias > 0 ? aliasBytes : 0) : -1;
+    let length = rest + propertyBytes(properties);
+    if (packetBytes(length) > limits.maximumPacketSize || length > varintMax) return "too-large"; // [MQTT-3.2.2-15]
+    if (alias > 0) aliases?.used(topic.bytes.length);
+    // The length fields before it may grow by a byte each.
+    else if (aliases !== undefined && packetBytes(length) + aliasBytes + 2 <= limits.maximumPacketSize) {
+      alias = defineAlias(topic, aliases);
+      if (alias > 0) properties += aliasBytes;
+      length = rest + propertyBytes(properties);
+    }
     const retain = message.retain && limits.retainAvailable; // [MQTT-3.2.2-14]
-    buffer[0] = 0x30 | (wire.dup && wire.qos > 0 ? 8 : 0) | (wire.qos << 1) | (retain ? 1 : 0);
-    let at = writeVarint(buffer, 1, length);
-    at = writeU16(buffer, at, topic.length);
-    buffer.set(topic, at);
-    at += topic.length;
+    const first = 0x30 | (wire.dup && wire.qos > 0 ? 8 : 0) | (wire.qos << 1) | (retain ? 1 : 0);
+    let at = this.#writeHead(first, length, name);
+    const { buffer } = this;
     if (wire.qos > 0) at = writeU16(buffer, at, wire.packetId);
     if (five) {
-      at = writeVarint(buffer, at, propertyLength);
+      at = writeVarint(buffer, at, properties);
+      if (alias > 0) {
+        buffer[at] = aliasProperty;
+        at = writeU16(buffer, at + 1, alias);
+      }
       this.#properties.copy(buffer, at, 0, propertyLength);
       at += propertyLength;
     }
-    buffer.set(payload, at);
-    return total;
+    buffer.set(message.payload, at);
+    return packetBytes(length);
+  }
+
+  /** Takes the room for the packet; fixed header and topic. @returns where it goes on */
+  #writeHead(first: number, length: number, name: Buffer): number {
+    const buffer = this.#room(packetBytes(length));
+    buffer[0] = first;
+    let at = writeVarint(buffer, 1, length);
+    at = writeU16(buffer, at, name.length);
+    buffer.set(name, at);
+    return at + name.length;
   }
 
   /** One large message must not keep its room for ever. */
@@ -150,7 +182,18 @@ export class ForwardWriter {
     return at + 4;
   }
 
-  #topicOf(rule: RuleDefinition, topic: string): Buffer | undefined {
+  /** 0: the cloud knows none yet. */
+  #aliasOf(topic: CloudTopic, aliases: TopicAliases): number {
+    if (topic.aliases !== aliases) {
+      topic.aliases = aliases;
+      topic.alias = aliases.known(topic.bytes.toString());
+    } else if (topic.alias === 0 && aliases.next(topic.bytes.length) > 0) {
+      topic.alias = aliases.known(topic.bytes.toString()); // another rule may have named it meanwhile
+    }
+    return topic.alias;
+  }
+
+  #topicOf(rule: RuleDefinition, topic: string): CloudTopic | undefined {
     let known = this.#topics.get(rule);
     if (known === undefined) {
       known = new Map();
@@ -161,13 +204,14 @@ export class ForwardWriter {
     const filled = fillTopic(rule.to, rule.filter, topic, this.#style.gatewayId);
     // A cloud drops whoever sends it an impossible topic, and would again after each reconnect.
     const fits = filled !== undefined && topicNameFault(filled, Number.POSITIVE_INFINITY) === null;
-    const bytes = fits ? Buffer.from(filled) : undefined;
+    const bytes = fits ? Buffer.from(filled) : nothing;
+    const made = bytes.length > 0 && bytes.length <= 65_535 ? { bytes, aliases: undefined, alias: 0 } : undefined;
     this.#topicCount += 1;
     if (this.#topicCount > topicsMax) {
       this.#topics.clear();
       this.#topicCount = 0;
-    } else known.set(topic, bytes);
-    return bytes !== undefined && bytes.length <= 65_535 ? bytes : undefined;
+    } else known.set(topic, made);
+    return made;
   }
 
   #partOf(name: MetaName): Buffer | "seq" | "pri" | "ts" | "late" {
@@ -175,6 +219,20 @@ export class ForwardWriter {
     if (name === "epoch") return pair("epoch", String(this.#epoch));
     return name;
   }
+}
+
+/** Of a property field with its length; -1: MQTT 3.1.1 has none. */
+const propertyBytes = (length: number): number => (length < 0 ? 0 : varintLength(length) + length);
+
+/** Of a whole packet with this remaining length. */
+const packetBytes = (length: number): number => 1 + varintLength(length) + length;
+
+function defineAlias(topic: CloudTopic, aliases: TopicAliases): number {
+  const alias = aliases.next(topic.bytes.length);
+  if (alias === 0) return 0;
+  aliases.define(topic.bytes.toString());
+  topic.alias = alias;
+  return alias;
 }
 
 /** A user property's identifier and name (MQTT 5 section 2.2.2.2). */

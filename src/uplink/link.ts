@@ -1,7 +1,8 @@
-import { connect as connectTcp, type Socket } from "node:net";
+import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import type { Clock, Timer } from "../base/clock.ts";
-import { errnoOf, messageOf } from "../base/errors.ts";
+import { messageOf } from "../base/errors.ts";
+import { type LinkFault, linkFault } from "../base/linkFaults.ts";
 import { lookupHost } from "../base/resolve.ts";
 import { decodePacket } from "../wire/mqtt/decode.ts";
 import { encodePacket } from "../wire/mqtt/encode.ts";
@@ -17,7 +18,8 @@ import type {
 import { ProtocolError } from "../wire/mqtt/protocolError.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import type { UplinkOptions } from "./options.ts";
-import { disconnectText, notVersion5, refusalText } from "./texts.ts";
+import { endFault, type LinkContext, type LinkPhase, socketFault, timeoutFault } from "./socketFaults.ts";
+import { disconnectFault, notVersion5, refusalFault } from "./texts.ts";
 
 /** From the first SYN to CONNACK, name look-up and TLS included. */
 const connectMsMax = 15_000;
@@ -49,7 +51,7 @@ export interface LinkEvents {
   /** The socket took what was unsent: more may be sent. */
   drained(): void;
   /** Once, whatever ended it; nothing comes after it. Never from within the constructor. */
-  down(why: string): void;
+  down(fault: LinkFault): void;
 }
 
 /** One connection to the cloud broker, from connect to its end. A new object for each attempt. */
@@ -59,7 +61,9 @@ export class Link {
   readonly #options: UplinkOptions;
   readonly #clock: Clock;
   readonly #events: LinkEvents;
+  readonly #url: string;
   readonly #socket: Socket;
+  #phase: LinkPhase;
   readonly #scanner = new FrameScanner(inboundPacketBytesMax);
   #state: "connecting" | "up" | "down" = "connecting";
   #timer: Timer | undefined;
@@ -82,19 +86,26 @@ export class Link {
     this.#options = options;
     this.#clock = clock;
     this.#events = events;
+    this.#url = url;
     this.#keepAliveMs = options.keepAliveMs;
     const hello = encodePacket(connectPacket, options.version);
-    this.#socket = openSocket(url, options, () => this.send(hello));
-    this.#timer = clock.setTimer(connectMsMax, () =>
-      this.#end(`no answer from ${url} within ${connectMsMax / 1000} s`),
-    );
+    this.#phase = isIP(hostOf(url)) === 0 ? "lookup" : "tcp";
+    this.#socket = openSocket(url, options, () => {
+      this.#phase = "connack";
+      this.send(hello);
+    });
+    this.#socket.on("lookup", (error: unknown) => {
+      if (!error) this.#phase = "tcp";
+    });
+    if (url.startsWith("mqtts:")) this.#socket.on("connect", () => (this.#phase = "tls"));
+    this.#timer = clock.setTimer(connectMsMax, () => this.#end(timeoutFault(connectMsMax, this.#context)));
     this.#socket.setNoDelay(true);
     this.#socket.on("data", (chunk: Buffer) => this.#read(chunk));
     this.#socket.on("drain", () => this.#state === "up" && this.#events.drained());
-    this.#socket.on("error", (error) => this.#end(messageOf(error) || errnoOf(error) || "the connection failed"));
+    this.#socket.on("error", (error) => this.#end(socketFault(error, this.#context)));
     this.closed = new Promise((resolve) => {
       this.#socket.on("close", () => {
-        this.#end("the cloud closed the connection");
+        this.#end(endFault("the cloud closed the connection", this.#context));
         resolve();
       });
     });
@@ -121,6 +132,11 @@ export class Link {
     this.#piece ??= this.#spare.pop() ?? Buffer.allocUnsafeSlow(pieceBytes);
     bytes.copy(this.#piece, this.#pieceUsed, 0, length);
     this.#pieceUsed += length;
+  }
+
+  /** To the socket, so far. */
+  get bytesSent(): number {
+    return this.#socket.bytesWritten;
   }
 
   get writable(): boolean {
@@ -155,6 +171,10 @@ export class Link {
     });
   }
 
+  get #context(): LinkContext {
+    return { phase: this.#phase, url: this.#url, tls: this.#options.tls, wallMs: this.#clock.wallMs() };
+  }
+
   get #isDown(): boolean {
     return this.#state === "down";
   }
@@ -174,13 +194,13 @@ export class Link {
   }
 
   /** Says DISCONNECT, with the reason where MQTT 5 can say it, and closes; `down` follows at once. */
-  close(why: string, reasonCode: number = reason.success): void {
+  close(fault: LinkFault, reasonCode: number = reason.success): void {
     if (this.#state === "down") return;
     const wasUp = this.#state === "up";
     // A 3.1.1 DISCONNECT means that all is well, so a fault is answered by closing alone (3.1.1 section 4.8).
     const says = wasUp && (this.#options.version === 5 || reasonCode === reason.success);
     if (says) this.send(encodePacket({ kind: "disconnect", reasonCode }, this.#options.version));
-    this.#end(why, says);
+    this.#end(fault, says);
   }
 
   #read(chunk: Buffer): void {
@@ -199,9 +219,10 @@ export class Link {
       if (this.#scanner.partial) this.#partial(chunk.length, nowMs);
     } catch (error) {
       // A fault of ours on a packet of the cloud's ends the link, not the gateway: the message would come again after each restart.
-      if (!(error instanceof ProtocolError)) return this.#end(`internal fault, please report it: ${messageOf(error)}`);
+      if (!(error instanceof ProtocolError))
+        return this.#end(linkFault("internal", `internal fault: ${messageOf(error)}`));
       const refused = this.#state === "connecting" && error.reasonCode === reason.unsupportedProtocolVersion;
-      if (refused) this.#end(`the cloud refused the connection: ${notVersion5}`);
+      if (refused) this.#end(linkFault("version-refused", `the cloud refused the connection: ${notVersion5}`));
       else this.#violation(error.message, error.reasonCode);
     }
   }
@@ -222,7 +243,7 @@ export class Link {
   #take(packet: Packet): void {
     if (this.#state === "connecting") {
       if (packet.kind === "connack") this.#connected(packet);
-      else if (packet.kind === "disconnect") this.#end(disconnectText(packet));
+      else if (packet.kind === "disconnect") this.#end(disconnectFault(packet));
       else this.#violation(`${packet.kind} before CONNACK`); // [MQTT-3.2.0-1]
       return;
     }
@@ -245,25 +266,27 @@ export class Link {
         this.#pingSentMs = undefined;
         return;
       case "disconnect":
-        return this.#end(disconnectText(packet));
+        return this.#end(disconnectFault(packet));
       default:
         return this.#violation(`unexpected ${packet.kind}`);
     }
   }
 
   #violation(what: string, reasonCode: number = reason.protocolError): void {
-    this.close(`the cloud broke the protocol: ${what}`, reasonCode);
+    this.close(protocolFault(what), reasonCode);
   }
 
   #connected(connack: ConnackPacket): void {
     if (connack.reasonCode !== 0) {
-      this.#end(refusalText(connack, this.#options.version));
+      this.#end(refusalFault(connack, this.#options.version));
       return;
     }
+    if (connack.properties?.authenticationMethod !== undefined) return this.#violation("an authentication method"); // [MQTT-4.12.0-6]
     const { maximumPacketSize = packetBytesMin } = connack.properties ?? {};
     if (maximumPacketSize < packetBytesMin) return this.#violation(`a Maximum Packet Size of ${maximumPacketSize}`);
     this.#timer?.cancel();
     this.#state = "up";
+    this.#phase = "up";
     const serverKeepAlive = connack.properties?.serverKeepAliveSeconds;
     // The cloud's instead of ours [MQTT-3.2.2-21]; one that wants to hear of us less often, or never, is pinged as often as we would all the same:
     // or a link that is dead would not be noticed.
@@ -280,7 +303,7 @@ export class Link {
     const answerMsMax = this.#answerMsMax;
     if (this.#paused && this.#pingSentMs !== undefined) this.#pingSentMs = nowMs; // the answer may be there, unread
     if (this.#pingSentMs !== undefined && nowMs - this.#pingSentMs >= answerMsMax) {
-      this.#end(`no PINGRESP within ${answerMsMax / 1000} s`);
+      this.#end(linkFault("ping-timeout", `no PINGRESP within ${answerMsMax / 1000} s`));
       return;
     }
     // Half of the keep alive: one lost timer or a slow link still keeps the promise, and what the cloud
@@ -293,7 +316,7 @@ export class Link {
     this.#timer = this.#clock.setTimer(Math.min(idleMs, answerMsMax) / 4, () => this.#watch());
   }
 
-  #end(text: string, graceful = false): void {
+  #end(fault: LinkFault, graceful = false): void {
     if (this.#state === "down") return;
     this.#state = "down";
     this.#timer?.cancel();
@@ -303,13 +326,19 @@ export class Link {
       const timer = this.#clock.setTimer(closeMsMax, () => this.#socket.destroy());
       this.#socket.once("close", () => timer.cancel());
     } else this.#socket.destroy();
-    this.#events.down(text);
+    this.#events.down(fault);
   }
 }
 
+/** The cloud said what MQTT does not allow. */
+export const protocolFault = (what: string): LinkFault =>
+  linkFault("protocol-error", `the cloud broke the protocol: ${what}`);
+
+const hostOf = (url: string): string => new URL(url).hostname.replace(/^\[|\]$/g, "");
+
 function openSocket(url: string, options: UplinkOptions, connected: () => void): Socket {
-  const { protocol, hostname, port } = new URL(url);
-  const host = hostname.replace(/^\[|\]$/g, "");
+  const { protocol, port } = new URL(url);
+  const host = hostOf(url);
   if (protocol === "mqtts:") {
     const { ca, cert, key } = options.tls ?? {};
     const servername = /^[\d.]+$|:/.test(host) ? undefined : host; // SNI takes names only (RFC 6066 section 3)

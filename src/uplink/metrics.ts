@@ -1,4 +1,5 @@
-import type { UplinkQueueStats } from "../base/contracts.ts";
+import type { UplinkState } from "../base/contracts.ts";
+import type { LinkFaultCode } from "../base/linkFaults.ts";
 import type { Counter, Meter } from "../base/meter.ts";
 
 export interface UplinkCounters {
@@ -9,6 +10,9 @@ export interface UplinkCounters {
   readonly strayAcks: Counter;
   readonly connects: Counter;
   readonly disconnects: Counter;
+  /** Of `disconnects`, by reason. */
+  readonly faults: (code: LinkFaultCode) => Counter;
+  readonly aliasSavedBytes: Counter;
   /** QoS 0 messages not sent: no link, its buffer full, or why the message cannot be sent at all. */
   readonly liveDropped: Readonly<Record<"down" | "paused" | "full" | "expired" | "too-large" | "refused", Counter>>;
   readonly commands: Counter;
@@ -31,6 +35,12 @@ export function uplinkCounters(meter: Meter, name: string): UplinkCounters {
     strayAcks: counter("stray_acks", "Acknowledgements of the cloud for what it cannot have"),
     connects: counter("connects", "Connections that the cloud accepted"),
     disconnects: counter("disconnects", "Connections and attempts that ended without our wish"),
+    faults: (reason) =>
+      counter("faults", "Connections and attempts that ended without our wish, by reason", { reason }),
+    aliasSavedBytes: counter(
+      "alias_saved_bytes",
+      "Bytes of topics that were not sent because the cloud knows an alias",
+    ),
     liveDropped: {
       down: live("down"),
       paused: live("paused"),
@@ -47,12 +57,18 @@ export function uplinkCounters(meter: Meter, name: string): UplinkCounters {
   };
 }
 
-/** Registers an uplink's gauges. Returns what takes them away. */
+export interface UplinkGauges {
+  /** A reason that the link was ever down for: 1 while it is. */
+  seen(code: LinkFaultCode): void;
+  drop(): void;
+}
+
+/** Registers an uplink's gauges. */
 export function uplinkGauges(
   meter: Meter,
   name: string,
-  read: { up(): boolean; paused(): boolean; inflight(): number; queue(): UplinkQueueStats },
-): () => void {
+  read: { up(): boolean; paused(): boolean; inflight(): number; state(): UplinkState; oldestAgeMs(): number },
+): UplinkGauges {
   const labels = { uplink: name };
   const names: string[] = [];
   const gauge = (suffix: string, help: string, value: () => number): void => {
@@ -60,12 +76,38 @@ export function uplinkGauges(
     names.push(full);
     meter.gauge(full, help, value, labels);
   };
+  const { state } = read;
   gauge("up", "1 while the cloud is connected", () => (read.up() ? 1 : 0));
   gauge("paused", "1 while an operator has paused it", () => (read.paused() ? 1 : 0));
   gauge("inflight", "Messages sent and not acknowledged", read.inflight);
-  gauge("queue_messages", "Messages that wait for the cloud", () => read.queue().messages);
-  gauge("queue_bytes", "Bytes that wait for the cloud", () => read.queue().bytes);
-  return () => {
-    for (const full of names) meter.dropGauge(full, labels);
+  gauge("queue_messages", "Messages that wait for the cloud", () => state().queue.messages);
+  gauge("queue_bytes", "Bytes that wait for the cloud", () => state().queue.bytes);
+  gauge("queue_oldest_age_seconds", "Age of the oldest that waits", () => read.oldestAgeMs() / 1000);
+  gauge("since_seconds", "Unix time since when it is up, or is not up", () => state().sinceMs / 1000);
+  gauge("attempts", "Fruitless connections in a row", () => state().attempts);
+  gauge("in_per_second", "Messages accepted, mean of a minute", () => state().rates.inPerSecond1m ?? Number.NaN);
+  gauge("out_per_second", "Messages acknowledged, mean of a minute", () => state().rates.outPerSecond1m ?? Number.NaN);
+  gauge("eta_seconds", "Until the backlog is through; +Inf: never as things are", () =>
+    state().eta.state === "measuring" ? Number.NaN : (state().eta.seconds ?? Number.POSITIVE_INFINITY),
+  );
+  gauge("room_bytes", "Until the queue's cap", () => state().room.bytes);
+  gauge(
+    "room_seconds",
+    "How long an outage may last until the queue's cap, as it comes in now; +Inf: nothing comes in",
+    () => state().room.seconds ?? Number.POSITIVE_INFINITY,
+  );
+  const seen = new Set<LinkFaultCode>();
+  const fault = "tidegate_uplink_fault";
+  return {
+    seen(reason) {
+      if (seen.has(reason)) return;
+      seen.add(reason);
+      const isNow = (): number => (state().reason === reason ? 1 : 0);
+      meter.gauge(fault, "1 for the reason why it is not up", isNow, { ...labels, reason });
+    },
+    drop() {
+      for (const full of names) meter.dropGauge(full, labels);
+      for (const reason of seen) meter.dropGauge(fault, { ...labels, reason });
+    },
   };
 }

@@ -1,9 +1,10 @@
 import type { Message, MessageProperties, Qos } from "../base/message.ts";
 import { topicNameFault } from "../base/topic.ts";
-import type { ProtocolVersion } from "../wire/mqtt/packet.ts";
+import type { ProtocolVersion, PublishPacket } from "../wire/mqtt/packet.ts";
 import { encodePublish } from "../wire/mqtt/publish.ts";
 import { fillTopic, type RuleDefinition } from "./forwarding.ts";
 import type { MetaName } from "./options.ts";
+import { aliasBytes, type TopicAliases } from "./topicAliases.ts";
 
 /** What identifies and dates a message for the cloud's consumers. */
 export interface Meta {
@@ -24,6 +25,8 @@ export interface CloudLimits {
   readonly maximumPacketSize: number;
   readonly maximumQos: Qos;
   readonly retainAvailable: boolean;
+  /** Of this connection; undefined: it takes none. */
+  readonly aliases?: TopicAliases | undefined;
 }
 
 /** How the cloud wants what is sent. */
@@ -60,11 +63,29 @@ export function encodeForward(
   const retain = message.retain && limits.retainAvailable; // [MQTT-3.2.2-14]
   try {
     const packet = { kind: "publish" as const, dup: dup && qos > 0, qos, retain, topic, packetId, ...dressed };
-    const bytes = encodePublish(packet, style.version);
-    return bytes.length > limits.maximumPacketSize ? "too-large" : bytes; // [MQTT-3.2.2-15]
+    const known = dup ? 0 : (limits.aliases?.known(topic) ?? 0);
+    const wire = known > 0 ? { ...packet, topic: "", topicAlias: known } : packet;
+    const bytes = encodePublish(wire, style.version);
+    if (bytes.length > limits.maximumPacketSize) return "too-large"; // [MQTT-3.2.2-15]
+    return known > 0 || dup ? counted(bytes, known, topic, limits) : defining(packet, bytes, style.version, limits);
   } catch {
     return "too-large"; // a length that MQTT cannot write
   }
+}
+
+function counted(bytes: Buffer, alias: number, topic: string, { aliases }: CloudLimits): Buffer {
+  if (alias > 0) aliases?.used(Buffer.byteLength(topic));
+  return bytes;
+}
+
+/** The same PUBLISH with an alias for its topic, where one is left and there is room for it. */
+function defining(packet: PublishPacket, bytes: Buffer, version: ProtocolVersion, limits: CloudLimits): Buffer {
+  const { topic } = packet;
+  const topicAlias = limits.aliases?.next(Buffer.byteLength(topic)) ?? 0;
+  // The length fields before it may grow by a byte each.
+  if (topicAlias === 0 || bytes.length + aliasBytes + 2 > limits.maximumPacketSize) return bytes;
+  limits.aliases?.define(topic);
+  return encodePublish({ ...packet, topicAlias }, version);
 }
 
 /** The payload and properties of a forwarded PUBLISH, or null when the message has expired on the way. */

@@ -1,6 +1,7 @@
 import type { Clock, Timer } from "../base/clock.ts";
 import type { Publisher, QueuedMessage, Store, UplinkQueue } from "../base/contracts.ts";
 import type { UplinkLetters } from "../base/deadLetters.ts";
+import type { LinkFault } from "../base/linkFaults.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
 import type { Message, Qos } from "../base/message.ts";
 import type { AckPacket } from "../wire/mqtt/packet.ts";
@@ -9,6 +10,7 @@ import type { Echoes } from "./echoes.ts";
 import { Exchange } from "./exchange.ts";
 import { parseRule, type RuleDefinition } from "./forwarding.ts";
 import { ForwardWriter } from "./forwardWriter.ts";
+import { protocolFault } from "./link.ts";
 import type { UplinkCounters } from "./metrics.ts";
 import type { UplinkOptions } from "./options.ts";
 import type { CloudLimits } from "./outgoing.ts";
@@ -29,7 +31,7 @@ export interface Carrier {
   readonly writable: boolean;
   /** Sends the first `length` bytes of a buffer that will be used again. */
   append(bytes: Buffer, length: number): void;
-  close(why: string, reasonCode: number): void;
+  close(fault: LinkFault, reasonCode: number): void;
 }
 
 export interface SenderDeps {
@@ -334,7 +336,7 @@ export class Sender {
     this.#deps.count.strayAcks.value += 1;
     const slot = this.#window.at(packetId);
     if (slot?.place === "wire" && slot.known && (slot.qos === 1) !== (kind === "puback"))
-      this.#link?.close(`the cloud broke the protocol: unexpected ${kind} for QoS ${slot.qos}`, reason.protocolError);
+      this.#link?.close(protocolFault(`unexpected ${kind} for QoS ${slot.qos}`), reason.protocolError);
     if (this.#deps.limiter.due("stray"))
       this.#deps.log.warn({ packetId }, "the cloud acknowledged a message that it cannot have");
   }

@@ -1,3 +1,4 @@
+import { type LinkFault, type LinkFaultCode, linkFault } from "../base/linkFaults.ts";
 import type { ConnackPacket, DisconnectPacket } from "../wire/mqtt/packet.ts";
 import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
 
@@ -39,16 +40,52 @@ const reasonTexts: Readonly<Record<number, string>> = {
   [reason.maximumConnectTime]: "its time for one connection is up",
 };
 
+/** CONNACK of 3.1.1. */
+const returnFaults: Readonly<Record<number, LinkFaultCode>> = {
+  [connectReturn.unacceptableProtocolVersion]: "version-refused",
+  [connectReturn.identifierRejected]: "client-id-refused",
+  [connectReturn.serverUnavailable]: "cloud-busy",
+  [connectReturn.badUserNameOrPassword]: "bad-credentials",
+  [connectReturn.notAuthorized]: "not-authorized",
+};
+
+/** CONNACK and DISCONNECT of MQTT 5. */
+const reasonFaults: Readonly<Record<number, LinkFaultCode>> = {
+  [reason.unsupportedProtocolVersion]: "version-refused",
+  [reason.clientIdentifierNotValid]: "client-id-refused",
+  [reason.badUserNameOrPassword]: "bad-credentials",
+  [reason.badAuthenticationMethod]: "bad-credentials",
+  [reason.notAuthorized]: "not-authorized",
+  [reason.banned]: "banned",
+  [reason.serverUnavailable]: "cloud-busy",
+  [reason.serverBusy]: "cloud-busy",
+  [reason.serverShuttingDown]: "cloud-busy",
+  [reason.quotaExceeded]: "rate-limited",
+  [reason.messageRateTooHigh]: "rate-limited",
+  [reason.connectionRateExceeded]: "rate-limited",
+  [reason.useAnotherServer]: "use-another-server",
+  [reason.serverMoved]: "use-another-server",
+  [reason.sessionTakenOver]: "session-taken-over",
+};
+
 /** Why CONNACK says no. */
-export function refusalText(connack: ConnackPacket, version: number): string {
-  const text = (version === 4 ? returnTexts : reasonTexts)[connack.reasonCode];
-  return `the cloud refused the connection: ${text ?? hex(connack.reasonCode)}${ownWords(connack.properties)}`;
+export function refusalFault({ reasonCode, properties }: ConnackPacket, version: number): LinkFault {
+  const text = (version === 4 ? returnTexts : reasonTexts)[reasonCode] ?? hex(reasonCode);
+  const code = (version === 4 ? returnFaults : reasonFaults)[reasonCode] ?? "connect-refused";
+  return linkFault(code, `the cloud refused the connection: ${text}${ownWords(properties)}${otherServer(properties)}`);
 }
 
 /** Why a DISCONNECT came. */
-export function disconnectText(packet: DisconnectPacket): string {
-  const text = reasonTexts[packet.reasonCode];
-  return `the cloud disconnected us: ${text ?? hex(packet.reasonCode)}${ownWords(packet.properties)}`;
+export function disconnectFault({ reasonCode, properties }: DisconnectPacket): LinkFault {
+  const text = reasonTexts[reasonCode] ?? hex(reasonCode);
+  const code = reasonFaults[reasonCode] ?? "disconnected";
+  return linkFault(code, `the cloud disconnected us: ${text}${ownWords(properties)}${otherServer(properties)}`);
+}
+
+/** Shown, and not followed: whoever can speak for the broker once could send our data elsewhere for ever. */
+function otherServer(properties: { serverReference?: string } | undefined): string {
+  const text = properties?.serverReference;
+  return text === undefined ? "" : `: ${printable(text)}`;
 }
 
 /** MQTT 5 table 3-4, and codes of other packets that clouds were seen to use. */
@@ -79,5 +116,7 @@ const hex = (code: number): string => `reason code ${hexCode(code)}`;
 /** The peer's own words are data: shortened, and without line breaks, before they reach a log. */
 function ownWords(properties: { reasonString?: string } | undefined): string {
   const text = properties?.reasonString;
-  return text === undefined ? "" : ` (${text.slice(0, 200).replace(/[^\x20-\x7e]/g, "?")})`;
+  return text === undefined ? "" : ` (${printable(text)})`;
 }
+
+export const printable = (text: string): string => text.slice(0, 200).replace(/[^\x20-\x7e]/g, "?");

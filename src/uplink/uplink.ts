@@ -1,17 +1,20 @@
-import { Backoff } from "../base/backoff.ts";
 import type { Clock, Timer } from "../base/clock.ts";
 import type { Publisher, Store, UplinkQueue, UplinkState } from "../base/contracts.ts";
 import type { UplinkLetters } from "../base/deadLetters.ts";
 import { messageOf } from "../base/errors.ts";
+import { type LinkFault, linkFault } from "../base/linkFaults.ts";
 import { type Log, LogLimiter } from "../base/log.ts";
-import type { Message, Qos } from "../base/message.ts";
+import type { Message } from "../base/message.ts";
 import type { Meter } from "../base/meter.ts";
 import type { ConnackPacket } from "../wire/mqtt/packet.ts";
 import { Downlink, receiveMaximum } from "./downlink.ts";
+import { Endpoints } from "./endpoints.ts";
+import { Flow } from "./flow.ts";
 import type { ForwardTarget, LiveRule } from "./forwarding.ts";
+import { cloudLimits, shorterSession, subscriptionLimits } from "./greeting.ts";
 import { connectPacket } from "./hello.ts";
 import { inboundPacketBytesMax, Link } from "./link.ts";
-import { type UplinkCounters, uplinkCounters, uplinkGauges } from "./metrics.ts";
+import { type UplinkCounters, type UplinkGauges, uplinkCounters, uplinkGauges } from "./metrics.ts";
 import type { UplinkOptions } from "./options.ts";
 import { type CloudLimits, encodeForward } from "./outgoing.ts";
 import { Sender } from "./sender.ts";
@@ -42,21 +45,31 @@ export class Uplink implements ForwardTarget {
   readonly #deps: UplinkDeps;
   readonly #log: Log;
   readonly #limiter: LogLimiter;
-  readonly #backoff: Backoff;
+  readonly #endpoints: Endpoints;
   readonly #count: UplinkCounters;
   readonly #sender: Sender;
   readonly #downlink: Downlink;
   readonly #session: CloudSession;
   #link: Link | undefined;
   #state: UplinkState["link"] = "stopped";
+  /** Wall clock: up, or not up, since then, whatever the attempts meanwhile. */
   #sinceMs: number;
   #upSinceMs = 0;
   #problem: string | undefined;
+  #fault: UplinkState["lastError"];
+  #retryAtMs: number | undefined;
+  #attempts = 0;
+  /** Faults that were logged since the link last stood: one line a change, none a retry. As many as there are codes and urls. */
+  readonly #said = new Set<string>();
+  /** Nothing was said since, or that it is down. */
+  #upIsNews = true;
+  readonly #flow = new Flow();
+  /** To the sockets of links that have ended. */
+  #earlierBytes = 0;
   #timer: Timer | undefined;
   #limits: CloudLimits | undefined;
-  #urlAt = 0;
   #fruitless = 0;
-  #dropGauges: () => void = () => {};
+  #gauges: UplinkGauges | undefined;
   #paused = false;
 
   constructor(options: UplinkOptions, deps: UplinkDeps) {
@@ -67,7 +80,7 @@ export class Uplink implements ForwardTarget {
     this.#log = deps.log.child({ uplink: options.name });
     this.#limiter = new LogLimiter({ nowMs: () => deps.clock.monotonicMs() });
     this.queue = deps.store.uplink(options.name, options.queue);
-    this.#backoff = new Backoff(options.backoff);
+    this.#endpoints = new Endpoints(options.urls, options.backoff);
     this.#count = uplinkCounters(deps.meter, options.name);
     const { clock, publisher, store, letters } = deps;
     const shared = { clock, log: this.#log, limiter: this.#limiter, count: this.#count };
@@ -85,18 +98,19 @@ export class Uplink implements ForwardTarget {
   /** Begins to connect; returns at once. A cloud that is never reachable is retried for ever. */
   start(): void {
     if (this.#state !== "stopped") return;
-    this.#dropGauges = uplinkGauges(this.#deps.meter, this.options.name, {
+    this.#gauges = uplinkGauges(this.#deps.meter, this.options.name, {
       up: () => this.#state === "up",
       paused: () => this.#paused,
       inflight: () => this.#sender.inflight,
-      queue: () => this.queue.stats(),
+      state: () => this.state(),
+      oldestAgeMs: () => this.#oldestAgeMs(),
     });
     this.#sender.begin();
     this.#connect();
   }
 
   /**
-   * Pauses or goes on: while paused the link stays up, and nothing is sent. Kept over restarts.
+   * Pauses or goes on: while paused the link stays up, and nothing is sent. Kept over restarts. Going on also tries a link that is down at once.
    * @returns the group that must be durable before that holds. @throws what a commit throws
    */
   pause(paused: boolean): number {
@@ -109,6 +123,11 @@ export class Uplink implements ForwardTarget {
       this.#log.info({ paused }, paused ? "paused by an operator" : "resumed by an operator");
     this.#setPaused(paused);
     this.#announce();
+    // Who resumes has mended something, and should not wait for a long pause to end.
+    if (!paused && this.#state === "backoff") {
+      this.#timer?.cancel();
+      this.#connect();
+    }
     return group;
   }
 
@@ -126,26 +145,50 @@ export class Uplink implements ForwardTarget {
     const link = this.#link;
     this.#link = undefined;
     this.#timer?.cancel();
+    this.#retryAtMs = undefined;
+    this.#earlierBytes += link?.bytesSent ?? 0;
     this.#downlink.detach();
     this.#sender.release();
-    this.#dropGauges();
+    this.#gauges?.drop();
     this.#enter("stopped");
-    link?.close("stopped");
+    link?.close(linkFault("disconnected", "stopped"));
     await link?.closed;
   }
 
   state(): UplinkState {
+    this.look();
+    const { name } = this.options;
+    const queue = this.queue.stats();
+    const roomBytes = Math.max(0, this.options.queue.maxBytes - queue.bytes);
     return {
-      name: this.options.name,
+      name,
       link: this.#state,
       sinceMs: this.#sinceMs,
+      url: this.#endpoints.url,
+      reason: this.#state === "up" || this.#state === "stopped" ? undefined : this.#fault?.code,
       problem: this.#problem ?? this.#sender.problem,
+      retryAtMs: this.#retryAtMs,
+      attempts: this.#attempts,
+      lastError: this.#fault,
       paused: this.#paused,
       sent: this.#count.sent.value,
       acknowledged: this.#count.acknowledged.value,
       inflight: this.#sender.inflight,
-      queue: this.queue.stats(),
+      queue,
+      rates: this.#flow.rates(),
+      eta: this.#flow.eta(this.#state, this.#paused, queue),
+      room: { bytes: roomBytes, seconds: this.#flow.roomSeconds(roomBytes) },
     };
+  }
+
+  #oldestAgeMs(): number {
+    const oldest = this.queue.stats().oldestAcceptedAtMs;
+    return oldest === undefined ? 0 : Math.max(0, this.#deps.store.nowMs() - oldest);
+  }
+
+  /** Measures the rates; to be called every few seconds. */
+  look(): void {
+    this.#flow.look(this.#passed(), this.#deps.clock.monotonicMs());
   }
 
   /** A QoS 0 rule: now or never. It does not count against `drain`, which is for what waited. */
@@ -172,9 +215,16 @@ export class Uplink implements ForwardTarget {
     }
   }
 
+  #passed(): Parameters<Flow["look"]>[0] {
+    const { taken, takenBytes } = this.queue.stats();
+    const bytesOut = this.#earlierBytes + (this.#link?.bytesSent ?? 0);
+    return { messagesIn: taken, bytesIn: takenBytes, messagesOut: this.#count.acknowledged.value, bytesOut };
+  }
+
   #connect(): void {
-    const { urls, version } = this.options;
-    const url = urls[this.#urlAt++ % urls.length] ?? "";
+    const { version } = this.options;
+    const { url } = this.#endpoints;
+    this.#retryAtMs = undefined;
     this.#enter("connecting");
     this.#log.debug({ url, version }, "connecting to the cloud");
     try {
@@ -189,11 +239,11 @@ export class Uplink implements ForwardTarget {
         publish: (packet) => this.#downlink.publish(packet),
         suback: (packet) => this.#downlink.suback(packet),
         drained: () => this.#sender.pumpSoon(),
-        down: (why) => this.#link === link && this.#down(why),
+        down: (fault) => this.#link === link && this.#down(fault),
       });
       this.#link = link;
     } catch (error) {
-      this.#down(`cannot connect to ${url}: ${messageOf(error)}`); // e.g. a TLS key that is none
+      this.#down(linkFault("tls-files", `cannot connect to ${url}: ${messageOf(error)}`));
     }
   }
 
@@ -207,49 +257,60 @@ export class Uplink implements ForwardTarget {
   }
 
   #up(link: Link, connack: ConnackPacket, url: string, clean: boolean): void {
-    const { properties } = connack;
     const sessionPresent = connack.sessionPresent && !clean;
     const isOurs = sessionPresent && this.#session.strangeness(url) === undefined;
     this.#session.connected(url, sessionPresent);
     if (clean && this.options.version === 4) {
-      this.#urlAt -= 1; // a clean session of 3.1.1 ends with its connection: this one has done what it was for
-      link.close("the cloud's old session was discarded; connecting again");
+      this.#endpoints.stay(); // a clean session of 3.1.1 ends with its connection: this one has done what it was for
+      link.close(linkFault("disconnected", "the cloud's old session was discarded; connecting again"));
       return;
     }
-    const { maxQos, maxPacketSize = Number.MAX_SAFE_INTEGER } = this.options;
-    this.#limits = {
-      receiveMaximum: properties?.receiveMaximum ?? 65_535,
-      maximumPacketSize: Math.min(properties?.maximumPacketSize ?? maxPacketSize, maxPacketSize),
-      maximumQos: Math.min(properties?.maximumQos ?? 2, maxQos) as Qos,
-      retainAvailable: properties?.retainAvailable ?? true,
-    };
+    this.#limits = cloudLimits(connack, this.options, this.#count.aliasSavedBytes);
     this.#upSinceMs = this.#deps.clock.monotonicMs();
     this.#count.connects.value += 1;
+    this.#endpoints.accepted();
+    this.#attempts = 0;
+    this.#flow.linkUp(this.#passed(), this.#upSinceMs);
     this.#enter("up");
-    this.#log.info({ backlog: this.queue.stats().messages, sessionPresent }, "the cloud is up");
-    this.#downlink.attach(link, sessionPresent, isOurs);
+    const sessionSeconds = shorterSession(connack, this.options);
+    if (this.#upIsNews)
+      this.#log.info({ backlog: this.queue.stats().messages, sessionPresent, url, sessionSeconds }, "the cloud is up");
+    this.#upIsNews = false;
+    this.#downlink.attach(link, sessionPresent, isOurs, subscriptionLimits(connack));
     this.#sender.attach(link, this.#limits, sessionPresent);
   }
 
-  #down(why: string): void {
+  #down(fault: LinkFault): void {
     const { clock } = this.#deps;
+    const nowMs = clock.monotonicMs();
+    const { url } = this.#endpoints;
+    this.#earlierBytes += this.#link?.bytesSent ?? 0;
     this.#link = undefined;
     this.#downlink.detach();
     this.#sender.detach();
     this.#count.disconnects.value += 1;
-    let problem = why;
+    let { text } = fault;
+    let stood = false;
     if (this.#state === "up") {
       // A link that opened and fell at once must not be tried again without a pause: only one that stood a while resets it.
-      if (clock.monotonicMs() - this.#upSinceMs > this.options.backoff.maxMs) {
-        this.#backoff.reset();
-        this.#urlAt = 0;
-      }
-      problem += this.#suspicion();
+      stood = nowMs - this.#upSinceMs > this.options.backoff.maxMs;
+      text += this.#suspicion();
     }
-    const waitMs = this.#backoff.nextMs();
-    this.#enter("backoff", problem);
-    if (this.#limiter.due(why))
-      this.#log.warn({ why: problem, retryInMs: waitMs }, "the cloud is not reachable; messages are kept");
+    if (stood) this.#said.clear();
+    this.#attempts += 1;
+    const waitMs = this.#endpoints.failed(fault, stood, nowMs);
+    this.#retryAtMs = clock.wallMs() + waitMs;
+    this.#fault = { code: fault.code, text, url, atMs: clock.wallMs() };
+    this.#count.faults(fault.code).value += 1;
+    this.#gauges?.seen(fault.code);
+    this.#enter("backoff", text);
+    const news = `${fault.code} ${url} ${this.#fruitless >= fruitlessMax}`;
+    if (!this.#said.has(news)) {
+      this.#said.add(news);
+      this.#upIsNews = true;
+      const fields = { reason: fault.code, url, why: text, retryInMs: waitMs };
+      this.#log.warn(fields, "the cloud is not reachable; messages are kept");
+    }
     this.#timer = clock.setTimer(waitMs, () => this.#connect());
   }
 
@@ -267,17 +328,28 @@ export class Uplink implements ForwardTarget {
   }
 
   #enter(state: UplinkState["link"], problem?: string): void {
+    const isNews = (state === "up") !== (this.#state === "up") || state === "stopped" || this.#state === "stopped";
+    if (isNews) this.#sinceMs = this.#deps.clock.wallMs();
     this.#state = state;
-    this.#sinceMs = this.#deps.clock.wallMs();
     if (state !== "connecting") this.#problem = problem;
     this.#announce();
   }
 
   #announce(): void {
     const since = new Date(this.#sinceMs).toISOString();
+    const down = this.#state === "connecting" || this.#state === "backoff";
+    const reason = down ? this.#fault?.code : undefined;
+    const state = {
+      link: this.#state,
+      paused: this.#paused,
+      since,
+      url: this.#endpoints.url,
+      reason,
+      problem: this.#problem,
+    };
     this.#deps.publisher.publish({
       topic: `$SYS/tidegate/uplinks/${this.options.name}/state`,
-      payload: Buffer.from(JSON.stringify({ link: this.#state, paused: this.#paused, since, problem: this.#problem })),
+      payload: Buffer.from(JSON.stringify(state)),
       qos: 0,
       retain: true,
       source: "sys",

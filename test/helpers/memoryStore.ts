@@ -239,7 +239,9 @@ export class MemoryStore implements Store {
     const recovery = { clean: true, records: 0, corruptRecords: 0, tornBytes: 0, losses: [], ms: 0 };
     return {
       ...{ bytes: 0, segments: 1, spares: 0, pendingBytes: 0, state: "ok", recovery, writtenBytes: 0, refused: 0 },
-      writtenPerDay: { bytes: 0, extrapolated: true },
+      writtenTotalBytes: 0,
+      writtenPerDay: { bytes: 0, extrapolated: true, measuredMs: 0 },
+      room: { bytes: 0, seconds: null },
       syncs: { count: 0, meanMs: 0, meanRecords: 0 },
       ...{ corruptRecords: 0, orphaned: [], dropped: {}, droppedReferences: 0 },
     };

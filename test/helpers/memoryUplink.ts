@@ -1,5 +1,6 @@
 import type { Clock, Timer } from "../../src/base/clock.ts";
 import type {
+  DroppedTopic,
   Publisher,
   PublishResult,
   QueuedMessage,
@@ -157,8 +158,15 @@ export class MemoryQueue implements UplinkQueue {
       messages: all.length,
       bytes: all.reduce((sum, { message }) => sum + message.payload.length, 0),
       oldestAcceptedAtMs: all[0]?.acceptedAtMs,
+      taken: this.#seq,
+      takenBytes: this.#seq * 100,
       dropped,
+      droppedByRule: {},
     };
+  }
+
+  recentDrops(): DroppedTopic[] {
+    return [];
   }
 }
 

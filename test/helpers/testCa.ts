@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -40,6 +40,29 @@ export class TestCa {
       [...by, "-addext", `subjectAltName=${names}`, "-addext", "basicConstraints=CA:FALSE"],
       days,
     );
+  }
+
+  /** Valid between two moments, which `openssl req` cannot say. */
+  issueBetween(subject: string, from: Date, to: Date, names = "IP:127.0.0.1"): Issued {
+    const { keyFile, key } = this.issue(subject, names);
+    this.#count += 1;
+    const at = (name: string): string => join(this.#folder, `${this.#count}.${name}`);
+    execFileSync("openssl", ["req", "-new", "-key", keyFile, "-subj", subject, "-out", at("csr")], { stdio: "pipe" });
+    writeFileSync(at("db"), "");
+    writeFileSync(
+      at("cnf"),
+      [
+        ...["[ca]", "default_ca = d", "[d]", `database = ${at("db")}`, `new_certs_dir = ${this.#folder}`],
+        ...["rand_serial = yes", "default_md = sha256", "policy = p", "x509_extensions = e", "unique_subject = no"],
+        ...["[p]", "commonName = supplied", "[e]", "basicConstraints = CA:FALSE", `subjectAltName = ${names}`, ""],
+      ].join("\n"),
+    );
+    const time = (date: Date): string => `${date.toISOString().replace(/[-:T]/g, "").slice(0, 14)}Z`;
+    const span = ["-startdate", time(from), "-enddate", time(to)];
+    const by = ["-config", at("cnf"), "-cert", this.caFile, "-keyfile", join(this.#folder, "1.key")];
+    const what = ["-batch", "-notext", "-in", at("csr"), "-out", at("crt")];
+    execFileSync("openssl", ["ca", ...by, ...span, ...what], { stdio: "pipe" });
+    return { cert: readFileSync(at("crt")), key, certFile: at("crt"), keyFile };
   }
 
   /** One that ends in so many seconds; needs `faketime`: openssl counts in days. */

@@ -8,6 +8,7 @@ import type { Counter, Meter } from "../../base/meter.ts";
 import { Ring } from "../../base/ring.ts";
 import { createFramer, type FrameFault, type Framer } from "../../wire/frame/framer.ts";
 import { parseUsbPath } from "./devicePath.ts";
+import { KeptCommands } from "./keptCommands.ts";
 import { type AckOptions, type SerialSourceOptions, serialDefaults } from "./options.ts";
 import { type OpenPort, openSerialPort, type Port, type PortSettings } from "./port.ts";
 import { PortWriter, type WriteDrop } from "./writer.ts";
@@ -19,6 +20,8 @@ export interface SerialSourceDeps {
   readonly log: Log;
   readonly clock: Clock;
   readonly meter: Meter;
+  /** Where commands wait for a device that is away; without it they wait in memory. */
+  readonly store?: ConstructorParameters<typeof KeptCommands>[0] | undefined;
   /** Default: the serialport package. */
   readonly openPort?: OpenPort | undefined;
 }
@@ -71,6 +74,7 @@ class SerialSource implements Source {
   readonly #settings: PortSettings;
   readonly #framer: Framer;
   readonly #writer: PortWriter;
+  readonly #kept: KeptCommands | undefined;
   readonly #backoff: Backoff;
   readonly #limiter: LogLimiter;
   readonly #pending: Ring<Pending>;
@@ -124,7 +128,10 @@ class SerialSource implements Source {
         this.#commandsWritten.value += 1;
       },
       failed: (why) => this.#lost(this.#generation, why, true),
+      keep: (frame, expiryMs) => this.#kept?.keep(frame, expiryMs),
+      forget: (keys) => this.#kept?.forget(keys),
     });
+    if (deps.store !== undefined) this.#kept = new KeptCommands(deps.store, () => deps.clock.wallMs(), name);
   }
 
   async start(): Promise<void> {
@@ -134,6 +141,8 @@ class SerialSource implements Source {
     meter.gauge("tidegate_source_up", "1 while the source's device or endpoint is there.", up, { source: this.name });
     const { commands } = this.#options;
     if (commands !== undefined) {
+      const expired = this.#kept?.load((frame, leftMs, kept) => this.#writer.command(frame, leftMs, kept)) ?? 0;
+      if (expired > 0) this.#drop("commandExpired", expired);
       this.#unsubscribe = publisher.subscribe(commands.topic, (message) => this.#onCommand(message));
     }
     this.#open();
@@ -337,13 +346,14 @@ class SerialSource implements Source {
 
   // ---------------------------------------------------------------- commands
 
-  #onCommand(message: Message): void {
+  /** @returns what has to be durable before its sender is told that it was taken */
+  #onCommand(message: Message): { readonly group: number } | undefined {
     const { commands } = this.#options;
-    if (commands === undefined || this.#link.state === "stopped") return;
+    if (commands === undefined || this.#link.state === "stopped") return undefined;
     const frame = this.#encodeFrame("commandEncode", () => commands.encode(message));
-    if (frame === undefined) return;
+    if (frame === undefined) return undefined;
     const ownMs = (message.properties?.messageExpirySeconds ?? Number.POSITIVE_INFINITY) * 1000;
-    this.#writer.command(frame, Math.min(commands.expiryMs, ownMs));
+    return this.#writer.command(frame, Math.min(commands.expiryMs, ownMs));
   }
 
   #encodeFrame(reason: "ackEncode" | "commandEncode", encode: () => Uint8Array): Uint8Array | undefined {

@@ -1,5 +1,6 @@
 import type { Clock, Timer } from "../../base/clock.ts";
 import { Ring } from "../../base/ring.ts";
+import type { KeptCommand } from "./keptCommands.ts";
 import type { Port } from "./port.ts";
 
 /**
@@ -23,6 +24,10 @@ export interface WriterOptions {
   readonly commandsMax: number;
   dropped(reason: WriteDrop, count: number): void;
   commandWritten(): void;
+  /** Makes a command that has to wait outlive this process. Undefined: it cannot. */
+  keep?(frame: Uint8Array, expiryMs: number): KeptCommand | undefined;
+  /** It waits no longer. */
+  forget?(keys: readonly string[]): void;
   /** The port refused a write, or does not get rid of one in time: it must be closed, its output thrown away. */
   failed(why: string): void;
 }
@@ -30,6 +35,10 @@ export interface WriterOptions {
 interface Command {
   readonly bytes: Uint8Array;
   readonly expiresAtMs: number;
+  /** Set when it had to wait, and the store took it. */
+  kept: KeptCommand | undefined;
+  /** It went to a port. */
+  written: boolean;
 }
 
 /** What the write in flight carries, and until when the port may take to pass it on. */
@@ -50,7 +59,7 @@ const stallMsMax = 10_000;
  * handed over cannot be called back: everything else waits here, where it is bounded, can expire, and is not sent to the next device.
  *
  *   acks      [ a a a ]  of this port only; all that wait go out as one write
- *   commands  [ c c ]    one a write, turn about with acks; they outlive the port until they expire
+ *   commands  [ c c ]    one a write, turn about with acks; they outlive the port, and this process (`keep`), until they expire
  */
 export class PortWriter {
   readonly #options: WriterOptions;
@@ -108,25 +117,39 @@ export class PortWriter {
     }
   }
 
-  /** Sends a command, now or until `expiryMs` from now. */
-  command(bytes: Uint8Array, expiryMs: number): void {
-    if (this.#stopped) return;
+  /**
+   * Sends a command, now or until `expiryMs` from now. @param kept of an earlier run
+   * @returns how it is kept when it has to wait
+   */
+  command(bytes: Uint8Array, expiryMs: number, kept?: KeptCommand): KeptCommand | undefined {
+    if (this.#stopped) return undefined;
     const expiresAtMs = this.#options.clock.monotonicMs() + expiryMs;
-    if (!this.#commands.push({ bytes, expiresAtMs })) {
+    const command: Command = { bytes, expiresAtMs, kept, written: false };
+    if (!this.#commands.push(command)) {
+      this.#forget([command]);
       this.#options.dropped("commandQueueFull", 1);
-      return;
+      return undefined;
     }
     this.#pump();
+    if (!command.written) command.kept ??= this.#options.keep?.(bytes, expiryMs);
     this.#armTimer(expiresAtMs);
+    return command.kept;
   }
 
-  /** Drops everything; nothing is called back later. The port is the caller's to close. */
+  #forget(commands: readonly Command[]): void {
+    const keys = commands.flatMap(({ kept }) => (kept === undefined ? [] : [kept.key]));
+    if (keys.length > 0) this.#options.forget?.(keys);
+  }
+
+  /** Drops everything but what is kept for the next start; nothing is called back later. The port is the caller's to close. */
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();
     this.detach();
-    if (this.#commands.size > 0) this.#options.dropped("commandStopped", this.#commands.size);
-    this.#commands.clear();
+    let lost = 0;
+    for (let command = this.#commands.shift(); command !== undefined; command = this.#commands.shift())
+      if (command.kept === undefined) lost += 1;
+    if (lost > 0) this.#options.dropped("commandStopped", lost);
   }
 
   #pump(): void {
@@ -147,6 +170,11 @@ export class PortWriter {
     }
     this.#commandsTurn = command === undefined;
     this.#job = job;
+    // Before it is written: a device should rather miss a command in a crash than obey it twice.
+    if (command !== undefined) {
+      command.written = true;
+      this.#forget([command]);
+    }
     port.write(bytes, (error) => {
       if (this.#job !== job) return; // the port was lost meanwhile; counted there
       if (error) {
@@ -164,6 +192,7 @@ export class PortWriter {
     const nowMs = this.#options.clock.monotonicMs();
     for (let command = this.#commands.shift(); command !== undefined; command = this.#commands.shift()) {
       if (nowMs <= command.expiresAtMs) return command;
+      this.#forget([command]);
       this.#options.dropped("commandExpired", 1);
     }
     return undefined;
@@ -183,15 +212,17 @@ export class PortWriter {
   #expire(): void {
     const nowMs = this.#options.clock.monotonicMs();
     let earliestMs = Number.POSITIVE_INFINITY;
-    let expired = 0;
+    const dead: Command[] = [];
     for (let left = this.#commands.size; left > 0; left -= 1) {
       const command = this.#commands.shift()!;
-      if (nowMs > command.expiresAtMs) expired += 1;
+      if (nowMs > command.expiresAtMs) dead.push(command);
       else {
         this.#commands.push(command); // once round: the order stays
         earliestMs = Math.min(earliestMs, command.expiresAtMs);
       }
     }
+    this.#forget(dead);
+    let expired = dead.length;
     const job = this.#job;
     const stuck = job !== undefined && nowMs > job.deadlineMs;
     if (job !== undefined && !stuck) earliestMs = Math.min(earliestMs, job.deadlineMs);

@@ -98,7 +98,10 @@ describe("broker/dead letters of routes", () => {
   it("QoS 0: kept as well; dropped, counted, when the store is full, and delivered all the same", async () => {
     const rig = new Rig();
     const seen: string[] = [];
-    rig.broker.subscribe("raw/#", ({ payload }) => seen.push(Buffer.from(payload).toString()));
+    rig.broker.subscribe("raw/#", ({ payload }) => {
+      seen.push(Buffer.from(payload).toString());
+      return undefined;
+    });
     expect(rig.broker.publish(asMessage("raw/a", "{1", 0))).to.deep.equal({ accepted: true, group: 1 });
     expect(rig.waiting).to.equal(1);
     rig.store.verdict = "full";

@@ -26,7 +26,10 @@ describe("publish pipeline", () => {
       forwards: () => [stored("cloud")],
     });
     const seen: string[] = [];
-    rig.broker.subscribe("#", ({ topic }) => seen.push(topic));
+    rig.broker.subscribe("#", ({ topic }) => {
+      seen.push(topic);
+      return undefined;
+    });
     const result = rig.broker.publish(message("raw"));
     expect(result).to.deep.equal({ accepted: true, group: 1 });
     expect(seen).to.deep.equal(["raw", "cooked"]);
@@ -65,7 +68,10 @@ describe("publish pipeline", () => {
       routes: (topic) => (topic === "a" ? [copy("ab", () => "b")] : topic === "b" ? [copy("ba", () => "a")] : []),
     });
     const seen: string[] = [];
-    circle.broker.subscribe("#", ({ topic }) => seen.push(topic));
+    circle.broker.subscribe("#", ({ topic }) => {
+      seen.push(topic);
+      return undefined;
+    });
     circle.broker.publish(message("a"));
     expect(seen).to.deep.equal(["a", "b", "a"]);
     expect(circle.dropped("route-loop")).to.equal(1);
@@ -80,7 +86,10 @@ describe("publish pipeline", () => {
       routes: (topic) => [copy(`r${topic.length}`, (from) => `${from}x`)],
     });
     const chain: string[] = [];
-    deep.broker.subscribe("#", ({ topic }) => chain.push(topic));
+    deep.broker.subscribe("#", ({ topic }) => {
+      chain.push(topic);
+      return undefined;
+    });
     deep.broker.publish(message("t"));
     expect(chain).to.have.length(9); // the original and eight levels
     await Promise.all([circle.close(), flood.close(), deep.close()]);
@@ -93,7 +102,10 @@ describe("publish pipeline", () => {
     });
     rig.store.verdict = ({ rejectNewest }) => (rejectNewest.includes("cloud") ? "full" : "ok");
     const seen: string[] = [];
-    rig.broker.subscribe("#", ({ topic }) => seen.push(topic));
+    rig.broker.subscribe("#", ({ topic }) => {
+      seen.push(topic);
+      return undefined;
+    });
     expect(rig.broker.publish(message("raw"))).to.deep.equal({ accepted: false, reason: "full" });
     expect([seen, rig.store.commits]).to.deep.equal([[], 0]);
     expect(rig.broker.publish(message("other"))).to.deep.equal({ accepted: true, group: 0 });

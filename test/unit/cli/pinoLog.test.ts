@@ -19,4 +19,24 @@ describe("the log", () => {
     expect(line.error.stack).to.match(/Error: the disk is gone/);
     expect(line.clientId).to.equal("a\nb");
   });
+
+  it("writes what others wait for at any level, and nothing else below it", () => {
+    const path = join(import.meta.dirname, "..", "..", "..", "src", "cli", "pinoLog.ts");
+    const program = `
+      import { createLog } from ${JSON.stringify(path)};
+      for (const level of ["warn", "error", "silent"]) {
+        const log = createLog(level);
+        log.info({ level }, "chatter");
+        log.always({ at: level }, "ready");
+      }
+    `;
+    const { stdout } = spawnSync(process.execPath, ["--import", "tsx", "--input-type=module", "-e", program], {
+      encoding: "utf8",
+    });
+    const lines = stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { msg: string; at: string });
+    expect(lines.map(({ msg, at }) => `${msg} ${at}`)).to.deep.equal(["ready warn", "ready error", "ready silent"]);
+  });
 });

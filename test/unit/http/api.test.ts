@@ -40,7 +40,15 @@ describe("http/api", () => {
 
   const state = (name: string): UplinkState => ({
     ...{ name, link: "up", sinceMs: 0, paused: false, sent: 0, acknowledged: 0, inflight: 1 },
-    queue: { messages: 2, bytes: 30, oldestAcceptedAtMs: 400, dropped: { full: 3 } },
+    ...{ url: "mqtt://a", attempts: 0, eta: { state: "measuring", seconds: null }, room: { bytes: 9, seconds: null } },
+    rates: {
+      ...{ inPerSecond1m: null, inPerSecond5m: null, inBytesPerSecond5m: null },
+      ...{ outPerSecond1m: null, outPerSecond5m: null, outBytesPerSecond1m: null },
+    },
+    queue: {
+      ...{ messages: 2, bytes: 30, oldestAcceptedAtMs: 400, taken: 5, takenBytes: 75, dropped: { full: 3 } },
+      droppedByRule: { "plant/#": { full: 3 } },
+    },
   });
   const store = {
     nowMs: () => 1400,
@@ -57,7 +65,14 @@ describe("http/api", () => {
     },
   } as unknown as Store;
   const publisher = { whenDurable: (_: number, settled: (durable: boolean) => void) => settled(durable) };
-  const uplinks = [{ state: () => state("cloud"), pause: (paused: boolean) => calls.push(["pause", paused]) }];
+  const drop = { topic: "plant/1", messages: 1, reason: "full", rule: "plant/#", uplink: "cloud", atMs: 0 };
+  const uplinks = [
+    {
+      state: () => state("cloud"),
+      pause: (paused: boolean) => calls.push(["pause", paused]),
+      queue: { recentDrops: () => [drop, { ...drop, topic: null, messages: 9 }] },
+    },
+  ];
   const letters: Partial<LetterDesk> = {
     get: async (id) => {
       if (readFault !== undefined) throw readFault;
@@ -248,6 +263,23 @@ describe("http/api", () => {
 
   it("pauses and resumes, and says what did not reach the disk", async () => {
     const post: Asked = { method: "POST" };
+    const one = await ask("/api/v1/uplinks/cloud");
+    expect(one.body).to.deep.include({ name: "cloud", link: "up", url: "mqtt://a" });
+    expect((await ask("/api/v1/uplinks/cloud/dropped")).body).to.deep.equal({
+      dropped: [
+        {
+          topic: "plant/1",
+          messages: 1,
+          reason: "full",
+          rule: "plant/#",
+          uplink: "cloud",
+          at: "1970-01-01T00:00:00.000Z",
+        },
+        { topic: null, messages: 9, reason: "full", rule: "plant/#", uplink: "cloud", at: "1970-01-01T00:00:00.000Z" },
+      ],
+    });
+    for (const path of ["nobody", "nobody/dropped", "old%2Fone"])
+      expect(await codeOf(`/api/v1/uplinks/${path}`)).to.equal("404 not_found");
     const paused = await ask("/api/v1/uplinks/cloud/pause", post);
     expect(paused).to.deep.include({ status: 200, body: { name: "cloud", paused: true } });
     await ask("/api/v1/uplinks/cloud/resume", post);

@@ -111,7 +111,9 @@ for (const version of [4, 5] as const) {
         // A 3.1.1 cloud sends it again on another connection only.
         if (version === 4) await bench.untilDown();
         expect(bench.uplink.state().problem).to.equal(
-          version === 5 ? undefined : "commands could not be stored: reconnecting, so that the cloud sends them again",
+          version === 5
+            ? undefined
+            : "commands could not be stored: reconnecting, so that the cloud sends them again; see the disk in tidegate status",
         );
       },
     );

@@ -1,5 +1,5 @@
 import type { Clock } from "../../../../src/base/clock.ts";
-import type { Intake, Publisher, ReadingOutcome, Source } from "../../../../src/base/contracts.ts";
+import type { Intake, Publisher, ReadingOutcome, Source, Store } from "../../../../src/base/contracts.ts";
 import type { Log, LogFields } from "../../../../src/base/log.ts";
 import type { Message, MessageProperties } from "../../../../src/base/message.ts";
 import { Meter } from "../../../../src/base/meter.ts";
@@ -116,19 +116,20 @@ export interface Bench {
   readonly taken: Array<{ text: string; settle: (outcome: ReadingOutcome) => void }>;
   /** Ports opened, the newest last. */
   readonly ports: FakePort[];
-  readonly subscriptions: Map<string, (message: Message) => void>;
+  readonly subscriptions: Map<string, Parameters<Publisher["subscribe"]>[1]>;
   /** What the next attempts to open fail with; empty: they succeed. */
   readonly openErrors: Error[];
   port(): FakePort;
   dropped(): Readonly<Record<string, number>>;
-  command(text: string, properties?: MessageProperties): void;
+  /** @returns the group that its sender has to wait for; 0: none */
+  command(text: string, properties?: MessageProperties): number;
   /** Lets what was promised happen: openings, closings. */
   flush(): Promise<void>;
 }
 
 export const ackOf = { encode: (value: unknown): Uint8Array => Buffer.from(`ack ${String(value)}`) };
 
-export function makeBench(options: Partial<SerialSourceOptions> = {}): Bench {
+export function makeBench(options: Partial<SerialSourceOptions> = {}, store?: Store): Bench {
   const clock = new FakeClock();
   const meter = new Meter();
   const lines: LogLine[] = [];
@@ -156,7 +157,7 @@ export function makeBench(options: Partial<SerialSourceOptions> = {}): Bench {
   };
   const source = createSerialSource(
     { name: "boiler", path: "/dev/ttyFake", baudRate: 115_200, framing: { type: "lines" }, ...options },
-    { intake, publisher, log: collectingLog(lines), clock, meter, openPort },
+    { intake, publisher, store, log: collectingLog(lines), clock, meter, openPort },
   );
   return {
     source,
@@ -173,7 +174,9 @@ export function makeBench(options: Partial<SerialSourceOptions> = {}): Bench {
     command(text, properties) {
       const payload = Buffer.from(text);
       const message: Message = { topic: "boiler/cmd", payload, qos: 1, retain: false, properties, source: "mqtt:app" };
-      for (const handler of subscriptions.values()) handler(message);
+      let group = 0;
+      for (const handler of subscriptions.values()) group = Math.max(group, handler(message)?.group ?? 0);
+      return group;
     },
     flush: () => new Promise((resolve) => setImmediate(resolve)),
   };
