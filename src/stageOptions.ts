@@ -1,6 +1,7 @@
 /** The config, mapped to each stage's own options type; files that it names are read here. For gateway.ts alone. */
 import { readFile } from "node:fs/promises";
 import { messageOf, TidegateError } from "./base/errors.ts";
+import type { Qos } from "./base/message.ts";
 import type { AccessOptions, BrokerLimits, Certificate, ListenerOptions, ListenerTls } from "./broker/options.ts";
 import type { ListenerConfig } from "./config/mqtt.ts";
 import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
@@ -80,14 +81,14 @@ export async function uplinkOptions(uplink: ResolvedUplink, gatewayId: string): 
     forward: uplink.forward.map(({ topic, to, qos, priority, ttl }) => ({
       topic,
       to,
-      qos: qos === 0 ? 0 : 1,
+      qos: qos as Qos,
       priority,
       ttlMs: ttl,
     })),
     receive: uplink.receive.map(({ topic, to, qos, expiry }) => ({
       topic,
       to,
-      qos: qos === 0 ? 0 : 1,
+      qos: qos as Qos,
       expiryMs: expiry,
     })),
     queue: { maxBytes: queue.maxBytes, maxAgeMs: queue.maxAge, whenFull: queue.whenFull },

@@ -10,6 +10,7 @@
 import type { BackupInfo, BackupRequest } from "./backup.ts";
 import type { RouteFailure } from "./deadLetters.ts";
 import type { TidegateError } from "./errors.ts";
+import type { HeldId, InFlight, Resumable } from "./inFlight.ts";
 import type { Message, Qos } from "./message.ts";
 import type { DroppedTopic, UplinkQueueStats, UplinkState } from "./uplinkState.ts";
 
@@ -29,8 +30,11 @@ export type RefusalReason = "full" | "failed" | "invalid";
 
 /** The broker as everything that is not an MQTT client sees it. */
 export interface Publisher {
-  /** Takes a message in: routes, retained, subscribers, durable queues. Synchronous, so arrival order is kept. */
-  publish(message: Message): PublishResult;
+  /**
+   * Takes a message in: routes, retained, subscribers, durable queues. Synchronous, so arrival order is kept.
+   * @param held the identifier of a QoS 2 PUBLISH, noted in the same commit; an accepted message then always has a group
+   */
+  publish(message: Message, held?: HeldId): PublishResult;
   /**
    * Calls back once when `group` is durable (true) or can no longer become so (false: the store failed or closes). Group 0 and groups
    * already durable call back at once, synchronously. Callbacks come in group order, and in call order within a group.
@@ -154,7 +158,7 @@ export interface PeekedMessage extends QueuedMessage {
 }
 
 /** All lanes of one uplink. Only durable messages come out; what expired (ttl, maxAge) is skipped and counted inside. */
-export interface UplinkQueue {
+export interface UplinkQueue extends Resumable {
   readonly name: string;
   /** The lane of a priority, 0-9; made durable when new. */
   lane(priority: number): number;
@@ -169,8 +173,8 @@ export interface UplinkQueue {
   shareLink(head: number, liveShare: number): void;
   /** The cloud has it (or `dropped` says why it will never): it no longer waits. Durable within a second; a crash before that repeats it. */
   settle(message: QueuedMessage, dropped?: "refused" | "expired" | "too-large"): void;
-  /** After a lost link: everything handed out and not settled comes out again, in order. */
-  rewind(): void;
+  /** Everything handed out and not settled comes out again, in order. @param inFlight as with `keep` */
+  rewind(inFlight?: readonly InFlight[]): void;
   stats(): UplinkQueueStats;
   /** The last hundred that will not be sent, the newest first; since the process started. */
   recentDrops(): DroppedTopic[];
@@ -204,6 +208,8 @@ export interface StoredMessage {
 export interface Txn {
   /** Writes a message; returns its position. Takers get their seq here. The payload is copied at once. @param wallMs when it was taken: now */
   message(message: Message, takers: readonly Taker[], wallMs?: number): number;
+  /** Which of an uplink's messages are done is said in full in this commit's group: what follows may rely on it. */
+  laneStates(uplink: string): void;
   /** As UplinkQueue.settle, but durable with this commit. Done when the function has returned. */
   settle(message: QueuedMessage, dropped: "dead-letter"): void;
   /** A queue (session, shared group) waits for the message at `position`. `meta` is the queue's own small number (0-255: qos, retain...). Returns its ordinal, rising by 1 from 1. @param bytes its size, should the record not be in memory any more */

@@ -4,6 +4,7 @@ import { getHeapStatistics } from "node:v8";
 import type { Timer } from "../base/clock.ts";
 import type { PublishResult, Store } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
+import type { HeldId } from "../base/inFlight.ts";
 import { LogLimiter } from "../base/log.ts";
 import type { Message } from "../base/message.ts";
 import { topicFilterFault, topicNameFault } from "../base/topic.ts";
@@ -141,11 +142,11 @@ class MqttBroker implements Broker {
     if (store.failed !== undefined) ledger.lose();
   }
 
-  publish(message: Message): PublishResult {
+  publish(message: Message, held?: HeldId): PublishResult {
     const { cache, pipeline, limits } = this.#context;
     if (topicNameFault(message.topic, limits.maxTopicLevels) !== null) return { accepted: false, reason: "invalid" };
     const allowed = message.source === "sys" && message.qos > 0 ? { ...message, qos: 0 as const } : message;
-    return pipeline.publish(allowed, cache.get(message.topic), undefined, undefined);
+    return pipeline.publish(allowed, cache.get(message.topic), undefined, held?.key, held?.map);
   }
 
   whenDurable(group: number, settled: (durable: boolean) => void): void {

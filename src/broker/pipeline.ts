@@ -53,6 +53,7 @@ export class Pipeline {
   readonly #deps: PipelineDeps;
   #items: readonly Item[] = [];
   #heldKey: string | undefined;
+  #heldMap: string = mapNames.qos2In;
   /** What routes could not transform of the present publish. */
   #failures: RouteFailure[] = [];
   readonly #dead = (failure: RouteFailure): void => void this.#failures.push(failure);
@@ -75,12 +76,14 @@ export class Pipeline {
   /**
    * @param publisher the session it came from, for No Local
    * @param heldKey key of the QoS 2 id to hold with it, when its session is durable
+   * @param heldMap where: the clients' or an uplink's
    */
   publish(
     message: Message,
     entry: TopicEntry,
     publisher: Session | undefined,
     heldKey: string | undefined,
+    heldMap: string = mapNames.qos2In,
   ): PublishResult {
     const { deliverer } = this.#deps;
     const simple = entry.routes.length === 0 && heldKey === undefined;
@@ -105,6 +108,7 @@ export class Pipeline {
     let group = 0;
     if (heldKey !== undefined || items.some(needsStore) || this.#failures.length > 0) {
       try {
+        this.#heldMap = heldMap;
         group = this.#commit(items, heldKey);
       } catch {
         this.#deps.metrics.dropped("refused").value += 1;
@@ -307,7 +311,7 @@ export class Pipeline {
       }
     }
     for (const failure of this.#failures) this.#deps.letters?.keep(txn, failure);
-    if (this.#heldKey !== undefined) txn.put(mapNames.qos2In, this.#heldKey, new Uint8Array(0));
+    if (this.#heldKey !== undefined) txn.put(this.#heldMap, this.#heldKey, new Uint8Array(0));
     this.#deps.references.flushInto(txn);
   }
 

@@ -42,8 +42,6 @@ const table: readonly Unavailable[] = [
   { path: "routes.*.steps.*.map", what: "the step map" },
   { path: "routes.*.steps.*.validate", what: "the step validate" },
   { path: "routes.*.steps.*.deadband", what: "the step deadband" },
-  { path: "uplinks.*.forward.*.qos", what: "forwarding with QoS 2", when: is(2) },
-  { path: "uplinks.*.receive.*.qos", what: "receiving with QoS 2", when: is(2) },
   { path: "http.listen", what: "HTTP for other machines", when: isRemoteHttp },
 ];
 

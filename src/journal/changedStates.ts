@@ -3,6 +3,7 @@
  * the clock, which each group carries.
  */
 import type { Clock, Timer } from "../base/clock.ts";
+import { intervalsMax, type Lane } from "./lane.ts";
 import { writeLaneState, writePut, writeUplink } from "./records.ts";
 import type { State } from "./state.ts";
 import type { GroupWriter } from "./writer.ts";
@@ -64,6 +65,16 @@ export class ChangedStates {
       any = true;
     }
     return any;
+  }
+
+  /** The same for some lanes, with all of their done intervals: what is said next must not be undone by their being forgotten. */
+  writeLanes(lanes: readonly Lane[]): void {
+    const { writer } = this.#env;
+    for (const lane of lanes) {
+      if (!lane.dirty && lane.intervals().length <= intervalsMax) continue; // said already
+      lane.dirty = false;
+      writeLaneState(writer, lane, Number.POSITIVE_INFINITY);
+    }
   }
 
   #writeWritten(ending: boolean): void {

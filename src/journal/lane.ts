@@ -100,6 +100,8 @@ export class Lane extends LaneStream {
   readonly early = new Map<number, Entry>();
   /** Rising, apart: everything in them is done, or in `early`. */
   skips: Interval[] = [];
+  /** Positions above the cursor that an earlier run had in flight (QoS 2): to be handed out, whatever their age and however full the queue is. Rising. */
+  kept = new Set<number>();
   /** While fresh readings do not wait for the backlog, which ends at `to`. */
   fresh: FreshStream | undefined;
   #passed = 0;
@@ -318,6 +320,15 @@ export class Lane extends LaneStream {
   /** Whether the message is known to be done; only for positions that are not pending. */
   isDone(position: number): boolean {
     return position <= this.cursor || this.isSkipped(position);
+  }
+
+  /** Whether something kept lies from `first` to `last`. */
+  keepsWithin(first: number, last: number): boolean {
+    for (const position of this.kept) {
+      if (position > last) return false;
+      if (position >= first) return true;
+    }
+    return false;
   }
 
   /** Whether all of the lane from `first` to `last` is known to be done. */

@@ -12,10 +12,11 @@ export interface DroppedPart {
   readonly bytes: number;
 }
 
-/** What of a lane's part of a segment may be dropped: not what is in flight. */
+/** What of a lane's part of a segment may be dropped: not what is in flight, and nothing where an earlier run's is that was not handed out yet. */
 export function droppableOf(lane: Lane, segment: Segment): { messages: number; bytes: number } {
   const part = segment.parts.get(lane.id);
   if (part === undefined || part.last <= lane.cursor) return { messages: 0, bytes: 0 };
+  if (lane.kept.size > 0 && lane.keepsWithin(part.first, part.last)) return { messages: 0, bytes: 0 };
   let { waiting: messages, bytes } = part;
   for (const entry of lane.flying()) {
     if (entry.position < segment.base || entry.position >= segment.end) continue;
@@ -45,7 +46,7 @@ export function dropPart(state: State, lane: Lane, segment: Segment): DroppedPar
   lane.fold(); // what of the fresh stream was read ahead may be among it
   const again = lane.peek()?.position ?? lane.readAt;
   lane.forgetAhead();
-  if (oldestDroppable(state, lane, segment.end) === segment) {
+  if (oldestDroppable(state, lane, segment.end) === segment && !lane.keepsWithin(0, last)) {
     lane.readAt = Math.max(again, segment.end);
     lane.passTo(last);
   } else {
@@ -66,8 +67,9 @@ export function dropAll(state: State, lane: Lane): { messages: number; bytes: nu
   for (const segment of state.segments.list) {
     const some = droppableOf(lane, segment);
     if (some.messages === 0) continue;
-    const { last } = segment.parts.get(lane.id)!;
-    lane.passTo(last);
+    const { first, last } = segment.parts.get(lane.id)!;
+    if (lane.keepsWithin(0, last)) lane.skip(Math.max(lane.cursor + 1, first), last);
+    else lane.passTo(last);
     state.untake(segment, lane, some.messages, some.bytes);
     messages += some.messages;
     bytes += some.bytes;

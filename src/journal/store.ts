@@ -219,6 +219,7 @@ export class JournalStore implements Store {
       if (this.#definedInCommit.length > 0) this.#definedInCommit = [];
     }
     if (this.#txn.leaving.length > 0) this.#leave(this.#txn.leaving);
+    if (this.#txn.statesOf !== undefined) this.#changed.writeLanes(this.#state.uplink(this.#txn.statesOf).lanes);
     if (writer.tail.end === savepoint.end) return { value, group: writer.durableGroup }; // nothing was written
     this.#txn.compact();
     const group = writer.openGroup;

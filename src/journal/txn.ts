@@ -30,6 +30,7 @@ export class JournalTxn implements Txn {
   readonly #env: TxnEnvironment;
   #changes: Change[] = [];
   #leaving: QueuedMessage[] = [];
+  #statesOf: string | undefined;
   readonly #nextSeq: (lane: number) => number;
 
   constructor(env: TxnEnvironment) {
@@ -45,6 +46,16 @@ export class JournalTxn implements Txn {
   reset(): void {
     if (this.#changes.length > 0) this.#changes = [];
     if (this.#leaving.length > 0) this.#leaving = [];
+    this.#statesOf = undefined;
+  }
+
+  /** The uplink whose lane states are to be in this commit's group. */
+  get statesOf(): string | undefined {
+    return this.#statesOf;
+  }
+
+  laneStates(uplink: string): void {
+    this.#statesOf = uplink;
   }
 
   /** Messages of uplinks that leave their queues with this commit, once its function has not thrown. */

@@ -3,6 +3,7 @@
  * fresh readings share the link, a lane with a backlog is read in two places (`Lane.split`).
  */
 import type { DroppedTopic, QueuedMessage, UplinkLimits, UplinkQueue, UplinkQueueStats } from "../base/contracts.ts";
+import type { InFlight, Recalled } from "../base/inFlight.ts";
 import type { Drops } from "./drops.ts";
 import type { Entry, Lane } from "./lane.ts";
 import type { LaneReader } from "./laneReader.ts";
@@ -37,15 +38,20 @@ export function readAhead(reader: LaneReader, stream: LaneStream): Promise<void>
 export class JournalQueue implements UplinkQueue {
   readonly name: string;
   readonly account: UplinkAccount;
+  readonly isNew: boolean;
   readonly #env: QueueEnvironment;
   #limits: UplinkLimits;
   #listener: (() => void) | undefined;
   #armed = false;
   #share: LinkShare | undefined;
+  /** Kept ones that had to be passed before they were asked for: in flight already, and handed out first. */
+  #passed: Entry[] = [];
+  #rewinds = 0;
 
   constructor(account: UplinkAccount, limits: UplinkLimits, env: QueueEnvironment) {
     this.name = account.name;
     this.account = account;
+    this.isNew = account.lanes.length === 0;
     this.#env = env;
     this.#limits = limits;
     account.limits = limits;
@@ -71,6 +77,10 @@ export class JournalQueue implements UplinkQueue {
   }
 
   next(passing?: { has(lane: number): boolean }): QueuedMessage | undefined {
+    if (this.#passed.length > 0) {
+      const at = this.#passed.findIndex((entry) => passing?.has(entry.lane) !== true);
+      if (at >= 0) return this.#passed.splice(at, 1)[0];
+    }
     const stream = this.#share === undefined ? this.#strict(passing) : this.#shared(this.#share, passing);
     const entry = stream?.take();
     if (stream === undefined || entry === undefined) {
@@ -78,6 +88,7 @@ export class JournalQueue implements UplinkQueue {
       return undefined;
     }
     stream.out.set(entry.position, entry);
+    if (stream.lane.kept.size > 0) forgetPassed(stream.lane);
     // Read on before it runs dry, so that a drain from disk does not wait for each gulp.
     if (stream.aheadBytes < prefetchBelowBytes && !stream.filling && this.#env.reader.needsDisk(stream))
       this.#fill(stream);
@@ -139,10 +150,50 @@ export class JournalQueue implements UplinkQueue {
     if (dropped !== undefined) this.#dropOne(dropped, entry);
   }
 
-  rewind(): void {
+  rewind(inFlight: readonly InFlight[] = []): void {
+    this.#rewinds += 1;
+    this.#passed = [];
     for (const lane of this.account.lanes) lane.rewind();
     this.#share = undefined;
+    this.keep(inFlight);
     this.wake();
+  }
+
+  keep(inFlight: readonly InFlight[]): void {
+    for (const lane of this.account.lanes) lane.kept = new Set();
+    for (const { lane: id, position } of [...inFlight].sort((a, b) => a.position - b.position)) {
+      const lane = this.#env.state.lanes.get(id);
+      // What is done is not waited for: it never comes.
+      if (lane?.uplink === this.name && position <= lane.newest && !lane.isDone(position)) lane.kept.add(position);
+    }
+  }
+
+  async recall(others: { readonly messages: number; readonly bytes: number }): Promise<Recalled> {
+    const rewinds = this.#rewinds;
+    const found: Entry[] = [];
+    let { messages, bytes } = others;
+    for (const lane of this.account.lanes) {
+      while (lane.kept.size > 0 && messages > 0 && bytes > 0) {
+        const entry = this.#head(lane);
+        if (entry === undefined) {
+          if (!lane.filling) break; // it cannot be read now, or is not there
+          await lane.filled;
+          if (rewinds !== this.#rewinds) return { found: [], ahead: new Set() };
+          continue;
+        }
+        if (!lane.kept.has(entry.position)) {
+          messages -= 1;
+          bytes -= entry.bytes;
+        }
+        handOut(lane, entry);
+        found.push(entry);
+      }
+    }
+    found.push(...this.#passed.splice(0));
+    const ahead = this.account.lanes.flatMap((lane) =>
+      lane.blocked || lane.newest > lane.cursor ? [...lane.kept] : [],
+    );
+    return { found, ahead: new Set(ahead) };
   }
 
   stats(): UplinkQueueStats {
@@ -184,6 +235,11 @@ export class JournalQueue implements UplinkQueue {
       if (this.#dropPart(lane, "full", (bytes) => bytes <= this.account.bytes - maxBytes)) continue;
       const entry = this.#head(lane);
       if (entry === undefined) break;
+      if (lane.kept.has(entry.position)) {
+        handOut(lane, entry);
+        this.#passed.push(entry);
+        continue;
+      }
       lane.take();
       this.#done(lane, entry);
       this.#env.drops().one(this.name, "full", entry.message.topic, entry.rule);
@@ -227,7 +283,8 @@ export class JournalQueue implements UplinkQueue {
       }
       const nowMs = storeMs();
       const live = entry.expiresAtMs > nowMs && entry.acceptedAtMs + this.#limits.maxAgeMs > nowMs;
-      if (live) return entry;
+      const { kept } = stream.lane;
+      if (live || (kept.size > 0 && kept.has(entry.position))) return entry; // once sent it does not expire [MQTT-4.3.3-7]
       stream.take();
       this.#done(stream.lane, entry);
       this.#dropOne("expired", entry);
@@ -259,6 +316,7 @@ export class JournalQueue implements UplinkQueue {
     if (segment === undefined || part === undefined || segment.end > this.#env.durablePosition()) return false;
     if (lane.readAt > part.first || lane.cursor >= part.first) return false;
     if (segment.end > lane.to || lane.hasEarlyBetween(part.first, part.last)) return false;
+    if (lane.kept.size > 0 && lane.keepsWithin(part.first, part.last)) return false;
     if (!wanted(part.bytes, part.lastAcceptedAtMs, part.lastExpiresAtMs)) return false;
     const { waiting, bytes, last } = part;
     lane.passTo(last);
@@ -302,3 +360,18 @@ export class JournalQueue implements UplinkQueue {
 }
 
 const streamsOf = (lane: Lane): readonly LaneStream[] => (lane.fresh === undefined ? [lane] : [lane, lane.fresh]);
+
+/** The lane's head is in flight. */
+function handOut(lane: Lane, entry: Entry): void {
+  lane.take();
+  lane.pending.set(entry.position, entry);
+  if (lane.kept.size > 0) forgetPassed(lane);
+}
+
+/** Positions that the cursor has come by: handed out, or not there any more. */
+function forgetPassed(lane: Lane): void {
+  for (const position of lane.kept) {
+    if (position > lane.cursor) return;
+    lane.kept.delete(position);
+  }
+}

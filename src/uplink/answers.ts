@@ -1,13 +1,13 @@
 /**
- * PUBACKs in the order in which their PUBLISH came [MQTT-4.6.0-2]: a command that nothing durable takes is ready at once and would
+ * PUBACKs and PUBRECs in the order in which their PUBLISH came [MQTT-4.6.0-2], [MQTT-4.6.0-3]: a command that nothing durable takes is ready at once and would
  * overtake one that waits for the disk.
  */
 export class Answers {
-  readonly #send: (packetId: number, reasonCode: number) => void;
+  readonly #send: (packetId: number, reasonCode: number, qos: 1 | 2) => void;
   #waiting: Answer[] = [];
   #head = 0;
 
-  constructor(send: (packetId: number, reasonCode: number) => void) {
+  constructor(send: (packetId: number, reasonCode: number, qos: 1 | 2) => void) {
     this.#send = send;
   }
 
@@ -17,8 +17,8 @@ export class Answers {
   }
 
   /** To be called in the order of arrival. */
-  expect(packetId: number): Answer {
-    const answer: Answer = { packetId, reasonCode: undefined };
+  expect(packetId: number, qos: 1 | 2): Answer {
+    const answer: Answer = { packetId, qos, reasonCode: undefined };
     this.#waiting.push(answer);
     return answer;
   }
@@ -30,7 +30,7 @@ export class Answers {
       const first = this.#waiting[this.#head];
       if (first?.reasonCode === undefined) break;
       this.#head += 1;
-      if (first.reasonCode !== null) this.#send(first.packetId, first.reasonCode);
+      if (first.reasonCode !== null) this.#send(first.packetId, first.reasonCode, first.qos);
     }
     if (this.#head === this.#waiting.length || this.#head > 256) {
       this.#waiting = this.#waiting.slice(this.#head);
@@ -41,5 +41,6 @@ export class Answers {
 
 export interface Answer {
   readonly packetId: number;
+  readonly qos: 1 | 2;
   reasonCode: number | null | undefined;
 }

@@ -1,14 +1,16 @@
 import type { Publisher } from "../base/contracts.ts";
+import type { HeldId } from "../base/inFlight.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
-import type { Message, MessageProperties } from "../base/message.ts";
+import type { Message, MessageProperties, Qos } from "../base/message.ts";
 import { parseTemplate } from "../base/template.ts";
 import { matchTopic, topicNameFault } from "../base/topic.ts";
 import type { PublishPacket } from "../wire/mqtt/packet.ts";
+import type { Echoes } from "./echoes.ts";
 import { fillTopic } from "./forwarding.ts";
 import type { UplinkOptions } from "./options.ts";
 
-/** What became of a command of the cloud, and when the cloud may be told. */
-export type CommandOutcome = "taken" | "refused" | "ignored";
+/** What became of a command of the cloud. returned: it was a message of ours. */
+export type CommandOutcome = "taken" | "refused" | "ignored" | "returned";
 
 /** `receive`: messages of the cloud, published here under a local topic. */
 export class Commands {
@@ -35,26 +37,29 @@ export class Commands {
   }
 
   /** What to subscribe to at the cloud. */
-  subscriptions(): Array<{ filter: string; qos: 0 | 1 }> {
+  subscriptions(): Array<{ filter: string; qos: Qos }> {
     return this.#options.receive.map((rule) => ({
       filter: this.#filter(rule.topic),
       qos: rule.qos,
     }));
   }
 
-  /** Publishes it here. `settled` is called once, when the cloud may be answered: after the disk where something durable took it. */
-  take(packet: PublishPacket, settled: (outcome: CommandOutcome) => void): void {
+  /** The filters at the cloud, without `$share/NAME/`. */
+  get filters(): string[] {
+    return this.#rules.map(({ filter }) => filter);
+  }
+
+  /**
+   * Publishes it here. @param held its identifier (QoS 2), noted in the same commit
+   * @returns the group that has to be durable before the cloud is answered, or why it was not taken
+   */
+  take(packet: PublishPacket, echoes: Echoes, held?: HeldId): number | Exclude<CommandOutcome, "taken"> {
+    if (echoes.isOurs(packet.topic, packet.payload)) return "returned";
     const message = this.#translate(packet);
-    if (message === undefined) {
-      settled("ignored");
-      return;
-    }
-    const result = this.#publisher.publish(message);
-    if (!result.accepted) {
-      settled(result.reason === "invalid" ? "ignored" : "refused");
-      return;
-    }
-    this.#publisher.whenDurable(result.group, (durable) => settled(durable ? "taken" : "refused"));
+    if (message === undefined) return "ignored";
+    const result = this.#publisher.publish(message, held);
+    if (result.accepted) return result.group;
+    return result.reason === "invalid" ? "ignored" : "refused";
   }
 
   #translate(packet: PublishPacket): Message | undefined {

@@ -19,6 +19,7 @@ export class Endpoints {
   readonly #list: readonly Endpoint[];
   readonly #backoff: Backoff;
   #at = 0;
+  #stays = false;
 
   constructor(
     urls: readonly string[],
@@ -42,8 +43,14 @@ export class Endpoints {
     if (isSlow(fault.code)) here.notBeforeMs = nowMs + here.slow.nextMs();
     else here.notBeforeMs = 0;
     const waitMs = this.#backoff.nextMs();
-    this.#at = this.#choose(stood ? 0 : this.#at + 1, nowMs + waitMs);
+    if (!this.#stays) this.#at = this.#choose(stood ? 0 : this.#at + 1, nowMs + waitMs);
+    this.#stays = false;
     return Math.max(waitMs, this.#list[this.#at]!.notBeforeMs - nowMs);
+  }
+
+  /** The end that comes next is by our own wish: the same url is tried again. */
+  stay(): void {
+    this.#stays = true;
   }
 
   /** The cloud has let us in: what kept it waiting is mended. */

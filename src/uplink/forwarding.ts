@@ -28,7 +28,7 @@ export function parseRule(text: string | undefined): RuleDefinition {
       qos: unknown;
     };
     if (typeof filter === "string" && typeof to === "string") {
-      return { filter, to: parseTemplate(to), qos: qos === 0 ? 0 : 1 };
+      return { filter, to: parseTemplate(to), qos: qos === 0 || qos === 2 ? qos : 1 };
     }
   } catch {
     // fall through to the plain rule: a message must not be lost because its rule cannot be read

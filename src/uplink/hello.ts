@@ -1,10 +1,15 @@
+import type { Qos } from "../base/message.ts";
 import type { ConnectPacket, ProtocolVersion, SubscribePacket } from "../wire/mqtt/packet.ts";
 import type { UplinkOptions } from "./options.ts";
 
-/** CONNECT as the gateway says it: a session that the cloud keeps, so that commands wait there while the link is down. */
+/**
+ * CONNECT as the gateway says it: a session that the cloud keeps, so that commands wait there while the link is down.
+ * @param clean one that it has is to be forgotten
+ */
 export function connectPacket(
   options: UplinkOptions,
   limits: { readonly receiveMaximum: number; readonly maximumPacketSize: number },
+  clean = false,
 ): ConnectPacket {
   const { version, clientId, keepAliveMs, username, password, sessionExpiryMs } = options;
   const sessionExpirySeconds = Math.min(0xffff_ffff, Math.ceil(sessionExpiryMs / 1000));
@@ -12,7 +17,7 @@ export function connectPacket(
     kind: "connect",
     version,
     clientId,
-    clean: false,
+    clean,
     keepAliveSeconds: Math.min(65_535, Math.ceil(keepAliveMs / 1000)),
     username,
     password: password === undefined ? undefined : Buffer.from(password),
@@ -22,7 +27,7 @@ export function connectPacket(
 
 /** All receive rules in one SUBSCRIBE; undefined when there are none. */
 export function subscribePacket(
-  subscriptions: ReadonlyArray<{ filter: string; qos: 0 | 1 }>,
+  subscriptions: ReadonlyArray<{ filter: string; qos: Qos }>,
   version: ProtocolVersion,
 ): SubscribePacket | undefined {
   if (subscriptions.length === 0) return undefined;

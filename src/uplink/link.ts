@@ -43,6 +43,9 @@ export interface LinkEvents {
   /** CONNACK with success. */
   up(connack: ConnackPacket): void;
   puback(packet: AckPacket): void;
+  pubrec(packet: AckPacket): void;
+  pubrel(packet: AckPacket): void;
+  pubcomp(packet: AckPacket): void;
   publish(packet: PublishPacket): void;
   suback(packet: SubackPacket): void;
   /** The socket took what was unsent: more may be sent. */
@@ -247,6 +250,12 @@ export class Link {
     switch (packet.kind) {
       case "puback":
         return this.#events.puback(packet);
+      case "pubrec":
+        return this.#events.pubrec(packet);
+      case "pubrel":
+        return this.#events.pubrel(packet);
+      case "pubcomp":
+        return this.#events.pubcomp(packet);
       case "publish":
         // We announce no Topic Alias Maximum, so there is none [MQTT-3.1.2-26].
         if (packet.topicAlias !== undefined) return this.#violation("a topic alias", reason.topicAliasInvalid);

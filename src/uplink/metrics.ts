@@ -18,6 +18,8 @@ export interface UplinkCounters {
   readonly commands: Counter;
   readonly commandsRefused: Counter;
   readonly commandsIgnored: Counter;
+  readonly commandsRepeated: Counter;
+  readonly commandsReturned: Counter;
 }
 
 /** The counters of an uplink; the same ones for the same name. */
@@ -49,6 +51,8 @@ export function uplinkCounters(meter: Meter, name: string): UplinkCounters {
     },
     commands: counter("commands", "Messages received from the cloud"),
     commandsRefused: counter("commands_refused", "Messages of the cloud that could not be stored"),
+    commandsRepeated: counter("commands_repeated", "QoS 2 messages of the cloud that had been taken before"),
+    commandsReturned: counter("commands_returned", "Messages of our own that a 3.1.1 cloud sent back"),
     commandsIgnored: counter("commands_ignored", "Messages of the cloud that no receive rule can place"),
   };
 }

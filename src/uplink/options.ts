@@ -7,7 +7,7 @@ export interface ForwardRule {
   /** Topic template towards the cloud: {gateway} {topic} {rest} {1}.. */
   readonly to: string;
   /** 0 is sent if the link is up and never stored. */
-  readonly qos: 0 | 1;
+  readonly qos: Qos;
   /** 0 to 9, 9 goes first. */
   readonly priority: number;
   readonly ttlMs: number | undefined;
@@ -18,7 +18,7 @@ export interface ReceiveRule {
   /** Filter at the cloud; {gateway} is allowed. */
   readonly topic: string;
   readonly to: string;
-  readonly qos: 0 | 1;
+  readonly qos: Qos;
   /** A command older than this is not delivered any more. */
   readonly expiryMs: number | undefined;
 }
@@ -52,7 +52,7 @@ export interface UplinkOptions {
     readonly maxAgeMs: number;
     readonly whenFull: "drop-oldest" | "reject-newest";
   };
-  /** QoS 1 messages sent and not acknowledged, at most; lowered by the cloud's Receive Maximum. */
+  /** QoS 1 and 2 messages sent and not acknowledged, at most; lowered by the cloud's Receive Maximum. */
   readonly inflight: number;
   /** What the cloud does not say itself. */
   readonly maxQos: Qos;

@@ -25,6 +25,8 @@ export interface RefusalDeps {
   readonly log: Log;
   readonly limiter: LogLimiter;
   readonly window: Window;
+  /** It leaves the window without having been taken by the cloud. */
+  leave(packetId: number): void;
   /** Something can be sent again. */
   ready(): void;
 }
@@ -68,11 +70,11 @@ export class Refusals {
     this.#deps.letters.acknowledged(position);
   }
 
-  /** The cloud refused it, with a code of 0x80 or above. False: it cannot know that identifier. */
-  refused({ packetId, reasonCode, properties }: AckPacket): boolean {
+  /** The cloud refused it (PUBACK, PUBREC), with a code of 0x80 or above. False: it cannot know that identifier. */
+  refused({ kind, packetId, reasonCode, properties }: AckPacket): boolean {
     const { window, clock, limiter, log } = this.#deps;
     const nowMs = clock.wallMs();
-    const times = window.refused(packetId, nowMs);
+    const times = window.refused(packetId, kind === "pubrec" ? 2 : 1, nowMs);
     const slot = window.at(packetId);
     if (times === 0 || slot === undefined) return false;
     const { lane } = slot.message;
@@ -126,11 +128,11 @@ export class Refusals {
 
   /** False: not now. */
   #bury(packetId: number, message: QueuedMessage, failure: UplinkFailure, dropped: "refused" | "too-large"): boolean {
-    const { window, letters, store, queue, limiter, log } = this.#deps;
+    const { leave, letters, store, queue, limiter, log } = this.#deps;
     const rule = store.ruleDefinition(message.rule) ?? "";
     const kept = letters.keep(message, this.#uplink, rule, failure);
     if (kept === "later") return false;
-    window.remove(packetId);
+    leave(packetId);
     if (kept === "kept") return true;
     queue.settle(message, dropped);
     const { seq } = message;

@@ -18,6 +18,7 @@ import { type UplinkCounters, type UplinkGauges, uplinkCounters, uplinkGauges } 
 import type { UplinkOptions } from "./options.ts";
 import { type CloudLimits, encodeForward } from "./outgoing.ts";
 import { Sender } from "./sender.ts";
+import { CloudSession } from "./session.ts";
 
 /** Names of the uplinks that an operator has paused: kept over restarts. */
 const pausedMap = "uplinks-paused";
@@ -48,6 +49,7 @@ export class Uplink implements ForwardTarget {
   readonly #count: UplinkCounters;
   readonly #sender: Sender;
   readonly #downlink: Downlink;
+  readonly #session: CloudSession;
   #link: Link | undefined;
   #state: UplinkState["link"] = "stopped";
   /** Wall clock: up, or not up, since then, whatever the attempts meanwhile. */
@@ -82,13 +84,15 @@ export class Uplink implements ForwardTarget {
     this.#count = uplinkCounters(deps.meter, options.name);
     const { clock, publisher, store, letters } = deps;
     const shared = { clock, log: this.#log, limiter: this.#limiter, count: this.#count };
-    this.#sender = new Sender(this.options, { ...shared, store, letters, queue: this.queue });
-    this.#setPaused(store.get(pausedMap, options.name) !== undefined);
+    this.#session = new CloudSession(this.options, store, this.#log, this.queue.isNew);
     const onRefused = (subscriptions: number): void => {
       this.#problem = `the cloud refused ${subscriptions} of our subscriptions`;
       this.#announce();
     };
-    this.#downlink = new Downlink(this.options, { ...shared, publisher, onRefused });
+    this.#downlink = new Downlink(this.options, { ...shared, store, publisher, onRefused });
+    const { echoes } = this.#downlink;
+    this.#sender = new Sender(this.options, { ...shared, store, publisher, letters, echoes, queue: this.queue });
+    this.#setPaused(store.get(pausedMap, options.name) !== undefined);
   }
 
   /** Begins to connect; returns at once. A cloud that is never reachable is retried for ever. */
@@ -101,6 +105,7 @@ export class Uplink implements ForwardTarget {
       state: () => this.state(),
       oldestAgeMs: () => this.#oldestAgeMs(),
     });
+    this.#sender.begin();
     this.#connect();
   }
 
@@ -204,6 +209,7 @@ export class Uplink implements ForwardTarget {
       if (typeof bytes === "string") dropped[bytes].value += 1;
       else {
         link.send(bytes);
+        this.#downlink.echoes.sent(rule, message.topic, message.payload);
         this.#count.sent.value += 1;
       }
     }
@@ -222,10 +228,14 @@ export class Uplink implements ForwardTarget {
     this.#enter("connecting");
     this.#log.debug({ url, version }, "connecting to the cloud");
     try {
-      const hello = connectPacket(this.options, { receiveMaximum, maximumPacketSize: inboundPacketBytesMax });
+      const clean = this.#mustDiscard(url);
+      const hello = connectPacket(this.options, { receiveMaximum, maximumPacketSize: inboundPacketBytesMax }, clean);
       const link: Link = new Link(url, hello, this.options, this.#deps.clock, {
-        up: (connack) => this.#up(link, connack),
+        up: (connack) => this.#up(link, connack, url, clean),
         puback: (packet) => this.#sender.puback(packet),
+        pubrec: (packet) => this.#sender.pubrec(packet),
+        pubrel: (packet) => this.#downlink.pubrel(packet),
+        pubcomp: (packet) => this.#sender.pubcomp(packet),
         publish: (packet) => this.#downlink.publish(packet),
         suback: (packet) => this.#downlink.suback(packet),
         drained: () => this.#sender.pumpSoon(),
@@ -237,8 +247,24 @@ export class Uplink implements ForwardTarget {
     }
   }
 
-  #up(link: Link, connack: ConnackPacket): void {
-    const { sessionPresent } = connack;
+  /** Whether the cloud has to forget the session that it may have of us, for it does not go with our packet identifiers. */
+  #mustDiscard(url: string): boolean {
+    if (!this.#sender.usesQos2 && !this.options.forward.some(({ qos }) => qos === 2)) return false;
+    const why = this.#session.strangeness(url);
+    if (why !== undefined && this.#limiter.due("discard"))
+      this.#log.warn({ why }, "a session that the cloud may have of us is discarded, or it could lose QoS 2 messages");
+    return why !== undefined;
+  }
+
+  #up(link: Link, connack: ConnackPacket, url: string, clean: boolean): void {
+    const sessionPresent = connack.sessionPresent && !clean;
+    const isOurs = sessionPresent && this.#session.strangeness(url) === undefined;
+    this.#session.connected(url, sessionPresent);
+    if (clean && this.options.version === 4) {
+      this.#endpoints.stay(); // a clean session of 3.1.1 ends with its connection: this one has done what it was for
+      link.close(linkFault("disconnected", "the cloud's old session was discarded; connecting again"));
+      return;
+    }
     this.#limits = cloudLimits(connack, this.options, this.#count.aliasSavedBytes);
     this.#upSinceMs = this.#deps.clock.monotonicMs();
     this.#count.connects.value += 1;
@@ -246,12 +272,11 @@ export class Uplink implements ForwardTarget {
     this.#attempts = 0;
     this.#flow.linkUp(this.#passed(), this.#upSinceMs);
     this.#enter("up");
-    const { url } = this.#endpoints;
     const sessionSeconds = shorterSession(connack, this.options);
     if (this.#upIsNews)
       this.#log.info({ backlog: this.queue.stats().messages, sessionPresent, url, sessionSeconds }, "the cloud is up");
     this.#upIsNews = false;
-    this.#downlink.attach(link, sessionPresent, subscriptionLimits(connack));
+    this.#downlink.attach(link, sessionPresent, isOurs, subscriptionLimits(connack));
     this.#sender.attach(link, this.#limits, sessionPresent);
   }
 

@@ -1,13 +1,58 @@
 import type { QueuedMessage } from "../base/contracts.ts";
+import type { Qos } from "../base/message.ts";
+
+/** A message that was taken to be sent and has no answer yet. */
+export interface Slot {
+  readonly packetId: number;
+  readonly message: QueuedMessage;
+  readonly bytes: number;
+  /** With which it is sent. It never rises, for what went out with QoS 1 may have arrived. */
+  qos: Qos;
+  /** Commit group that must be durable before it is sent: that of its identifier (QoS 2). Infinity: not committed yet. */
+  group: number;
+  /** Its identifier is on record (SentIds), and has to be struck out when it leaves. */
+  noted: boolean;
+  refusals: number;
+  /** Refusals that count against it. */
+  strikes: number;
+  firstRefusedMs: number;
+  /**
+   * wire: sent on this connection, or about to be. again: waits for its turn on this connection. held: refused, waits for its lane's pause to end.
+   * doomed: refused for good, waits for room among the dead letters.
+   */
+  place: "wire" | "again" | "held" | "doomed";
+  /** Waits for the disk, or behind one that does: not sent on this connection yet. */
+  staged: boolean;
+  /** Sent in the session that the cloud has, and not refused since. */
+  known: boolean;
+}
+
+/** What the cloud has taken with QoS 2 (PUBREC), and has not said PUBCOMP for. */
+export interface Release {
+  readonly packetId: number;
+  /** Undefined: it is not in the queue any more, and only its identifier has to become free. */
+  readonly message: QueuedMessage | undefined;
+  readonly bytes: number;
+  /** Commit group that must be durable before PUBREL goes out. */
+  group: number;
+  /** PUBREL went out on this connection. */
+  sent: boolean;
+}
+
+/** Identifiers that a window can give out. */
+export const windowMax = 65_534;
 
 /**
- * The QoS 1 messages that were sent and not yet acknowledged: packet identifier <-> message, in the order sent. After a lost link they go
- * out again first, in that order and with the same identifiers [MQTT-4.4.0-1], [MQTT-4.6.0-1].
+ * The messages that were sent and have no last answer: packet identifier <-> message, in the order sent; with QoS 2, from its PUBREC on, in the order of
+ * these. After a lost link they go out again first, in these orders and with the same identifiers [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4].
  */
 export class Window {
   readonly #slots = new Map<number, Slot>();
-  /** Identifiers to send again on this connection, in order. An entry counts only while its slot's place is "again". */
-  #again: number[] = [];
+  readonly #releases = new Map<number, Release>();
+  /** Identifiers that are in use by nothing here, and not to be given out. */
+  readonly #reserved = new Set<number>();
+  /** To send again on this connection, in order. An entry counts only while its place is "again". */
+  #again: Slot[] = [];
   #againAt = 0;
   #lastId = 0;
   #bytes = 0;
@@ -17,7 +62,12 @@ export class Window {
 
   /** Messages in the window, wherever they are. */
   get size(): number {
-    return this.#slots.size;
+    return this.#slots.size + this.#releases.size;
+  }
+
+  /** Identifiers that cannot be given out. */
+  get used(): number {
+    return this.size + this.#reserved.size;
   }
 
   /** Bytes of their payloads, topics and properties, roughly. */
@@ -25,9 +75,9 @@ export class Window {
     return this.#bytes;
   }
 
-  /** Sent on the present connection and unanswered: what the cloud's Receive Maximum counts. */
+  /** Sent on the present connection without a last answer: what the cloud's Receive Maximum counts (MQTT 5 section 4.9), and a little more. */
   get onWire(): number {
-    return this.#onWire;
+    return this.#onWire + this.#releases.size;
   }
 
   /** Of `size` and `bytes`: refused ones that wait, and what waits with them. They keep their identifiers and none of the room of others. */
@@ -39,51 +89,125 @@ export class Window {
     return this.#heldBytes;
   }
 
-  /** Takes a message that is sent now and gives it a free identifier, 1-65534. The caller keeps `size` below 65534. */
-  add(message: QueuedMessage): number {
+  /** Takes a message and gives it a free identifier, 1-65534. The caller keeps `used` below 65534. It counts as on the wire, and is `known` once it is. */
+  add(message: QueuedMessage, qos: Qos): Slot {
     do
-      this.#lastId = this.#lastId === 65_534 ? 1 : this.#lastId + 1; // 65535 is the SUBSCRIBE's
-    while (this.#slots.has(this.#lastId));
-    const bytes = weight(message);
-    this.#slots.set(this.#lastId, {
+      this.#lastId = this.#lastId === windowMax ? 1 : this.#lastId + 1; // 65535 is the SUBSCRIBE's
+    while (this.#isUsed(this.#lastId));
+    return this.#put(this.#lastId, message, qos, false);
+  }
+
+  #isUsed(packetId: number): boolean {
+    if (this.#slots.has(packetId)) return true;
+    if (this.#releases.size > 0 && this.#releases.has(packetId)) return true;
+    return this.#reserved.size > 0 && this.#reserved.has(packetId);
+  }
+
+  /** Takes a message with the identifier that it had in an earlier run. */
+  restore(packetId: number, message: QueuedMessage, qos: Qos, known: boolean): Slot {
+    this.#reserved.delete(packetId);
+    return this.#put(packetId, message, qos, known);
+  }
+
+  #put(packetId: number, message: QueuedMessage, qos: Qos, known: boolean): Slot {
+    const slot: Slot = {
+      packetId,
       message,
-      bytes,
+      bytes: weight(message),
+      qos,
+      group: 0,
+      noted: false,
       refusals: 0,
       strikes: 0,
       firstRefusedMs: 0,
       place: "wire",
-      known: true,
-    });
-    this.#bytes += bytes;
+      staged: false,
+      known,
+    };
+    this.#slots.set(packetId, slot);
+    this.#bytes += slot.bytes;
     this.#onWire += 1;
-    return this.#lastId;
+    return slot;
   }
 
   /**
-   * The cloud has it: the message leaves. Undefined for an identifier that the cloud cannot know: not in use, refused by it before, or
+   * The cloud has it: the message leaves (QoS 1). Undefined for an identifier that the cloud cannot know: not in use, refused by it before, of QoS 2, or
    * not yet sent in its present session. To believe such an answer would lose the message.
    */
-  acknowledged(packetId: number): QueuedMessage | undefined {
-    return this.#slots.get(packetId)?.known ? this.remove(packetId) : undefined;
+  acknowledged(packetId: number): Slot | undefined {
+    const slot = this.#slots.get(packetId);
+    if (!slot?.known || slot.qos !== 1) return undefined;
+    this.#leave(slot);
+    return slot;
   }
 
-  /** The message leaves, whatever the cloud knows of it. */
-  remove(packetId: number): QueuedMessage | undefined {
+  /** The cloud has it (QoS 2): what is left to do is PUBREL. Undefined as with `acknowledged`. */
+  received(packetId: number): Release | undefined {
+    const slot = this.#slots.get(packetId);
+    if (!slot?.known || slot.qos !== 2) return undefined;
+    this.#remove(slot);
+    return this.restoreRelease(packetId, slot.message, slot.bytes);
+  }
+
+  /** Takes an identifier whose PUBREC was seen in an earlier run, or whose message is gone. */
+  restoreRelease(packetId: number, message: QueuedMessage | undefined, bytes = message ? weight(message) : 0): Release {
+    const release: Release = { packetId, message, bytes, group: 0, sent: false };
+    this.#reserved.delete(packetId);
+    this.#releases.set(packetId, release);
+    this.#bytes += bytes;
+    return release;
+  }
+
+  release(packetId: number): Release | undefined {
+    return this.#releases.get(packetId);
+  }
+
+  /** In the order of their PUBRECs. */
+  releases(): Iterable<Release> {
+    return this.#releases.values();
+  }
+
+  /** The exchange has ended. Its identifier is reserved until `free`. */
+  complete(release: Release): void {
+    if (!this.#releases.delete(release.packetId)) return;
+    this.#bytes -= release.bytes;
+    this.#reserved.add(release.packetId);
+  }
+
+  reserve(packetId: number): void {
+    this.#reserved.add(packetId);
+  }
+
+  free(packetId: number): void {
+    this.#reserved.delete(packetId);
+  }
+
+  /** The message leaves, whatever the cloud knows of it. An identifier that is on record is reserved until `free`. */
+  remove(packetId: number): Slot | undefined {
     const slot = this.#slots.get(packetId);
     if (slot === undefined) return undefined;
+    this.#leave(slot);
+    return slot;
+  }
+
+  #leave(slot: Slot): void {
+    this.#remove(slot);
+    if (slot.noted) this.#reserved.add(slot.packetId);
+  }
+
+  #remove(slot: Slot): void {
     this.#move(slot, "again"); // counted nowhere
-    this.#slots.delete(packetId);
+    this.#slots.delete(slot.packetId);
     this.#bytes -= slot.bytes;
-    return slot.message;
   }
 
   /**
    * The cloud refused it (MQTT 5): how often so far, this time included; 0 for an identifier that the cloud cannot know. It keeps its
    * place, but is no longer on the wire, until `retry`. @param wallMs now
    */
-  refused(packetId: number, wallMs = 0): number {
+  refused(packetId: number, qos: Qos, wallMs = 0): number {
     const slot = this.#slots.get(packetId);
-    if (!slot?.known) return 0;
+    if (!slot?.known || slot.qos !== qos) return 0;
     if (slot.refusals === 0) slot.firstRefusedMs = wallMs;
     slot.refusals += 1;
     // A refusal ends that delivery [MQTT-4.4.0-2]: what follows is a new one, so without DUP.
@@ -108,7 +232,7 @@ export class Window {
   }
 
   /** A message in the window, and how often and since when (wall clock) it was refused. */
-  at(packetId: number): { message: QueuedMessage; refusals: number; firstRefusedMs: number } | undefined {
+  at(packetId: number): Readonly<Slot> | undefined {
     return this.#slots.get(packetId);
   }
 
@@ -122,7 +246,8 @@ export class Window {
   hold(lane: number): number[] {
     const held: number[] = [];
     for (const [packetId, slot] of this.#slots) {
-      if (slot.place !== "again" || slot.message.lane !== lane) continue;
+      const waits = slot.place === "again" || (slot.place === "wire" && slot.staged);
+      if (!waits || slot.message.lane !== lane) continue;
       this.#move(slot, "held");
       held.push(packetId);
     }
@@ -134,32 +259,31 @@ export class Window {
     const slot = this.#slots.get(packetId);
     if (slot?.place !== "held") return;
     this.#move(slot, "again");
-    this.#again.push(packetId);
+    this.#again.push(slot);
   }
 
   /** A new connection: everything unacknowledged goes out again. @param sessionPresent whether the cloud still knows the identifiers */
   reconnect(sessionPresent: boolean): void {
-    this.#again = [...this.#slots.keys()];
+    this.#again = [...this.#slots.values()];
     this.#againAt = 0;
-    for (const slot of this.#slots.values()) {
+    for (const slot of this.#again) {
       this.#move(slot, "again");
+      slot.staged = false;
       slot.known &&= sessionPresent;
     }
+    for (const release of this.#releases.values()) release.sent = false;
   }
 
-  /** The next to send again, now; `dup` when the cloud's session has seen it. Those acknowledged meanwhile are passed over. */
-  nextAgain(): { packetId: number; message: QueuedMessage; dup: boolean } | undefined {
+  /** The next to send again, now. Those acknowledged meanwhile are passed over. */
+  nextAgain(): Slot | undefined {
     while (this.#againAt < this.#again.length) {
-      const packetId = this.#again[this.#againAt++] ?? 0;
-      const slot = this.#slots.get(packetId);
-      if (slot?.place !== "again") continue;
+      const slot = this.#again[this.#againAt++];
+      if (slot?.place !== "again" || this.#slots.get(slot.packetId) !== slot) continue;
       if (this.#againAt > 1024) this.#compact();
       this.#move(slot, "wire");
-      const dup = slot.known;
-      slot.known = true;
-      return { packetId, message: slot.message, dup };
+      return slot;
     }
-    this.#again = [];
+    if (this.#again.length > 0) this.#again = [];
     this.#againAt = 0;
     return undefined;
   }
@@ -172,6 +296,8 @@ export class Window {
 
   clear(): void {
     this.#slots.clear();
+    this.#releases.clear();
+    this.#reserved.clear();
     this.#again = [];
     this.#againAt = 0;
     this.#bytes = 0;
@@ -198,22 +324,6 @@ export class Window {
     this.#again = this.#again.slice(this.#againAt);
     this.#againAt = 0;
   }
-}
-
-interface Slot {
-  readonly message: QueuedMessage;
-  readonly bytes: number;
-  refusals: number;
-  /** Refusals that count against it. */
-  strikes: number;
-  firstRefusedMs: number;
-  /**
-   * wire: sent on this connection. again: waits for its turn on this connection. held: refused, or behind a refused one, waits for its lane's pause to
-   * end. doomed: refused for good, waits for room among the dead letters.
-   */
-  place: "wire" | "again" | "held" | "doomed";
-  /** Sent in the session that the cloud has, and not refused since. */
-  known: boolean;
 }
 
 function weight({ message }: QueuedMessage): number {

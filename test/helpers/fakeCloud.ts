@@ -36,6 +36,7 @@ export class CloudConnection {
     });
     reader.on("error", (error: Error) => this.packets.push({ cmd: "unreadable", why: error.message }));
     socket.on("data", (chunk: Buffer) => reader.parse(chunk));
+    socket.setNoDelay(true);
     socket.on("error", () => {});
     socket.on("close", () => {
       this.closed = true;
@@ -93,6 +94,8 @@ export interface CloudScript {
   publish?(connection: CloudConnection, packet: SeenPacket): void;
   subscribe?(connection: CloudConnection, packet: SeenPacket): void;
   ping?(connection: CloudConnection): void;
+  /** Any other packet, acknowledgements among them. */
+  other?(connection: CloudConnection, packet: SeenPacket): void;
 }
 
 /** A scripted MQTT server on a real socket, on mqtt-packet and not on our codec, so that both cannot be wrong in the same way. */
@@ -166,6 +169,6 @@ export class FakeCloud {
     } else if (packet.cmd === "pingreq") {
       if (script.ping) script.ping(connection);
       else connection.send({ cmd: "pingresp" });
-    }
+    } else script.other?.(connection, packet);
   }
 }

@@ -282,6 +282,7 @@ export class MemoryStore implements Store {
       settle: () => {
         throw new Error("the memory store has no uplinks");
       },
+      laneStates: () => {},
       reference: (name, position, meta) => {
         const queue = state.queues.get(name) ?? { next: 1, waiting: new Map<number, Reference>() };
         state.queues.set(name, queue);

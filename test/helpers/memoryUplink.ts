@@ -5,10 +5,12 @@ import type {
   PublishResult,
   QueuedMessage,
   Store,
+  Txn,
   UplinkQueue,
   UplinkQueueStats,
 } from "../../src/base/contracts.ts";
 import type { UplinkFailure, UplinkLetters } from "../../src/base/deadLetters.ts";
+import type { Recalled } from "../../src/base/inFlight.ts";
 import type { Log, LogFields } from "../../src/base/log.ts";
 import type { Message } from "../../src/base/message.ts";
 
@@ -62,6 +64,7 @@ export interface Settled {
 /** An uplink's queue in RAM: strict priority, then age. */
 export class MemoryQueue implements UplinkQueue {
   readonly name = "cloud";
+  isNew = false;
   readonly settled: Settled[] = [];
   /** Settled although it was not handed out: must stay 0. */
   settledTwice = 0;
@@ -141,6 +144,12 @@ export class MemoryQueue implements UplinkQueue {
     this.#handedOut.clear();
   }
 
+  keep(): void {}
+
+  recall(): Promise<Recalled> {
+    return Promise.resolve({ found: [], ahead: new Set() });
+  }
+
   stats(): UplinkQueueStats {
     const all = [...this.#handedOut.values(), ...this.#waiting];
     const dropped: Record<string, number> = {};
@@ -197,8 +206,16 @@ export function memoryStore(
   rules: Map<number, string>,
   paused = new Set<string>(),
 ): Store {
+  const maps = new Map<string, Map<string, Uint8Array>>();
+  const mapOf = (name: string): Map<string, Uint8Array> => {
+    const map = maps.get(name) ?? new Map<string, Uint8Array>();
+    maps.set(name, map);
+    return map;
+  };
+  for (const name of paused) mapOf("uplinks-paused").set(name, new Uint8Array(0));
   const store = {
     epoch: 7,
+    durableGroup: 0,
     get head() {
       return queue.head;
     },
@@ -209,9 +226,20 @@ export function memoryStore(
       return rules.size;
     },
     ruleDefinition: (id: number) => rules.get(id),
-    get: (_: string, key: string) => (paused.has(key) ? new Uint8Array(0) : undefined),
-    commit: (write: (txn: { put(map: string, key: string): void; delete(map: string, key: string): void }) => void) => {
-      write({ put: (_, key) => void paused.add(key), delete: (_, key) => void paused.delete(key) });
+    get: (map: string, key: string) => mapOf(map).get(key),
+    entries: (map: string) => mapOf(map).entries(),
+    commit: (write: (txn: Pick<Txn, "put" | "delete" | "laneStates">) => void) => {
+      write({
+        put: (map, key, value) => {
+          mapOf(map).set(key, Buffer.from(value));
+          if (map === "uplinks-paused") paused.add(key);
+        },
+        delete: (map, key) => {
+          mapOf(map).delete(key);
+          if (map === "uplinks-paused") paused.delete(key);
+        },
+        laneStates: () => {},
+      });
       return { value: undefined, group: 1 };
     },
   };

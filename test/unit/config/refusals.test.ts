@@ -141,7 +141,7 @@ sources:
   - { name: b, type: coap, url: coap://h/x, every: 30s, decode: hex, topic: b }
 routes: [{ name: r, from: a, steps: [{ decode: json }], to: b, onError: dead-letter }]
 deadLetters: { maxAge: 90d }
-uplinks: [{ name: c, urls: [mqtt://h], envelope: json, forward: [{ topic: "#", qos: 0 }], drain: { liveShare: 0.2, maxPerSecond: 5 } }]
+uplinks: [{ name: c, urls: [mqtt://h], envelope: json, forward: [{ topic: "#", qos: 0 }, { topic: a, qos: 2 }], receive: [{ topic: b, to: c, qos: 2 }], drain: { liveShare: 0.2, maxPerSecond: 5 } }]
 http: { listen: false }`;
     expect(await unavailableIn(text)).to.deep.equal([]);
     expect(await unavailableIn("")).to.deep.equal([]);
@@ -162,7 +162,6 @@ http: { listen: false }`;
     [serial("decode: json, framing: { type: fixed, length: 20 }"), "sources[0].framing.type"],
     [serial("decode: json, framing: { type: gap, silence: 5ms }"), "sources[0].framing.type"],
     [serial("decode: json, framing: { type: markers, start: '02', end: '03' }"), "sources[0].framing.type"],
-    ["uplinks: [{ name: c, url: mqtt://h, forward: [{ topic: a, qos: 2 }] }]", "uplinks[0].forward[0].qos"],
     ["http: { listen: http://0.0.0.0:80 }\naccess: { anonymous: true }", "http.listen"],
   ];
   for (const [text, path] of cases) {

@@ -146,14 +146,6 @@ for (const version of [4, 5] as const) {
       await until("all arrived", () => bench.publisher.commands.length === flood);
     });
 
-    it("leaves a cloud that sends QoS 2", async () => {
-      const bench = await open();
-      bench.cloud.last?.publish("gw/g1/cmd/a", "1", { ...one, qos: 2 });
-      await bench.untilDown();
-      expect(bench.uplink.state().problem).to.include("QoS 2");
-      expect(bench.publisher.commands).to.deep.equal([]);
-    });
-
     it("says when the cloud refuses a subscription", async () => {
       const subscribe = (c: CloudConnection, { messageId }: { messageId?: number }): void =>
         c.send({ cmd: "suback", messageId, granted: [version === 5 ? 0x87 : 0x80] });

@@ -133,7 +133,7 @@ for (const version of [4, 5] as const) {
         [[0x20, 0xff, 0xff, 0xff, 0xff, 0x7f], true],
         [[0x20, 0x02, 0x00, 0x00], false], // a second CONNACK
         [[0x82, 0x05, 0, 1, 0, 1, 0x61, 0], false], // SUBSCRIBE from a server
-        [[0x62, 0x02, 0, 1], false], // PUBREL for what was never sent
+        [[0x60, 0x02, 0, 1], false], // PUBREL without its flags
         [[0x30, 0xff, 0xff, 0xff, 0x7f], false], // a PUBLISH of 256 MiB
         [[0x36, 0x05, 0, 1, 0x61, 0, 1], false], // QoS 3
       ];

@@ -28,24 +28,39 @@ const queued = (seq: number, payload = "x"): QueuedMessage => ({
   message: message(payload),
 });
 
+/** Puts it on the wire, with QoS 1. */
+function send(window: Window, message: QueuedMessage): number {
+  const slot = window.add(message, 1);
+  slot.known = true;
+  return slot.packetId;
+}
+
+function sendAgain(window: Window): { packetId: number; message: QueuedMessage; dup: boolean } | undefined {
+  const slot = window.nextAgain();
+  if (slot === undefined) return undefined;
+  const { packetId, message, known } = slot;
+  slot.known = true;
+  return { packetId, message, dup: known };
+}
+
 describe("uplink/window", () => {
   it("gives identifiers from 1, never one in use, never the SUBSCRIBE's", () => {
     const window = new Window();
-    const ids = Array.from({ length: 65_534 }, (_, n) => window.add(queued(n)));
+    const ids = Array.from({ length: 65_534 }, (_, n) => send(window, queued(n)));
     expect(new Set(ids).size).to.equal(65_534);
     expect(Math.min(...ids.slice(0, 10))).to.equal(1);
     expect(ids).to.not.include(65_535);
     window.acknowledged(77);
-    expect(window.add(queued(1))).to.equal(77);
+    expect(send(window, queued(1))).to.equal(77);
   });
 
   it("sends everything unacknowledged again in order, with its identifier, after a new connection", () => {
     const window = new Window();
-    const ids = [1, 2, 3, 4].map((seq) => window.add(queued(seq)));
-    expect(window.acknowledged(ids[1] ?? 0)?.seq).to.equal(2);
+    const ids = [1, 2, 3, 4].map((seq) => send(window, queued(seq)));
+    expect(window.acknowledged(ids[1] ?? 0)?.message.seq).to.equal(2);
     window.reconnect(true);
     expect(window.onWire).to.equal(0);
-    const again = [window.nextAgain(), window.nextAgain(), window.nextAgain(), window.nextAgain()];
+    const again = [sendAgain(window), sendAgain(window), sendAgain(window), sendAgain(window)];
     expect(again.map((item) => item?.message.seq)).to.deep.equal([1, 3, 4, undefined]);
     expect(again.map((item) => item?.packetId)).to.deep.equal([ids[0], ids[2], ids[3], undefined]);
     expect(again.map((item) => item?.dup)).to.deep.equal([true, true, true, undefined]);
@@ -54,44 +69,44 @@ describe("uplink/window", () => {
 
   it("passes over what was acknowledged before its turn to be sent again, and counts bytes and what is on the wire", () => {
     const window = new Window();
-    const first = window.add(queued(1, "abc"));
-    window.add(queued(2, "de"));
+    const first = send(window, queued(1, "abc"));
+    send(window, queued(2, "de"));
     const topics = 2 * "plant/boiler".length;
     expect(window.bytes).to.equal(topics + 5);
     window.reconnect(true);
-    expect(window.acknowledged(first)?.seq).to.equal(1); // the cloud's session knows it
+    expect(window.acknowledged(first)?.message.seq).to.equal(1); // the cloud's session knows it
     expect(window.bytes).to.equal(topics / 2 + 2);
     expect(window.onWire).to.equal(0);
-    expect(window.nextAgain()?.message.seq).to.equal(2);
+    expect(sendAgain(window)?.message.seq).to.equal(2);
     expect(window.onWire).to.equal(1);
     expect(window.acknowledged(9999)).to.equal(undefined);
   });
 
   it("believes no acknowledgement of what a new session cannot know, and sends it without DUP", () => {
     const window = new Window();
-    const id = window.add(queued(1));
+    const id = send(window, queued(1));
     window.reconnect(false);
     expect(window.acknowledged(id)).to.equal(undefined);
-    expect(window.refused(id)).to.equal(0);
-    expect(window.nextAgain()).to.include({ packetId: id, dup: false });
+    expect(window.refused(id, 1)).to.equal(0);
+    expect(sendAgain(window)).to.include({ packetId: id, dup: false });
     window.reconnect(true);
-    expect(window.nextAgain()).to.include({ packetId: id, dup: true });
-    expect(window.acknowledged(id)?.seq).to.equal(1);
+    expect(sendAgain(window)).to.include({ packetId: id, dup: true });
+    expect(window.acknowledged(id)?.message.seq).to.equal(1);
   });
 
   it("counts refusals of one message and offers it again as a new delivery [MQTT-4.4.0-2]", () => {
     const window = new Window();
-    const id = window.add(queued(1));
-    expect([window.refused(id), window.refused(id), window.refused(5)]).to.deep.equal([1, 0, 0]);
+    const id = send(window, queued(1));
+    expect([window.refused(id, 1), window.refused(id, 1), window.refused(5, 1)]).to.deep.equal([1, 0, 0]);
     expect(window.onWire).to.equal(0);
     expect(window.acknowledged(id)).to.equal(undefined);
-    expect(window.nextAgain()).to.equal(undefined);
+    expect(sendAgain(window)).to.equal(undefined);
     window.retry(id);
     window.retry(id);
-    expect(window.nextAgain()).to.include({ packetId: id, dup: false });
-    expect(window.nextAgain()).to.equal(undefined);
+    expect(sendAgain(window)).to.include({ packetId: id, dup: false });
+    expect(sendAgain(window)).to.equal(undefined);
     expect(window.onWire).to.equal(1);
-    expect(window.refused(id)).to.equal(2);
+    expect(window.refused(id, 1)).to.equal(2);
   });
 
   it("is what a plain list says it is, whatever happens", () => {
@@ -103,7 +118,7 @@ describe("uplink/window", () => {
         for (const { what, n } of steps) {
           const ids = [...model.keys()];
           const id = ids[n % Math.max(1, ids.length)] ?? 60_000;
-          if (what === "add") model.set(window.add(queued(n)), "wire");
+          if (what === "add") model.set(send(window, queued(n)), "wire");
           else if (what === "lost") {
             window.reconnect(true);
             for (const key of ids) model.set(key, "again");
@@ -111,13 +126,13 @@ describe("uplink/window", () => {
             expect(window.acknowledged(id)).to.not.equal(undefined);
             model.delete(id);
           } else if (what === "refuse" && model.get(id) === "wire") {
-            expect(window.refused(id)).to.be.above(0);
+            expect(window.refused(id, 1)).to.be.above(0);
             model.set(id, "held");
           } else if (what === "retry") {
             window.retry(id);
             if (model.get(id) === "held") model.set(id, "again");
           } else if (what === "again") {
-            const next = window.nextAgain();
+            const next = sendAgain(window);
             if (next === undefined) expect([...model.values()]).to.not.include("again");
             else {
               expect(model.get(next.packetId)).to.equal("again");
@@ -260,9 +275,9 @@ describe("uplink/answers", () => {
       fc.property(fc.uniqueArray(fc.nat(600), { minLength: 1, maxLength: 600 }), (order) => {
         const sent: number[] = [];
         const answers = new Answers((packetId) => sent.push(packetId));
-        const expected = order.map((_, at) => answers.expect(at + 1));
+        const expected = order.map((_, at) => answers.expect(at + 1, 1));
         const known = order.map((_, at) => at).sort((a, b) => (order[a] ?? 0) - (order[b] ?? 0));
-        for (const at of known) answers.settle(expected[at] ?? answers.expect(0), at % 5 === 4 ? null : 0);
+        for (const at of known) answers.settle(expected[at] ?? answers.expect(0, 1), at % 5 === 4 ? null : 0);
         expect(sent).to.deep.equal(expected.map(({ packetId }) => packetId).filter((packetId) => packetId % 5 !== 0));
         expect(answers.size).to.equal(0);
       }),
