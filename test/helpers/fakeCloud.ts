@@ -93,6 +93,8 @@ export interface CloudScript {
   publish?(connection: CloudConnection, packet: SeenPacket): void;
   subscribe?(connection: CloudConnection, packet: SeenPacket): void;
   ping?(connection: CloudConnection): void;
+  /** Any other packet, acknowledgements among them. */
+  other?(connection: CloudConnection, packet: SeenPacket): void;
 }
 
 /** A scripted MQTT server on a real socket, on mqtt-packet and not on our codec, so that both cannot be wrong in the same way. */
@@ -166,6 +168,6 @@ export class FakeCloud {
     } else if (packet.cmd === "pingreq") {
       if (script.ping) script.ping(connection);
       else connection.send({ cmd: "pingresp" });
-    }
+    } else script.other?.(connection, packet);
   }
 }
