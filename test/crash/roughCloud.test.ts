@@ -16,7 +16,7 @@ const msMax = wanted === undefined ? 20_000 : Number.POSITIVE_INFINITY;
 const seed = Number(process.env["TIDEGATE_SEED"] ?? Date.now() % 1_000_000);
 const inflight = 50;
 
-const config = (mqttPort: number, httpPort: number, cloudPort: number): string => `
+const config = (mqttPort: number, httpPort: number, cloudPort: number, qos: 1 | 2): string => `
 gateway: { id: g1, dataDir: ./data }
 mqtt: { listeners: [ { url: "mqtt://127.0.0.1:${mqttPort}" } ] }
 http: { listen: "http://127.0.0.1:${httpPort}" }
@@ -29,9 +29,9 @@ uplinks:
     backoff: { min: 20ms, max: 100ms }
     refusedRetries: 100000
     forward:
-      - { topic: "plant/kept4/#", to: "{topic}", priority: 9 }
-      - { topic: "plant/kept5/#", to: "{topic}", priority: 5 }
-      - { topic: "plant/#", to: "{topic}", priority: 0 }
+      - { topic: "plant/kept4/#", to: "{topic}", qos: ${qos}, priority: 9 }
+      - { topic: "plant/kept5/#", to: "{topic}", qos: ${qos}, priority: 5 }
+      - { topic: "plant/#", to: "{topic}", qos: ${qos}, priority: 0 }
 `;
 
 interface Letters {
@@ -48,11 +48,11 @@ class Rig {
   cloud!: RoughCloud;
   #http = 0;
 
-  async begin(): Promise<void> {
+  async begin(qos: 1 | 2): Promise<void> {
     const [port = 0, http = 0, cloudPort = 0] = await freePorts(3);
     this.#http = http;
-    this.gateway = await GatewayProcess.create(config(port, http, cloudPort));
-    this.cloud = new RoughCloud(cloudPort, this.ledger, seed, inflight);
+    this.gateway = await GatewayProcess.create(config(port, http, cloudPort, qos));
+    this.cloud = new RoughCloud(cloudPort, this.ledger, seed, inflight, qos);
     await this.gateway.start();
     for (const [name, version, persistent] of [
       ["kept4", 4, true],
@@ -144,12 +144,13 @@ class Rig {
 }
 
 describe("process: a rough cloud", () => {
-  it(`everything acknowledged arrives or is one dead letter, in order, up to ${cycles} lives (seed ${seed})`, async function () {
+  for (const qos of [1, 2] as const)
+  it(`QoS ${qos}: everything acknowledged arrives or is one dead letter, in order, up to ${cycles} lives (seed ${seed})`, async function () {
     this.timeout(120_000 + cycles * 8000);
     const rig = new Rig();
     const beganMs = performance.now();
     try {
-      await rig.begin();
+      await rig.begin(qos);
       let lives = 0;
       for (; lives < cycles && performance.now() - beganMs < msMax; lives += 1) await rig.cycle();
       await rig.drain();

@@ -73,8 +73,12 @@ export class CloudBook {
   duplicates = 0;
   deliveries = 0;
 
-  constructor(ledger: Ledger) {
+  readonly #once: boolean;
+
+  /** @param once at QoS 2: no duplicate at all */
+  constructor(ledger: Ledger, once: boolean) {
     this.#ledger = ledger;
+    this.#once = once;
   }
 
   /** Call it before and after: what is in flight is not known to the gateway any more. */
@@ -170,6 +174,7 @@ export class CloudBook {
 
   #repeated(page: Page, key: string, name: string): void {
     this.duplicates += 1;
+    if (this.#once) this.#fault(`${name}: twice at QoS 2: ${this.history(name)}`);
     const proven = this.#proven.get(key);
     if (proven === undefined) return;
     const kill = this.#kills.get(proven.life);

@@ -54,6 +54,9 @@ export class RoughCloud {
   readonly #port: number;
   readonly #seed: number;
   readonly #inflight: number;
+  readonly #qos: 1 | 2;
+  /** Packet ids that came at QoS 2 and were not released: of the session. */
+  readonly #held = new Set<number>();
   readonly #quotas = new Map<number, Quota>();
   readonly #open = new WeakMap<CloudConnection, Connection>();
   readonly #timers = new Set<NodeJS.Timeout>();
@@ -62,12 +65,16 @@ export class RoughCloud {
   #connections = 0;
   #kind = false;
 
-  /** @param inflight the gateway's own limit of unacknowledged messages */
-  constructor(port: number, ledger: Ledger, seed: number, inflight: number) {
+  /**
+   * @param inflight the gateway's own limit of unacknowledged messages
+   * @param qos what the gateway sends. At 2 the session is never lost: without it nobody can tell what was delivered.
+   */
+  constructor(port: number, ledger: Ledger, seed: number, inflight: number, qos: 1 | 2) {
+    this.#qos = qos;
     this.#port = port;
     this.#seed = seed;
     this.#inflight = inflight;
-    this.book = new CloudBook(ledger);
+    this.book = new CloudBook(ledger, qos === 2);
   }
 
   async up(): Promise<void> {
@@ -77,6 +84,7 @@ export class RoughCloud {
         connect: (cloud) => this.#connect(cloud),
         publish: (cloud, packet) => this.#publish(cloud, packet),
         ping: (cloud) => this.#ping(cloud),
+        other: (cloud, packet) => this.#release(cloud, packet),
       },
       undefined,
       this.#port,
@@ -88,8 +96,9 @@ export class RoughCloud {
     this.#server = undefined;
     for (const timer of this.#timers) clearTimeout(timer);
     await server?.close();
-    if (!keepsSession) this.#session = false;
-    this.#count(keepsSession ? "restarts" : "restarts without its session");
+    const keeps = keepsSession || this.#qos === 2;
+    if (!keeps) this.#session = false;
+    this.#count(keeps ? "restarts" : "restarts without its session");
   }
 
   /** From now on it is a good cloud, but for what it refuses for good. */
@@ -150,8 +159,10 @@ export class RoughCloud {
     }
     const arrival = this.book.arrived(page, packet);
     if (arrival === undefined) return;
+    if (this.#held.has(arrival.id)) return this.#answer(connection, arrival, 0); // [MQTT-4.3.3-10]
     const code = this.#refusal(connection, arrival);
     if (code === 0) this.book.accept(page, arrival);
+    if (code === 0 && this.#qos === 2) this.#held.add(arrival.id);
     else if (forGood.includes(code)) this.book.refused.set(arrival.key, `${arrival.topic} ${arrival.number}`);
     if (spent && (mood === "silent" || mood === "loses acknowledgements")) {
       if (mood !== "silent") this.#after(connection.random() * 100, () => cloud.close());
@@ -166,12 +177,22 @@ export class RoughCloud {
     this.#answer(connection, arrival, code);
   }
 
+  /** PUBREL; some of the PUBCOMPs are lost with their connection. */
+  #release(cloud: CloudConnection, { cmd, messageId = 0 }: SeenPacket): void {
+    const connection = this.#open.get(cloud);
+    if (cmd !== "pubrel" || connection === undefined) return;
+    cloud.packets.length = 0;
+    const known = this.#held.delete(messageId);
+    if (connection.patience < 0 && connection.mood === "loses acknowledgements") return;
+    cloud.send({ cmd: "pubcomp", messageId, reasonCode: known ? 0 : 0x92 });
+  }
+
   #answer(connection: Connection, arrival: Arrival, code: number): void {
     const { cloud, mood, page, random } = connection;
     const answer = (): void => {
       if (cloud.closed) return;
       this.book.answered(page, arrival, code);
-      cloud.puback(arrival.id, code);
+      cloud.send({ cmd: this.#qos === 2 ? "pubrec" : "puback", messageId: arrival.id, reasonCode: code });
     };
     if (mood !== "late") return answer();
     if (connection.late.push(answer) > 1) return;
