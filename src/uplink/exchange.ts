@@ -51,7 +51,7 @@ export class Exchange {
   readonly #onGroup = (durable: boolean): void => this.#durable(durable);
 
   constructor(options: { name: string; version: ProtocolVersion; inflight: number }, deps: ExchangeDeps) {
-    const { store, clock, log, window, queue, add, ready, pumpSoon } = deps;
+    const { store, clock, log, window, queue, add, settled, ready, pumpSoon } = deps;
     this.#version = options.version;
     this.#deps = deps;
     const freed = (packetIds: readonly number[]): void => {
@@ -59,7 +59,8 @@ export class Exchange {
       pumpSoon();
     };
     this.ids = new SentIds(options.name, { store, clock, log, freed, again: pumpSoon });
-    this.#resumption = new Resumption({ queue, window, ids: this.ids, inflight: options.inflight, add, ready });
+    const { inflight } = options;
+    this.#resumption = new Resumption({ queue, window, ids: this.ids, inflight, add, settled, ready });
   }
 
   /** Looks for what an earlier run had in flight; `ready` is called when that is in the window, unless it is at once. */

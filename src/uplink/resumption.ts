@@ -13,6 +13,8 @@ export interface ResumptionDeps {
   readonly inflight: number;
   /** Takes one that an earlier run may have sent, but not with QoS 2, as a new one. */
   add(message: QueuedMessage): void;
+  /** The cloud has it, and it has left the queue. */
+  settled(packetId: number, message: QueuedMessage): void;
   /** The window holds what an earlier run had in flight. Not from within `begin`. */
   ready(): void;
 }
@@ -92,10 +94,11 @@ export class Resumption {
     const one = this.#ahead.size === 0 ? undefined : this.#ahead.get(message.position);
     if (one === undefined || one.id.lane !== message.lane) return undefined;
     this.#ahead.delete(message.position);
-    const { ids, queue } = this.#deps;
+    const { ids, queue, settled } = this.#deps;
     const { packetId, received } = one.id;
     if (!received) return this.#again(one.id, message, one.known);
     queue.settle(message);
+    settled(packetId, message);
     if (one.ended) ids.ended(packetId);
     return "done";
   }

@@ -34,7 +34,13 @@ describe("uplink: long topics that publishers choose", () => {
     const style = { version: 5 as const, gatewayId: "g1", envelope: "none" as const, meta: [] };
     const writer = new ForwardWriter(style, 1);
     const aliases = new TopicAliases(65_535, { value: 0 });
-    const limits = { receiveMaximum: 9, maximumPacketSize: 1e6, maximumQos: 1, retainAvailable: true, aliases } as const;
+    const limits = {
+      receiveMaximum: 9,
+      maximumPacketSize: 1e6,
+      maximumQos: 1,
+      retainAvailable: true,
+      aliases,
+    } as const;
     const wire = { qos: 1 as const, packetId: 1, dup: false };
     const send = (topic: string): unknown => {
       const message = { topic, payload: Buffer.from("x"), qos: 1 as const, retain: false, source: "test" };
