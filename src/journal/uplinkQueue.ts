@@ -213,7 +213,8 @@ export class JournalQueue implements UplinkQueue {
   wake(): void {
     this.trim();
     if (!this.#armed) return;
-    if ((this.#share === undefined ? this.#strict() : this.#shared(this.#share)) === undefined) return;
+    const next = this.#share === undefined ? this.#strict() : this.#shared(this.#share);
+    if (next === undefined && this.#passed.length === 0) return;
     this.#armed = false;
     this.#listener?.();
   }

@@ -8,6 +8,8 @@ import type { UplinkOptions } from "./options.ts";
 const sentMax = 10_000;
 const sentMs = 600_000;
 const topicsMax = 4096;
+/** Longer ones are looked at each time, or they could fill the RAM. */
+const topicCharsMax = 512;
 
 /**
  * Our own messages that a 3.1.1 cloud sends back, because a receive rule covers a topic that a forward rule sends to: 3.1.1 has no No Local. With
@@ -80,6 +82,7 @@ export class Echoes {
     if (known.has(topic)) return known.get(topic);
     const filled = fillTopic(rule.to, rule.filter, topic, this.#options.gatewayId);
     const comesBack = filled !== undefined && this.#filters.some((filter) => matchTopic(filter, filled) !== null);
+    if (topic.length > topicCharsMax) return comesBack ? filled : undefined;
     this.#topicCount += 1;
     if (this.#topicCount > topicsMax) {
       this.#topics.clear();

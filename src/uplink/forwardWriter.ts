@@ -23,6 +23,8 @@ interface CloudTopic {
 }
 
 const topicsMax = 4096;
+/** Longer ones are made anew each time: whoever may publish could fill the RAM with 4096 of 64 KiB. */
+const topicCharsMax = 512;
 const scratchBytes = 4096;
 const nothing = Buffer.alloc(0);
 /** MQTT 5 table 2-4. */
@@ -206,6 +208,7 @@ export class ForwardWriter {
     const fits = filled !== undefined && topicNameFault(filled, Number.POSITIVE_INFINITY) === null;
     const bytes = fits ? Buffer.from(filled) : nothing;
     const made = bytes.length > 0 && bytes.length <= 65_535 ? { bytes, aliases: undefined, alias: 0 } : undefined;
+    if (topic.length > topicCharsMax) return made;
     this.#topicCount += 1;
     if (this.#topicCount > topicsMax) {
       this.#topics.clear();

@@ -1,4 +1,4 @@
-import type { Store } from "../base/contracts.ts";
+import type { Store, Txn } from "../base/contracts.ts";
 import type { HeldId } from "../base/inFlight.ts";
 
 /**
@@ -11,6 +11,8 @@ export class HeldIds {
   readonly #store: Pick<Store, "commit" | "entries">;
   /** Identifier to the group that has to be durable before PUBREC; 0: it is, or nothing was stored. */
   readonly #groups = new Map<number, number>();
+  /** On record of a session that is gone, for the disk did not take that it is: a restart must not find them. */
+  readonly #stale = new Set<number>();
 
   constructor(uplink: string, store: Pick<Store, "commit" | "entries">) {
     this.#map = `uplink-held/${uplink}`;
@@ -45,18 +47,26 @@ export class HeldIds {
   /** @returns the group that must be durable before PUBCOMP; undefined: it was not held. @throws what a commit throws */
   release(packetId: number): number | undefined {
     if (!this.#groups.has(packetId)) return undefined;
-    const { group } = this.#store.commit((txn) => txn.delete(this.#map, String(packetId)));
+    const { group } = this.#store.commit((txn) => {
+      txn.delete(this.#map, String(packetId));
+      this.#strikeOut(txn);
+    });
     this.#groups.delete(packetId);
+    this.#stale.clear();
     return group;
   }
 
   /** The cloud has forgotten its session: what it sends from now on is new, whatever the identifier. @throws what a commit throws */
   forget(): void {
-    if (this.#groups.size === 0) return;
-    const packetIds = [...this.#groups.keys()];
+    for (const packetId of this.#groups.keys()) this.#stale.add(packetId);
     this.#groups.clear();
-    this.#store.commit((txn) => {
-      for (const packetId of packetIds) txn.delete(this.#map, String(packetId));
-    });
+    if (this.#stale.size === 0) return;
+    this.#store.commit((txn) => this.#strikeOut(txn));
+    this.#stale.clear();
+  }
+
+  /** What is held anew meanwhile is on record by right. */
+  #strikeOut(txn: Pick<Txn, "delete">): void {
+    for (const packetId of this.#stale) if (!this.#groups.has(packetId)) txn.delete(this.#map, String(packetId));
   }
 }

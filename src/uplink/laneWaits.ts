@@ -63,7 +63,8 @@ export class LaneWaits {
     waiting.timer?.cancel();
     waiting.timer = this.#deps.clock.setTimer(ms, () => {
       waiting.timer = undefined;
-      this.#offer(lane, waiting);
+      // Some were on their way when one sent earlier was refused late: none that is younger goes before their answers.
+      if (waiting.offered.size === 0) this.#offer(lane, waiting);
     });
   }
 

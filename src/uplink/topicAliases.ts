@@ -4,6 +4,8 @@ import type { Counter } from "../base/meter.ts";
 export const aliasBytes = 3;
 /** Topics that get one, at most, however many the cloud allows. */
 const aliasesMax = 1024;
+/** Of their names, together. */
+const namesBytesMax = 256 * 1024;
 
 /**
  * Short numbers in place of topics, for one connection towards the cloud: the first topics that come get one, as many as its CONNACK allows
@@ -14,6 +16,7 @@ export class TopicAliases {
   readonly #maximum: number;
   readonly #aliases = new Map<string, number>();
   readonly #saved: Counter;
+  #namesBytes = 0;
 
   /** @param maximum the cloud's Topic Alias Maximum @param saved bytes that were not sent */
   constructor(maximum: number, saved: Counter) {
@@ -28,12 +31,14 @@ export class TopicAliases {
 
   /** What the topic's alias would be, to go out beside its name; 0: there is none left, or the name is as short. @param bytes of the name */
   next(bytes: number): number {
-    return this.#aliases.size < this.#maximum && bytes > aliasBytes ? this.#aliases.size + 1 : 0;
+    const isRoom = this.#aliases.size < this.#maximum && this.#namesBytes + bytes <= namesBytesMax;
+    return isRoom && bytes > aliasBytes ? this.#aliases.size + 1 : 0;
   }
 
   /** The PUBLISH that says so is on its way. */
   define(topic: string): void {
     this.#aliases.set(topic, this.#aliases.size + 1);
+    this.#namesBytes += Buffer.byteLength(topic);
     this.#saved.value -= aliasBytes;
   }
 

@@ -258,6 +258,7 @@ export class Window {
   retry(packetId: number): void {
     const slot = this.#slots.get(packetId);
     if (slot?.place !== "held") return;
+    slot.staged = false; // held while it waited for the disk: it begins anew
     this.#move(slot, "again");
     this.#again.push(slot);
   }

@@ -44,7 +44,7 @@ const moods: readonly Mood[] = [
  */
 interface Quota {
   readonly untilMs: number;
-  readonly seq: number;
+  seq: number;
   readonly code: number;
 }
 
@@ -59,6 +59,7 @@ export class RoughCloud {
   readonly #held = new Set<number>();
   readonly #quotas = new Map<number, Quota>();
   readonly #open = new WeakMap<CloudConnection, Connection>();
+  #newest: Connection | undefined;
   readonly #timers = new Set<NodeJS.Timeout>();
   #server: FakeCloud | undefined;
   #session = false;
@@ -137,6 +138,7 @@ export class RoughCloud {
     const connection = { cloud, random, page, mood, late: [], patience: Math.floor(random() * random() * 3000) };
     this.#count(mood);
     this.#open.set(cloud, connection);
+    this.#newest = connection;
     cloud.connack({ sessionPresent, properties: receiveMaximum === undefined ? {} : { receiveMaximum } });
     if (!this.#kind) this.#after(100 + random() * random() * 2500, () => cloud.close());
   }
@@ -149,7 +151,8 @@ export class RoughCloud {
   #publish(cloud: CloudConnection, packet: SeenPacket): void {
     cloud.packets.length = 0; // a long run would keep them all
     const connection = this.#open.get(cloud);
-    if (connection === undefined) return;
+    // What is left in the socket of a connection that another one has taken over, a broker does not read [MQTT-3.1.4-3].
+    if (connection === undefined || connection !== this.#newest) return;
     const { mood, page } = connection;
     connection.patience -= 1;
     const spent = connection.patience < 0;
@@ -180,7 +183,7 @@ export class RoughCloud {
   /** PUBREL; some of the PUBCOMPs are lost with their connection. */
   #release(cloud: CloudConnection, { cmd, messageId = 0 }: SeenPacket): void {
     const connection = this.#open.get(cloud);
-    if (cmd !== "pubrel" || connection === undefined) return;
+    if (cmd !== "pubrel" || connection === undefined || connection !== this.#newest) return;
     cloud.packets.length = 0;
     const known = this.#held.delete(messageId);
     if (connection.patience < 0 && connection.mood === "loses acknowledgements") return;
@@ -213,6 +216,8 @@ export class RoughCloud {
         this.#quotas.delete(lane);
         return 0;
       }
+      // What was accepted before comes again after a lost acknowledgement, and is refused too: what lies behind it must not be taken first.
+      quota.seq = Math.min(quota.seq, seq);
       this.#count("refused for now");
       return quota.code;
     }

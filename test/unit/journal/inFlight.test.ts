@@ -48,6 +48,25 @@ const texts = (count: number, name = "m"): string[] =>
 const many = { messages: 10_000, bytes: 2 ** 30 };
 
 describe("journal: what an earlier run had in flight", () => {
+  it("tells of what had to be passed when nothing else is left to read", async () => {
+    const rig = await new Rig().start();
+    await rig.put(texts(1));
+    const [one] = await rig.take(1);
+    const inFlight = [{ lane: one!.lane, position: one!.position }];
+    await rig.restart();
+    rig.queue.keep(inFlight);
+    let told = 0;
+    rig.queue.onReadable(() => (told += 1));
+    expect(rig.queue.next({ has: () => true })).to.equal(undefined); // its lane stands still
+    rig.queue.setLimits({ maxBytes: 1, maxAgeMs: 1e12, whenFull: "drop-oldest" });
+    await until(() => {
+      rig.queue.setLimits({ maxBytes: 1, maxAgeMs: 1e12, whenFull: "drop-oldest" });
+      return told > 0;
+    });
+    expect(textOf((await rig.take(1))[0]!)).to.equal(texts(1)[0]);
+    await rig.store.close();
+  });
+
   it("says all that is done, however scattered, when a commit wants to rely on it", async () => {
     const rig = await new Rig().start();
     await rig.put(texts(1200));

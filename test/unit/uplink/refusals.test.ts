@@ -152,6 +152,28 @@ describe("uplink/refusals", () => {
       expect(bench.uplink.state()).to.include({ inflight: 0, problem: undefined });
     });
 
+  it("offers none again before the answer to an older one, however late the cloud refuses", async () => {
+    const bench = await Bench.up({}, { publish: () => {} });
+    for (const payload of ["a", "b"]) bench.queue.add(payload);
+    await bench.untilPublished(2);
+    const ids = bench.cloud.last?.seen("publish").map(({ messageId }) => Number(messageId)) ?? [];
+    const [a = 0, b = 0] = ids;
+    bench.cloud.last?.puback(a, 0x97);
+    await until("a is refused", () => refusals(bench) === 1);
+    bench.clock.advance(500);
+    await bench.untilPublished(3);
+    bench.cloud.last?.puback(b, 0x97);
+    await until("b is refused", () => refusals(bench) === 2);
+    bench.clock.advance(500);
+    await bench.quiet();
+    expect(bench.cloud.payloads).to.deep.equal(["a", "b", "a"]);
+    bench.cloud.last?.puback(a, 0);
+    await bench.untilPublished(4);
+    expect(bench.cloud.payloads).to.deep.equal(["a", "b", "a", "b"]);
+    bench.cloud.last?.puback(b, 0);
+    await bench.untilSettled(2);
+  });
+
   it("goes on with the next of the lane when the first one is given up", async () => {
     const bench = await Bench.up({ inflight: 10, refusedRetries: 0 }, { publish: answering({ a: 0x80, b: 0x83 }) });
     for (const payload of ["a", "b", "c", "d"]) bench.queue.add(payload);
