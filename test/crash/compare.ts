@@ -150,7 +150,8 @@ async function compareLanes(model: CrashModel, differences: Difference[]): Promi
     const queue = model.queues.get(plan.name)!;
     const before = queue.stats();
     const out: QueuedMessage[] = [];
-    for (let idle = 0; idle < (queue.stats().messages === out.length ? 3 : 60); ) {
+    // With more to come a read may be under way, through many segments.
+    for (let idle = 0; idle < (queue.stats().messages === out.length ? 3 : 600); ) {
       const next = queue.next();
       if (next === undefined) {
         idle += 1;

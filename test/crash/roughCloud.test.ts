@@ -15,6 +15,8 @@ const cycles = Number(wanted ?? 20);
 const msMax = wanted === undefined ? 20_000 : Number.POSITIVE_INFINITY;
 const seed = Number(process.env["TIDEGATE_SEED"] ?? Date.now() % 1_000_000);
 const inflight = 50;
+/** Messages that the cloud may be behind before the feeders wait for it: else what a run of hundreds of lives leaves would take hours to drain. */
+const behindMax = 20_000;
 
 const config = (mqttPort: number, httpPort: number, cloudPort: number, qos: 1 | 2): string => `
 gateway: { id: g1, dataDir: ./data }
@@ -66,7 +68,9 @@ class Rig {
   async cycle(): Promise<void> {
     const { random, ledger, cloud, gateway } = this;
     const wantedNow = ledger.acknowledged + 40;
-    await until("the feeders are at work", () => ledger.acknowledged >= wantedNow, 20_000);
+    const feeding = cloud.book.behind < behindMax;
+    for (const feeder of this.feeders) feeder.feed(feeding);
+    if (feeding) await until("the feeders are at work", () => ledger.acknowledged >= wantedNow, 20_000);
     const dice = random();
     if (dice < 0.3) await cloud.down(random() < 0.6);
     await wait(random() * (random() < 0.3 ? 2500 : 500));
@@ -94,8 +98,11 @@ class Rig {
     for (const feeder of feeders) feeder.feed(false);
     await cloud.behave();
     await until("the feeders' last acknowledgements", () => feeders.every(({ idle }) => idle), 30_000);
+    // Roughly first: looking at each number takes a tenth of a second in the end, and the cloud lives in this process.
+    const nearly = (): boolean => ledger.faults.length > 0 || cloud.book.behind < 100;
+    await until("", nearly, 120_000).catch(() => {});
     const complete = (): boolean => ledger.faults.length > 0 || cloud.book.missing("plant/").length === 0;
-    await until("", complete, 60_000).catch(() => {});
+    await until("", complete, 30_000).catch(() => {});
     const missing = cloud.book.missing("plant/");
     for (const name of missing.slice(0, 5)) ledger.fault(`${name} is missing: ${cloud.book.history(name)}`);
     if (missing.length > 0) {
@@ -145,25 +152,25 @@ class Rig {
 
 describe("process: a rough cloud", () => {
   for (const qos of [1, 2] as const)
-  it(`QoS ${qos}: everything acknowledged arrives or is one dead letter, in order, up to ${cycles} lives (seed ${seed})`, async function () {
-    this.timeout(120_000 + cycles * 8000);
-    const rig = new Rig();
-    const beganMs = performance.now();
-    try {
-      await rig.begin(qos);
-      let lives = 0;
-      for (; lives < cycles && performance.now() - beganMs < msMax; lives += 1) await rig.cycle();
-      await rig.drain();
-      const letters = await rig.letters();
-      const { book, did } = rig.cloud;
-      const seconds = Math.round((performance.now() - beganMs) / 1000);
-      process.stdout.write(
-        `      ${lives} lives ${JSON.stringify(rig.ends)}: ${rig.ledger.acknowledged} acknowledged, ${book.deliveries} deliveries, ` +
-          `${book.duplicates} duplicates, ${letters} dead letters; ${seconds} s\n      ${JSON.stringify(did)}\n`,
-      );
-      expect(letters, "letters").to.be.above(0);
-    } finally {
-      await rig.remove();
-    }
-  });
+    it(`QoS ${qos}: everything acknowledged arrives or is one dead letter, in order, up to ${cycles} lives (seed ${seed})`, async function () {
+      this.timeout(120_000 + cycles * 8000);
+      const rig = new Rig();
+      const beganMs = performance.now();
+      try {
+        await rig.begin(qos);
+        let lives = 0;
+        for (; lives < cycles && performance.now() - beganMs < msMax; lives += 1) await rig.cycle();
+        await rig.drain();
+        const letters = await rig.letters();
+        const { book, did } = rig.cloud;
+        const seconds = Math.round((performance.now() - beganMs) / 1000);
+        process.stdout.write(
+          `      ${lives} lives ${JSON.stringify(rig.ends)}: ${rig.ledger.acknowledged} acknowledged, ${book.deliveries} deliveries, ` +
+            `${book.duplicates} duplicates, ${letters} dead letters; ${seconds} s\n      ${JSON.stringify(did)}\n`,
+        );
+        expect(letters, "letters").to.be.above(0);
+      } finally {
+        await rig.remove();
+      }
+    });
 });

@@ -192,6 +192,14 @@ export class CloudBook {
     page.answered.push(code === 0 ? key : undefined);
   }
 
+  /** About how many acknowledged numbers are still to come; cheap, where `missing` looks at each. */
+  get behind(): number {
+    let behind = -this.refused.size;
+    for (const [topic, { acknowledged }] of this.#ledger.topics)
+      if (topic.startsWith("plant/")) behind += acknowledged.size - (this.#seen.get(topic)?.size ?? 0);
+    return behind;
+  }
+
   /** Acknowledged numbers that are neither here nor refused for good. */
   missing(prefix: string): string[] {
     const refused = new Set(this.refused.values());
