@@ -136,10 +136,14 @@ export class LaneReader {
   }
 
   async #placeOf(stream: LaneStream, segment: Segment, gulp: Buffer): Promise<ReadingPlace> {
-    if (stream.place?.segment === segment) return stream.place;
     const { state, reader, tail } = this.#source;
-    const part = segment.parts.get(stream.lane.id)!;
     const offset = segment.offsetOf(stream.readAt);
+    if (stream.place?.segment === segment) {
+      // Where reading went on in RAM and has come back to the disk, the place was left behind: from there on all would be read twice.
+      if (stream.place.offset < offset && segment.merged === undefined) return { segment, offset, index: undefined };
+      return stream.place;
+    }
+    const part = segment.parts.get(stream.lane.id)!;
     const sealed =
       segment !== state.segments.last && segment.end <= Math.min(this.#source.durablePosition(), tail.start);
     const dense = part.bytes > denseShare * (segment.end - segment.base);

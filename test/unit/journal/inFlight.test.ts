@@ -58,9 +58,9 @@ describe("journal: what an earlier run had in flight", () => {
     let told = 0;
     rig.queue.onReadable(() => (told += 1));
     expect(rig.queue.next({ has: () => true })).to.equal(undefined); // its lane stands still
-    rig.queue.setLimits({ maxBytes: 1, maxAgeMs: 1e12, whenFull: "drop-oldest" });
+    rig.store.uplink("cloud", { maxBytes: 1, maxAgeMs: 1e12, whenFull: "drop-oldest" });
     await until(() => {
-      rig.queue.setLimits({ maxBytes: 1, maxAgeMs: 1e12, whenFull: "drop-oldest" });
+      rig.store.uplink("cloud", { maxBytes: 1, maxAgeMs: 1e12, whenFull: "drop-oldest" });
       return told > 0;
     });
     expect(textOf((await rig.take(1))[0]!)).to.equal(texts(1)[0]);
