@@ -330,13 +330,6 @@ export class Lane extends LaneStream {
     }
     return false;
   }
-
-  /** Whether all of the lane from `first` to `last` is known to be done. */
-  isDoneWithin(first: number, last: number): boolean {
-    let from = Math.max(first, this.cursor + 1);
-    for (const skip of this.skips) if (skip.from <= from) from = Math.max(from, skip.to + 1);
-    return from > last;
-  }
 }
 
 const firstOf = (entries: ReadonlyMap<number, Entry>): Entry | undefined => entries.values().next().value;

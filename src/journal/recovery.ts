@@ -273,11 +273,12 @@ export class Recovery {
     const { list } = this.#state.segments;
     for (const [number, known] of this.#folder.checkpoint?.segments ?? []) {
       if (list.some((segment) => number >= segment.number && number <= segment.lastNumber)) continue;
-      // After a roll `last` is a bound only, behind which no record can begin: then the first must do.
-      const waits = known.parts.some(
-        ({ lane, first, last }) =>
-          !this.#state.lanes.get(lane)?.isDoneWithin(first, last < known.end - 1 ? last : first),
-      );
+      // Of what lies between messages that are done no lane says that it is done; so both ends have to do. After a roll `last` is a bound only, behind
+      // which no record can begin: then the first alone.
+      const waits = known.parts.some(({ lane: id, first, last }) => {
+        const lane = this.#state.lanes.get(id);
+        return !lane?.isDone(first) || (last < known.end - 1 && !lane.isDone(last));
+      });
       if (waits) this.#count(`${segmentName(number)} is missing`);
     }
   }

@@ -22,4 +22,5 @@ export const regressions: ReadonlyArray<readonly [seed: number, caught: string]>
     "closing did not sync a group that was being written without a sync: a power cut after it repeated messages",
   ],
   [11_436, "a torn group that nobody waited for, before a whole empty one, was called damaged"],
+  [501_034, "a freed segment in which fresh readings had left before the backlog's end was called missing"],
 ];
