@@ -7,6 +7,7 @@ import { type CloudConnection, FakeCloud } from "../helpers/fakeCloud.ts";
 import { GatewayProcess, runProgram } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { type Issued, TestCa } from "../helpers/testCa.ts";
+import { uplinksConfig } from "../helpers/uplinksConfig.ts";
 import { until } from "../helpers/wait.ts";
 
 const dayMs = 86_400_000;
@@ -62,20 +63,9 @@ describe("link states, with the real binary", function () {
     for (const close of closing.splice(0)) await close();
   });
 
-  /** @param uplinks their YAML, by name; forward and backoff are added */
   async function start(uplinks: Record<string, string>): Promise<void> {
     [port = 0, http = 0] = await freePorts(2);
-    const list = Object.entries(uplinks).map(
-      ([name, yaml]) =>
-        `  - { name: ${name}, backoff: { min: 20ms, max: 100ms }, forward: [ { topic: "plant/#" } ], ${yaml} }\n`,
-    );
-    gateway = await GatewayProcess.create(`
-gateway: { id: g1 }
-mqtt: { listeners: [ { url: "mqtt://127.0.0.1:${port}" } ] }
-http: { listen: "http://127.0.0.1:${http}" }
-storage: { minFreeBytes: 0 }
-uplinks:
-${list.join("").replace("OWN", String(port))}`);
+    gateway = await GatewayProcess.create(uplinksConfig(port, http, uplinks));
     await gateway.start();
   }
 

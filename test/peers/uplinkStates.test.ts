@@ -7,6 +7,7 @@ import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { keepOpen, needPeers, type PeerProcess, runPeer, startPeer, stopPeers } from "../helpers/peers.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { TestCa } from "../helpers/testCa.ts";
+import { uplinksConfig } from "../helpers/uplinksConfig.ts";
 import { until } from "../helpers/wait.ts";
 
 const dayMs = 86_400_000;
@@ -58,17 +59,7 @@ describe("link states against mosquitto", function () {
 
   async function start(uplinks: Record<string, string>): Promise<void> {
     [port = 0, http = 0] = await freePorts(2);
-    const list = Object.entries(uplinks).map(
-      ([name, yaml]) =>
-        `  - { name: ${name}, backoff: { min: 20ms, max: 100ms }, forward: [ { topic: "plant/#" } ], ${yaml} }\n`,
-    );
-    gateway = await GatewayProcess.create(`
-gateway: { id: g1 }
-mqtt: { listeners: [ { url: "mqtt://127.0.0.1:${port}" } ] }
-http: { listen: "http://127.0.0.1:${http}" }
-storage: { minFreeBytes: 0 }
-uplinks:
-${list.join("")}`);
+    gateway = await GatewayProcess.create(uplinksConfig(port, http, uplinks));
     await gateway.start();
   }
 
