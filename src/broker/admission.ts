@@ -1,12 +1,39 @@
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 
+/** Of one address; its text is kept once for all connections from there. */
+interface Address {
+  readonly text: string;
+  connections: number;
+}
+
 /** A connection's place among those that are allowed. */
-export interface Place {
+export class Place {
+  readonly #admission: Admission;
+  #address: Address | undefined;
+  #left = false;
+
+  constructor(admission: Admission) {
+    this.#admission = admission;
+  }
+
+  get address(): string | undefined {
+    return this.#address?.text;
+  }
+
   /** Counts it for its address as well, once that is known. False: the address has too many; the refusal is counted. */
-  from(address: string | undefined): boolean;
+  from(address: string | undefined): boolean {
+    if (address === undefined || this.#left) return !this.#left;
+    this.#address = this.#admission.countAt(address);
+    return this.#address !== undefined;
+  }
+
   /** Gives the place back; more than once does no harm. */
-  leave(): void;
+  leave(): void {
+    if (this.#left) return;
+    this.#left = true;
+    this.#admission.left(this.#address);
+  }
 }
 
 /**
@@ -16,7 +43,7 @@ export interface Place {
 export class Admission {
   readonly #limits: Pick<BrokerLimits, "maxConnections" | "maxConnectionsPerAddress">;
   readonly #metrics: BrokerMetrics;
-  readonly #byAddress = new Map<string, number>();
+  readonly #byAddress = new Map<string, Address>();
   #total = 0;
 
   constructor(limits: Pick<BrokerLimits, "maxConnections" | "maxConnectionsPerAddress">, metrics: BrokerMetrics) {
@@ -31,29 +58,27 @@ export class Admission {
       return undefined;
     }
     this.#total += 1;
-    let counted: string | undefined;
-    let left = false;
-    return {
-      from: (address) => {
-        if (address === undefined || left) return !left;
-        const others = this.#byAddress.get(address) ?? 0;
-        if (others >= this.#limits.maxConnectionsPerAddress) {
-          this.#metrics.refused("max-per-address").value += 1;
-          return false;
-        }
-        this.#byAddress.set(address, others + 1);
-        counted = address;
-        return true;
-      },
-      leave: () => {
-        if (left) return;
-        left = true;
-        this.#total -= 1;
-        if (counted === undefined) return;
-        const others = (this.#byAddress.get(counted) ?? 1) - 1;
-        if (others > 0) this.#byAddress.set(counted, others);
-        else this.#byAddress.delete(counted);
-      },
-    };
+    return new Place(this);
+  }
+
+  /** One more of an address. Undefined: it has too many; the refusal is counted. For places only. */
+  countAt(text: string): Address | undefined {
+    const known = this.#byAddress.get(text);
+    if ((known?.connections ?? 0) >= this.#limits.maxConnectionsPerAddress) {
+      this.#metrics.refused("max-per-address").value += 1;
+      return undefined;
+    }
+    const address = known ?? { text, connections: 0 };
+    if (known === undefined) this.#byAddress.set(text, address);
+    address.connections += 1;
+    return address;
+  }
+
+  /** A place is free again. For places only. */
+  left(address: Address | undefined): void {
+    this.#total -= 1;
+    if (address === undefined) return;
+    address.connections -= 1;
+    if (address.connections === 0) this.#byAddress.delete(address.text);
   }
 }

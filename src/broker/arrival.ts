@@ -27,8 +27,6 @@ export class Arrival {
   readonly raw: Socket;
   readonly listener: string;
   readonly place: Place;
-  /** IP address of the client, as far as it is known. */
-  address: string | undefined;
   certified = false;
   certificateName: string | undefined;
   /** Undefined: it may speak MQTT. */
@@ -50,11 +48,15 @@ export class Arrival {
 
   /** Sets the client's address and counts it. False: it has too many connections, and this one was ended. */
   comesFrom(address: string | undefined): boolean {
-    this.address = address === undefined ? undefined : plainAddress(address);
-    if (this.place.from(this.address)) return true;
+    if (this.place.from(address === undefined ? undefined : plainAddress(address))) return true;
     this.#counted = true; // by its place
     this.raw.destroy();
     return false;
+  }
+
+  /** IP address of the client, as far as it is known. */
+  get address(): string | undefined {
+    return this.place.address;
   }
 
   /** Its last step is done. @returns how long they took, in ms: it counts for connectTimeout */

@@ -13,7 +13,7 @@ import { Access, type AccessOptions } from "./access/access.ts";
 import type { Who } from "./access/rules.ts";
 import { AckLedger } from "./ackLedger.ts";
 import { Admission, type Place } from "./admission.ts";
-import { Connection, pause } from "./connection.ts";
+import { Connection, type ConnectionHost, pause } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
 import { Deliverer } from "./deliverer.ts";
 import { giveWay } from "./giveWay.ts";
@@ -66,6 +66,14 @@ class MqttBroker implements Broker {
   readonly #sys: SysTopics;
   readonly #sysIntervalMs: number;
   readonly #connections = new Set<Connection>();
+  /** One for all: what each connection has of its own counts ten thousand times. */
+  readonly #host: ConnectionHost = {
+    frame: (from) => handleFrame(this.#context, from),
+    closed: (from) => {
+      this.#connections.delete(from);
+      from.place.leave(); // not only when the socket has closed: who comes back at once finds room
+    },
+  };
   readonly #admission: Admission;
   #webSockets: Promise<MqttUpgrade> | undefined;
   readonly #listeners = new Set<ListenerHandle>();
@@ -223,17 +231,11 @@ class MqttBroker implements Broker {
     if (this.#closed !== undefined) {
       stream.on("error", () => {});
       stream.destroy();
+      place.leave();
       return;
     }
     this.#context.metrics.connectionsAccepted.value += 1;
-    const connection = new Connection(stream, peer, this.#context, {
-      frame: (from) => handleFrame(this.#context, from),
-      closed: (from) => {
-        this.#connections.delete(from);
-        place.leave(); // not only when the socket has closed: who comes back at once finds room
-      },
-    });
-    this.#connections.add(connection);
+    this.#connections.add(new Connection(stream, peer, place, this.#context, this.#host));
   }
 
   refresh(): void {

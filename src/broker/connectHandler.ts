@@ -8,7 +8,6 @@ import { beginAuthentication } from "./authHandler.ts";
 import { type Connection, pause } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
 import type { RefusedReason } from "./metrics.ts";
-import { RetainedFeed } from "./retainedFeed.ts";
 import { TopicAliases } from "./topicAliases.ts";
 
 /** MQTT asks for 23 at least [MQTT-3.1.3-5]; ids are keys of the store and of every table, so not 65535. In UTF-8 bytes. */
@@ -119,7 +118,6 @@ function admit(
   if (aliasesMax > 0) connection.outbox.aliases = new TopicAliases(aliasesMax); // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
   connection.keepAliveMs = keepAliveSeconds * 1000;
   connection.connected(session);
-  connection.feed = new RetainedFeed(context, session);
   if (session.held.size > 0) connection.resumedIds = new Set(session.held.keys());
   // [MQTT-3.2.2-2], [MQTT-3.2.2-3]; a reserved byte in 3.1
   connection.send({ kind: "connack", sessionPresent: present && packet.version !== 3, reasonCode: 0, properties });

@@ -10,6 +10,7 @@ import { malformed, ProtocolError, violation } from "../wire/mqtt/protocolError.
 import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
 import type { Identity } from "./access/access.ts";
 import { type AckByte, ackByte } from "./ackLedger.ts";
+import type { Place } from "./admission.ts";
 import type { Authentication } from "./authHandler.ts";
 import type { BrokerContext } from "./context.ts";
 import type { ProtocolFault } from "./metrics.ts";
@@ -18,6 +19,7 @@ import { Outbox } from "./outbox.ts";
 import type { PartialHolder } from "./partialPackets.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
 import type { Link, Session } from "./session.ts";
+import { type SocketUser, useSocket } from "./socketUser.ts";
 import type { WillFate } from "./wills.ts";
 
 /** Why reading stands still; bits, because several may hold at once. */
@@ -50,10 +52,11 @@ export interface ConnectionHost {
 }
 
 /** One network connection: bytes in, bytes out, and when it ends. What the packets mean is the handlers' part. */
-export class Connection implements Link, PartialHolder {
+export class Connection implements Link, PartialHolder, SocketUser {
   readonly scanner: FrameScanner;
   readonly outbox: Outbox;
   readonly peer: PeerInfo;
+  readonly place: Place;
   version: ProtocolVersion = 4;
   packetSizeMax = Number.POSITIVE_INFINITY;
   window: number;
@@ -84,29 +87,19 @@ export class Connection implements Link, PartialHolder {
   readonly #context: BrokerContext;
   readonly #host: ConnectionHost;
 
-  constructor(socket: Duplex, peer: PeerInfo, context: BrokerContext, host: ConnectionHost) {
+  /** @param place its own, which the host gives back */
+  constructor(socket: Duplex, peer: PeerInfo, place: Place, context: BrokerContext, host: ConnectionHost) {
     this.#socket = socket;
+    this.place = place;
     this.#context = context;
     this.#host = host;
     this.peer = peer;
     this.scanner = new FrameScanner(context.limits.maxPacketSize);
-    this.outbox = new Outbox(socket, context.flusher, context.limits.outboxBytes, context.metrics.bytesSent, () =>
-      this.#onRoom(),
-    );
+    this.outbox = new Outbox(socket, context.flusher, context.limits.outboxBytes, context.metrics.bytesSent, this);
     this.window = context.limits.maxInflight;
     this.lastReadMs = context.clock.monotonicMs();
     this.openedMs = this.lastReadMs - (peer.waitedMs ?? 0);
-    socket.on("data", (chunk: Buffer) => this.#onData(chunk));
-    socket.on("partial", (bytes: number) => {
-      this.#framing = bytes; // of a WebSocket message
-      this.#countPartial(bytes === 0);
-    });
-    socket.on("end", () => this.#finish("publish", false));
-    socket.on("error", () => this.#finish("publish", false));
-    socket.on("close", () => {
-      this.#linger?.cancel();
-      this.#finish("publish", false);
-    });
+    useSocket(socket, this);
   }
 
   get open(): boolean {
@@ -230,13 +223,27 @@ export class Connection implements Link, PartialHolder {
     }
   }
 
-  #onData(chunk: Buffer): void {
+  received(chunk: Buffer): void {
     if (!this.open) return;
     this.#context.metrics.bytesReceived.value += chunk.length;
     this.#partialBytes += chunk.length;
     if (this.#partialBytes >= livelyBytes) this.#alive();
     this.scanner.push(chunk);
     this.#readPackets(chunk);
+  }
+
+  framed(bytes: number): void {
+    this.#framing = bytes;
+    this.#countPartial(bytes === 0);
+  }
+
+  ended(): void {
+    this.#finish("publish", false);
+  }
+
+  closed(): void {
+    this.#linger?.cancel();
+    this.#finish("publish", false);
   }
 
   #alive(): void {
@@ -321,7 +328,8 @@ export class Connection implements Link, PartialHolder {
     else this.#finish("discard", true); // [MQTT-3.2.2-6] of 3.1.1
   }
 
-  #onRoom(): void {
+  /** The outbox has room again. */
+  onRoom(): void {
     this.resume(pause.outbox);
     this.session?.outgoing.pump();
     this.feed?.pump();

@@ -8,7 +8,7 @@ import { TlsDoor } from "./tlsDoor.ts";
 import { type MqttUpgrade, WebSocketDoor } from "./webSocketDoor.ts";
 
 export interface DoorDeps extends ArrivalDeps {
-  /** A connection that may speak MQTT. Its place is taken; it is given back when its socket closes at the latest. */
+  /** A connection that may speak MQTT, and its place, which the taker gives back when its socket closes at the latest. */
   readonly accept: (stream: Duplex, peer: PeerInfo, place: Place) => void;
 }
 
@@ -20,6 +20,9 @@ export interface DoorOptions {
   /** Where WebSockets are answered, and what answers them; undefined for a listener without them. */
   readonly webSocket: { readonly path: string; readonly upgrade: MqttUpgrade } | undefined;
 }
+
+/** Of the "error" events of sockets: "close" follows, and says all there is to know. */
+const ignore = (): void => {};
 
 /** One listener's way in: accept, PROXY header, TLS handshake, WebSocket handshake, as far as it has them, and then MQTT. */
 export class Door {
@@ -51,7 +54,7 @@ export class Door {
         },
       });
     }
-    this.server = createServer((raw) => this.#arrived(raw));
+    this.server = createServer({ noDelay: true }, (raw) => this.#arrived(raw));
   }
 
   /** Other certificates for new connections. @throws Error when they cannot be used, or the listener has none */
@@ -69,26 +72,28 @@ export class Door {
   }
 
   #arrived(raw: Socket): void {
-    raw.on("error", () => {}); // "close" follows, and says all there is to know
+    raw.on("error", ignore);
     const place = this.#deps.admission.enter();
     if (place === undefined) {
       raw.destroy();
       return;
     }
-    raw.once("close", () => place.leave());
-    raw.setNoDelay(true);
     const { proxyProtocol, url } = this.#options;
     const step = proxyProtocol ? "proxy" : this.#afterHeader;
     const arrival = new Arrival(raw, url, step, place, this.#deps);
-    if (!proxyProtocol && !arrival.comesFrom(raw.remoteAddress)) return;
+    if (!proxyProtocol && !arrival.comesFrom(raw.remoteAddress)) {
+      place.leave();
+      return;
+    }
     if (step === undefined) {
-      this.#enter(raw, arrival);
+      this.#enter(raw, arrival); // which gives the place back; a listener here would keep the arrival for as long as the connection
       return;
     }
     this.#arrivals.add(arrival);
     raw.once("close", () => {
       this.#arrivals.delete(arrival);
       arrival.closed();
+      place.leave();
     });
     if (proxyProtocol) this.#takeHeader(arrival);
     else this.#begin(arrival);

@@ -1,6 +1,9 @@
+/** Of all empty lists; nothing is ever put into it. */
+const none: never[] = [];
+
 /** A first-in-first-out list that takes no memory while empty; the owner bounds it. (base/ring.ts takes all of its memory at once.) */
 export class Fifo<T> {
-  #items: Array<T | undefined> = [];
+  #items: Array<T | undefined> = none;
   #head = 0;
 
   get size(): number {
@@ -8,6 +11,7 @@ export class Fifo<T> {
   }
 
   push(item: T): void {
+    if (this.#items === none) this.#items = [];
     this.#items.push(item);
   }
 
@@ -29,7 +33,7 @@ export class Fifo<T> {
   }
 
   clear(): void {
-    this.#items = [];
+    this.#items = none;
     this.#head = 0;
   }
 }

@@ -41,43 +41,44 @@ export class Given {
 
 /** What shared groups gave to one session and may get back, by packet id: QoS 1, not acknowledged. It all goes back when the connection ends. */
 export class GivenMessages {
-  readonly #given = new Map<number, Given>();
+  /** Undefined until the first: most sessions share nothing. */
+  #given: Map<number, Given> | undefined;
   #lastId = 0;
 
   get size(): number {
-    return this.#given.size;
+    return this.#given?.size ?? 0;
   }
 
   has(packetId: number): boolean {
-    return this.#given.size > 0 && this.#given.has(packetId);
+    return this.#given?.has(packetId) === true;
   }
 
   add(packetId: number, given: Given): void {
+    this.#given ??= new Map();
     this.#given.set(packetId, given);
   }
 
   /** Acknowledged, or sent at QoS 2. False: that id is none of these. */
   done(packetId: number): boolean {
-    if (this.#given.size === 0) return false;
-    const given = this.#given.get(packetId);
+    const given = this.#given?.get(packetId);
     if (given === undefined) return false;
-    this.#given.delete(packetId);
+    this.#given?.delete(packetId);
     given.done();
     return true;
   }
 
   /** It was not sent, and is not going to be. */
   handBack(packetId: number): void {
-    const given = this.#given.get(packetId);
-    this.#given.delete(packetId);
+    const given = this.#given?.get(packetId);
+    this.#given?.delete(packetId);
     given?.back(0);
   }
 
   /** The connection has ended. @param sent whether they were: then the same session gets them with the same id, should it get them again */
   back(sent: boolean): void {
     this.#lastId = 0;
-    for (const [packetId, given] of this.#given) given.back(sent ? packetId : 0);
-    this.#given.clear();
+    for (const [packetId, given] of this.#given ?? []) given.back(sent ? packetId : 0);
+    this.#given = undefined;
   }
 
   /**
@@ -85,7 +86,7 @@ export class GivenMessages {
    * window is far smaller than 65535, so one is always near.
    */
   freeId(wanted: number, others: { has(packetId: number): boolean }, ownNext: number): number {
-    const taken = (id: number): boolean => this.#given.has(id) || others.has(id);
+    const taken = (id: number): boolean => this.has(id) || others.has(id);
     if (wanted > 0 && !taken(wanted)) return wanted;
     if (this.#lastId === 0) this.#lastId = 1 + ((ownNext + (idCount >> 1)) % idCount);
     do this.#lastId = (this.#lastId % idCount) + 1;

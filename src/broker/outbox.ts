@@ -32,18 +32,18 @@ export class Outbox {
   aliases: TopicAliases | undefined;
 
   readonly #sent: Counter;
-  readonly #room: () => void;
+  readonly #owner: { onRoom(): void };
   /** Somebody was told that it is full and waits for room. */
   #blocked = false;
   readonly #onWritten = (): void => this.#written();
 
-  /** @param limit bytes; see `full`. @param sent counts the bytes written. @param room called when it is no longer full */
-  constructor(socket: Duplex, flusher: Flusher, limit: number, sent: Counter, room: () => void) {
+  /** @param limit bytes; see `full`. @param sent counts the bytes written. @param owner told when it is no longer full */
+  constructor(socket: Duplex, flusher: Flusher, limit: number, sent: Counter, owner: { onRoom(): void }) {
     this.#socket = socket;
     this.#flusher = flusher;
     this.#limit = limit;
     this.#sent = sent;
-    this.#room = room;
+    this.#owner = owner;
   }
 
   /** Bytes that the socket has not got rid of yet. */
@@ -111,7 +111,7 @@ export class Outbox {
     this.#unsent = this.#socket.writableLength;
     if (!this.#blocked || this.#closed || this.#queued + this.#unsent >= this.#limit) return;
     this.#blocked = false;
-    this.#room();
+    this.#owner.onRoom();
   }
 
   /** Drops what is queued; nothing is written any more. */

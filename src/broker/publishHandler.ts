@@ -127,7 +127,7 @@ function take(
   if (!result.accepted) {
     if (qos > 0) refuse(context, connection, session, qos, packetId, result.reason);
   } else if (qos > 0) {
-    if (qos === 2) session.held.set(packetId, result.group);
+    if (qos === 2) session.hold(packetId, result.group);
     answer(context, connection, qos, packetId, 0, result.group);
   }
   if (context.pending.above) connection.pause(pause.store);
@@ -185,7 +185,7 @@ function refuse(
 
 /** PUBREL (section 3.6): the sender forgets the message, so its id is free again. */
 export function handlePubrel(context: BrokerContext, connection: Connection, session: Session, packetId: number): void {
-  if (!session.held.delete(packetId)) {
+  if (!session.release(packetId)) {
     context.ledger.add(connection, ackByte.pubcomp, packetId, reason.packetIdentifierNotFound, 0);
     return;
   }

@@ -33,9 +33,13 @@ export class RetainedFeed {
   #scheduled = false;
   #closed = false;
 
-  constructor(context: BrokerContext, session: Session) {
+  readonly #ended: (feed: RetainedFeed) => void;
+
+  /** @param ended called when nothing is left to send; it may be used again all the same */
+  constructor(context: BrokerContext, session: Session, ended: (feed: RetainedFeed) => void) {
     this.#context = context;
     this.#session = session;
+    this.#ended = ended;
   }
 
   /** Subscriptions whose retained messages have not begun to be sent. */
@@ -91,7 +95,10 @@ export class RetainedFeed {
       this.#delivery = next?.delivery;
       this.#filter = next?.filter ?? "";
     }
-    if (this.#cursor === undefined) return false;
+    if (this.#cursor === undefined) {
+      this.#ended(this);
+      return false;
+    }
     this.#found = this.#cursor.next(findMax, stepsMax).sort((a, b) => a.position - b.position);
     if (this.#found.length > 0) return true;
     this.#continue();

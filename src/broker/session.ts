@@ -57,6 +57,8 @@ export interface Outgoing {
   detached(): void;
 }
 
+const none: ReadonlyMap<number, number> = new Map();
+
 /** What the broker keeps of a client between its packets; a durable session also between its connections and over restarts. */
 export class Session {
   readonly clientId: string;
@@ -65,8 +67,7 @@ export class Session {
   /** `mqtt:<client id>`, the source of its messages. */
   readonly source: string;
   readonly subscriptions = new Map<string, SubscriptionOptions>();
-  /** QoS 2 packet ids received and not yet released, with the group that made them durable (0: none). */
-  readonly held = new Map<number, number>();
+  #held: Map<number, number> | undefined;
   /** Whose it is; undefined: the anonymous one's, and so anybody's. */
   user: string | undefined;
   /** What it may publish to; see Access. */
@@ -89,6 +90,21 @@ export class Session {
     this.durable = durable;
     this.source = `mqtt:${clientId}`;
     this.outgoing = makeOutgoing(this);
+  }
+
+  /** QoS 2 packet ids received and not yet released, with the group that made them durable (0: none). */
+  get held(): ReadonlyMap<number, number> {
+    return this.#held ?? none;
+  }
+
+  hold(packetId: number, group: number): void {
+    this.#held ??= new Map();
+    this.#held.set(packetId, group);
+  }
+
+  /** False: it was not held. */
+  release(packetId: number): boolean {
+    return this.#held?.delete(packetId) === true;
   }
 
   /** It has room: its groups may have something for it, each of them first in turn. */

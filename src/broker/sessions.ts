@@ -29,6 +29,7 @@ export class Sessions {
   readonly #byId = new Map<string, Session>();
   readonly #logged = new LogLimiter();
   readonly #volatile: VolatileTotal = { bytes: 0 };
+  readonly #nowMs = (): number => this.#deps.store.nowMs();
   /** Store clock; no session expires before. */
   #nextExpiryMs = Number.POSITIVE_INFINITY;
 
@@ -153,11 +154,11 @@ export class Sessions {
   }
 
   #make(clientId: string, durable: boolean, sentUpTo: number, surely: number, recSeen: readonly number[]): Session {
-    const { limits, metrics, outgoing, store } = this.#deps;
+    const { limits, metrics, outgoing } = this.#deps;
     return new Session(clientId, durable, (session) =>
       durable
         ? new DurableOutgoing(session, outgoing, sentUpTo, surely, recSeen)
-        : new VolatileOutgoing(session, limits.session, metrics, () => store.nowMs(), this.#volatile, outgoing.access),
+        : new VolatileOutgoing(session, limits.session, metrics, this.#nowMs, this.#volatile, outgoing.access),
     );
   }
 
@@ -213,7 +214,7 @@ export class Sessions {
       session.expiryMs = Math.min(record?.expiryMs ?? limits.sessionExpiryMaxMs, limits.sessionExpiryMaxMs);
       session.disconnectedAtMs = record?.disconnectedAtMs ?? nowMs;
       session.user = record?.user;
-      for (const id of held.get(clientId) ?? []) session.held.set(id, 0);
+      for (const id of held.get(clientId) ?? []) session.hold(id, 0);
       this.#byId.set(clientId, session);
       this.#nextExpiryMs = Math.min(this.#nextExpiryMs, session.disconnectedAtMs + session.expiryMs);
     }

@@ -5,6 +5,7 @@ import { ProtocolError } from "../wire/mqtt/protocolError.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import type { Connection } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
+import { RetainedFeed } from "./retainedFeed.ts";
 import type { Session, SubscriptionOptions } from "./session.ts";
 import type { Delivery } from "./topicEntry.ts";
 
@@ -44,13 +45,21 @@ export function handleSubscribe(
     wantRetained.length = 0;
   }
   answer(connection, { kind: "suback", packetId: packet.packetId, reasonCodes });
-  const feed = connection.feed;
-  if (feed === undefined || wantRetained.length === 0) return;
+  if (!connection.open || wantRetained.length === 0) return;
+  const feed = feedOf(context, connection, session);
   if (feed.waiting + wantRetained.length > 2 * context.limits.maxSubscriptions) {
     throw new ProtocolError(reason.quotaExceeded, "subscribes again and again without taking the retained messages");
   }
   for (const { filter, delivery } of wantRetained) feed.add(filter, delivery);
   feed.pump();
+}
+
+/** There is one only while it has something to send. */
+function feedOf(context: BrokerContext, connection: Connection, session: Session): RetainedFeed {
+  connection.feed ??= new RetainedFeed(context, session, (ended) => {
+    if (connection.feed === ended) connection.feed = undefined;
+  });
+  return connection.feed;
 }
 
 export function handleUnsubscribe(

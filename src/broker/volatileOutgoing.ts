@@ -19,6 +19,11 @@ interface Waiting {
   readonly bytes: number;
 }
 
+type Next = "puback" | "pubrec" | "pubcomp";
+
+/** For all that were sent nothing of QoS 1 or 2 yet; nothing is ever put into it. */
+const noneYet = new Map<number, Next>();
+
 /** What all clean sessions of a broker have waiting, in bytes: many slow subscribers together must not fill the memory either. */
 export interface VolatileTotal {
   bytes: number;
@@ -43,7 +48,7 @@ export class VolatileOutgoing implements Outgoing {
   readonly #total: VolatileTotal;
   readonly #access: Pick<Access, "mayRead">;
   /** Packet id to what comes next from the client. */
-  readonly #inflight = new Map<number, "puback" | "pubrec" | "pubcomp">();
+  #inflight: Map<number, Next> = noneYet;
   /** Those among them that shared groups gave and may get back: QoS 1, and QoS 2 not sent yet. */
   readonly #given = new GivenMessages();
   readonly #waiting = new Fifo<Waiting>();
@@ -216,6 +221,7 @@ export class VolatileOutgoing implements Outgoing {
   #nextId(qos: Qos): number {
     do this.#lastId = this.#lastId >= 65_535 ? 1 : this.#lastId + 1;
     while (this.#inflight.has(this.#lastId));
+    if (this.#inflight === noneYet) this.#inflight = new Map();
     this.#inflight.set(this.#lastId, qos === 2 ? "pubrec" : "puback");
     return this.#lastId;
   }
