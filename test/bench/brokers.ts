@@ -12,6 +12,8 @@ export interface Broker {
   /** @param port on 127.0.0.1 @param prefix a command that becomes it, such as `pinned(0)` */
   start(port: number, prefix?: readonly string[]): Promise<void>;
   stop(): Promise<void>;
+  /** Of its process. */
+  pid(): number;
 }
 
 export const has = (program: string): boolean =>
@@ -46,6 +48,7 @@ ${options.durable ? deadUplink : ""}`);
     async stop() {
       await gateway?.remove();
     },
+    pid: () => gateway?.pid ?? -1,
   };
 }
 
@@ -69,6 +72,7 @@ function program(
       await peer?.stop("SIGKILL");
       await rm(dir, { recursive: true, force: true });
     },
+    pid: () => peer?.child.pid ?? -1,
   };
 }
 
@@ -107,3 +111,5 @@ const script = (name: string, file: string): Broker =>
 export const aedes = (): Broker => script("aedes", "aedesBroker.mjs");
 /** What this machine gives to a broker in JavaScript that does nothing but forward. */
 export const bare = (): Broker => script("bare", "bareBroker.mjs");
+/** What Node's own sockets cost. */
+export const bareSockets = (): Broker => script("bare sockets", "bareSockets.mjs");

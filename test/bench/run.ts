@@ -7,13 +7,15 @@ import { runLoad } from "./loadProcess.ts";
 import { syncsUnderLogins } from "./logins.ts";
 import { median, say, thousands } from "./report.ts";
 import { routing } from "./routing.ts";
+import { scale } from "./scale.ts";
 import { lonely, longestTurn, million } from "./storage.ts";
 
 /**
  * `npm run bench`: side by side with the peers found on the PATH (mosquitto, nats-server). The brokers take turns, round by round, so that a
  * machine whose speed drifts is the same for all; medians and their ratio are printed, and one JSON line for comparing by hand.
- * `npm run bench -- NAME...` runs some: routing, speed, million, drain, lonely, turn, logins; `routing:fan-in` one shape of routing,
- * `drain:speed`, `drain:fresh` and `drain:paced` parts of drain.
+ * `npm run bench -- NAME...` runs some: routing, speed, million, drain, lonely, turn, logins, scale; `routing:fan-in` one shape of routing,
+ * `drain:speed`, `drain:fresh` and `drain:paced` parts of drain; `scale:retained`, `scale:subscriptions`, `scale:connects`, `scale:idle`,
+ * `scale:small`, `scale:start` and `scale:quiet` parts of scale.
  */
 const rounds = Number(process.env["TIDEGATE_BENCH_ROUNDS"] ?? 5);
 const seconds = Number(process.env["TIDEGATE_BENCH_SECONDS"] ?? 3);
@@ -86,6 +88,7 @@ const all = {
     lonely,
     turn: longestTurn,
     logins: syncsUnderLogins,
+    scale: () => scale(partsOf("scale")),
   },
 };
 const report: unknown[] = [];
