@@ -56,11 +56,14 @@ async function retained(): Promise<Record<string, unknown>> {
     const quiet: number[][] = [];
     const serving: number[][] = [];
     const took: number[] = [];
+    const cpuMs: number[] = [];
     for (let round = 0; round < rounds; round += 1) {
       await clients.ask("latency");
       await pause(1000);
       const before = await clients.ask("latency");
+      const cpuBefore = cpuSeconds(set.gateway.pid);
       took.push(await subscribers.ask("retainedAll", { port, count: retainedCount }));
+      cpuMs.push((cpuSeconds(set.gateway.pid) - cpuBefore) * 1000);
       const during = await clients.ask("latency");
       quiet.push([before.p50, before.p99, before.max]);
       serving.push([during.p50, during.p99, during.max]);
@@ -68,9 +71,11 @@ async function retained(): Promise<Record<string, unknown>> {
     const of = (all: number[][]): string =>
       [0, 1, 2].map((at) => ms(median(all.map((each) => each[at] ?? Number.NaN)))).join(", ");
     say(`\n${retainedCount.toLocaleString("en")} retained values of 100 B for a new subscriber of #, ${rounds} times`);
-    say(`  all there  ${ms(median(took))} [${ms(Math.min(...took))} - ${ms(Math.max(...took))}]`);
+    say(
+      `  all there  ${ms(median(took))} [${ms(Math.min(...took))} - ${ms(Math.max(...took))}], of the broker's processor ${ms(median(cpuMs))}`,
+    );
     say(`  a pair of others at 1,000/s, p50, p99, max: quiet ${of(quiet)}; meanwhile ${of(serving)}`);
-    return { name: "retained", took, quiet, serving };
+    return { name: "retained", took, cpuMs, quiet, serving };
   } finally {
     await subscribers.stop();
     await end(set);
