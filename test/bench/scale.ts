@@ -127,6 +127,8 @@ async function subscriptions(): Promise<Record<string, unknown>> {
 }
 
 interface Connecting extends Connected {
+  /** CPU of the broker for each, µs: what a busy machine does not change. */
+  readonly brokerUs: number;
   /** Of their core, while it went on. */
   readonly brokerShare: number;
   readonly clientsShare: number;
@@ -144,7 +146,8 @@ async function connect(
   const before = [cpuSeconds(pid), cpuSeconds(clients.pid)];
   const done = await clients.ask("connect", { port, count: connecting, inTurn, ...(ca === undefined ? {} : { ca }) });
   const share = (at: number, now: number): number => (now - (before[at] ?? 0)) / done.seconds;
-  return { ...done, brokerShare: share(0, cpuSeconds(pid)), clientsShare: share(1, cpuSeconds(clients.pid)) };
+  const brokerUs = ((cpuSeconds(pid) - (before[0] ?? 0)) / done.opened) * 1e6;
+  return { ...done, brokerUs, brokerShare: share(0, cpuSeconds(pid)), clientsShare: share(1, cpuSeconds(clients.pid)) };
 }
 
 function tellConnecting(what: string, all: readonly Connecting[]): void {
@@ -154,7 +157,7 @@ function tellConnecting(what: string, all: readonly Connecting[]): void {
   const percent = (share: number): string => `${Math.round(share * 100)} %`;
   say(
     `  ${what.padEnd(32)} ${thousands(median(rates))} [${thousands(Math.min(...rates))} - ${thousands(Math.max(...rates))}], ${refused} refused; ` +
-      `broker ${percent(of((one) => one.brokerShare))} of its core, clients ${percent(of((one) => one.clientsShare))} of theirs`,
+      `broker ${Math.round(of((one) => one.brokerUs))} µs each, ${percent(of((one) => one.brokerShare))} of its core, clients ${percent(of((one) => one.clientsShare))} of theirs`,
   );
 }
 
