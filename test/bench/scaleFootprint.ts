@@ -86,7 +86,7 @@ export async function small(): Promise<Record<string, unknown>> {
   const uplink = `uplinks:
   - name: cloud
     url: mqtt://127.0.0.1:${cloudPort}
-    version: 3.1.1
+    version: 4
     backoff: { min: 200ms, max: 500ms }
     forward: [ { topic: "bench/sensor/#", to: "{topic}", qos: 1 } ]
 `;
