@@ -5,13 +5,27 @@ import type { Access } from "./access/access.ts";
 import type { Session, SubscriptionOptions } from "./session.ts";
 import type { ShareGroup } from "./shareGroup.ts";
 import type { Shares } from "./shares.ts";
-import type { Delivery, Handler, LiveForward, StoredForward, TopicEntry } from "./topicEntry.ts";
+import type { Delivery, Handler, TopicEntry } from "./topicEntry.ts";
 import { Trie } from "./trie.ts";
 
 type Interest =
   | { readonly kind: "session"; readonly session: Session; readonly options: SubscriptionOptions }
   | { readonly kind: "share"; readonly group: ShareGroup }
   | { readonly kind: "handler"; readonly handler: Handler };
+
+const none: readonly never[] = [];
+
+/** What `pick` makes of these; without a list of its own when that is nothing, as it is for most topics: the cache holds ten thousand of them. */
+function picked<T, U>(all: readonly T[], pick: (one: T) => U | undefined): readonly U[] {
+  let some: U[] | undefined;
+  for (const one of all) {
+    const it = pick(one);
+    if (it === undefined) continue;
+    some ??= [];
+    some.push(it);
+  }
+  return some ?? none;
+}
 
 /** Who wants which topics. */
 export class Subscriptions {
@@ -113,26 +127,13 @@ export class Subscriptions {
   resolve(topic: string, generation: number): TopicEntry {
     const found: Interest[] = [];
     this.#trie.match(topic, found);
-    const bySession = new Map<Session, SubscriptionOptions[]>();
-    const handlers: Handler[] = [];
-    const shares: ShareGroup[] = [];
-    for (const interest of found) {
-      if (interest.kind === "handler") handlers.push(interest.handler);
-      else if (interest.kind === "share") shares.push(interest.group);
-      else {
-        const options = bySession.get(interest.session);
-        if (options === undefined) bySession.set(interest.session, [interest.options]);
-        else options.push(interest.options);
-      }
-    }
-    if (this.#access.ruled) {
-      for (const session of bySession.keys()) if (!this.#access.mayRead(session, topic)) bySession.delete(session);
-    }
-    const deliveries = [...bySession].map(([session, options]) => merge(session, options));
+    const deliveries = this.#deliveries(topic, found);
+    const handlers = picked(found, (interest) => (interest.kind === "handler" ? interest.handler : undefined));
+    const shares = picked(found, (interest) => (interest.kind === "share" ? interest.group : undefined));
     const routes = this.#routing.routesFor(topic);
     const forwards = this.#forwarding.forwardsFor(topic);
-    const stored = forwards.filter((forward): forward is StoredForward => forward.kind === "stored");
-    const live = forwards.filter((forward): forward is LiveForward => forward.kind === "live");
+    const stored = picked(forwards, (forward) => (forward.kind === "stored" ? forward : undefined));
+    const live = picked(forwards, (forward) => (forward.kind === "live" ? forward : undefined));
     const queued = this.#queueQos0 && deliveries.some((delivery) => delivery.session.durable);
     return {
       topic,
@@ -144,13 +145,27 @@ export class Subscriptions {
       routes,
       stored,
       live,
-      rejectNewest: stored.filter(({ whenFull }) => whenFull === "reject-newest").map(({ uplink }) => uplink),
+      rejectNewest: picked(stored, ({ whenFull, uplink }) => (whenFull === "reject-newest" ? uplink : undefined)),
       durable: deliveries.some((delivery) => delivery.session.durable && (delivery.qos > 0 || this.#queueQos0)),
       plain:
         !queued &&
         !topic.startsWith("$") &&
         handlers.length + shares.length + routes.length + stored.length + live.length === 0,
     };
+  }
+
+  /** One of each session that may read the topic. */
+  #deliveries(topic: string, found: readonly Interest[]): readonly Delivery[] {
+    const own = picked(found, (interest) => (interest.kind === "session" ? interest : undefined));
+    const allowed = this.#access.ruled ? own.filter(({ session }) => this.#access.mayRead(session, topic)) : own;
+    if (allowed.length < 2) return picked(allowed, ({ session, options }) => merge(session, [options]));
+    const bySession = new Map<Session, SubscriptionOptions[]>();
+    for (const { session, options } of allowed) {
+      const others = bySession.get(session);
+      if (others === undefined) bySession.set(session, [options]);
+      else others.push(options);
+    }
+    return [...bySession].map(([session, options]) => merge(session, options));
   }
 }
 

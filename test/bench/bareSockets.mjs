@@ -1,5 +1,8 @@
 /** What Node's own sockets cost: each is read, answered as a CONNECT or SUBSCRIBE, and kept. Not a broker: a ruler for memory and connecting. */
 import { createServer } from "node:net";
+import { setFlagsFromString } from "node:v8";
+
+setFlagsFromString("--semi-space-growth-factor=1"); // the young generation as the gateway has it: else its growth is what is measured
 
 const sockets = new Set();
 createServer({ noDelay: true }, (socket) => {
