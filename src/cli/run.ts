@@ -7,6 +7,7 @@ import { formatProblem, loadConfig } from "../config/load.ts";
 import { type Gateway, startGateway } from "../gateway.ts";
 import { defaultConfigFile } from "./check.ts";
 import { createLog, type LeveledLog } from "./pinoLog.ts";
+import { putSyncsFirst } from "./syncsFirst.ts";
 import { SystemdNotifier } from "./systemd.ts";
 import { version } from "./version.ts";
 
@@ -33,6 +34,7 @@ export async function run(options: { config?: string }): Promise<number> {
   guardProcess(log);
   const stopped = stopSignal(); // from here on, so that a signal during a long recovery stops cleanly too
   const reloads = new Reloads(path, log); // and one of SIGHUP does not end it
+  await putSyncsFirst(log);
   let gateway: Gateway;
   try {
     gateway = await startGateway(loaded.config, { log, clock: systemClock, meter: new Meter(), version });
