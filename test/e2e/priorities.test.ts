@@ -57,6 +57,16 @@ http: { listen: "http://127.0.0.1:${ports[1]}" }
     expect([...new Set(threads.values())]).to.deep.equal([given]);
   });
 
+  it("of a process that was raised, as systemd does it, the event loop goes to where other programs are", async function () {
+    if (process.getuid?.() !== 0) this.skip();
+    gateway.prefix = ["nice", "-n", `${-10 - given}`];
+    await gateway.start();
+    const threads = niceness(gateway.pid);
+    expect(threads.get(gateway.pid)).to.equal(0);
+    threads.delete(gateway.pid);
+    expect([...new Set(threads.values())]).to.deep.equal([-10]);
+  });
+
   it("a password is hashed at the priority of the event loop, not at that of the journal's syncs", async () => {
     const command = [program, "passwd", "add", "ann", "-c", gateway.configFile];
     const added = spawnSync(process.execPath, command, { input: "secret of ann", encoding: "utf8" });
