@@ -34,7 +34,6 @@ export async function run(options: { config?: string }): Promise<number> {
   guardProcess(log);
   const stopped = stopSignal(); // from here on, so that a signal during a long recovery stops cleanly too
   const reloads = new Reloads(path, log); // and one of SIGHUP does not end it
-  await putSyncsFirst(log);
   let gateway: Gateway;
   try {
     gateway = await startGateway(loaded.config, { log, clock: systemClock, meter: new Meter(), version });
@@ -45,6 +44,7 @@ export async function run(options: { config?: string }): Promise<number> {
   log.always({ ...gateway.addresses(), config: loaded.file ?? "defaults", version }, "ready");
   notifier.ready(`${gateway.addresses().listeners.length} listeners`);
   reloads.serve(gateway);
+  void putSyncsFirst(log);
   const signal = await stopped;
   reloads.end();
   log.info({ signal }, "stopping");

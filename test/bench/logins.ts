@@ -9,7 +9,8 @@ import { type SyncCall, SyncTrace } from "./syncTrace.ts";
  * has the turns of the loop in it.
  *
  * The flooding client runs on the same machine and takes a core of it. `away` is the nearest to one that does not: with the policy SCHED_IDLE any
- * thread of the gateway has that core as soon as it wants it. The gateway is started as its systemd unit does it, at nice -10, where that is allowed.
+ * thread of the gateway has that core as soon as it wants it. As root the
+ * gateway may put its syncs first, as its systemd unit lets it.
  */
 const rounds = 5;
 const secondsEach = 10;
@@ -66,7 +67,7 @@ const percentile = (values: readonly number[], share: number): number =>
   [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))] ?? Number.NaN;
 
 export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
-  const { gateway, port, httpPort } = await stand({}, ["nice", "-n", "-10"], { bench: password });
+  const { gateway, port, httpPort } = await stand({}, [], { bench: password });
   let trace: SyncTrace | undefined;
   const heard = none<number>();
   const called = none<SyncCall>();

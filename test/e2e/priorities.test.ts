@@ -1,17 +1,16 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
-import { getPriority } from "node:os";
 import { expect } from "chai";
 import mqtt from "mqtt-packet";
 import { GatewayProcess, program } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 
-/** Of each thread by its id. */
-function niceness(pid: number): Map<number, number> {
+/** The policy of each thread by its id: 0 is the usual one, 1 is SCHED_FIFO. */
+function policies(pid: number): Map<number, number> {
   const threads = readdirSync(`/proc/${pid}/task`).map((thread): [number, number] => {
     const [, fields = ""] = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8").split(/\) (?!.*\) )/);
-    return [Number(thread), Number(fields.split(" ")[16])];
+    return [Number(thread), Number(fields.split(" ")[38])];
   });
   return new Map(threads);
 }
@@ -31,21 +30,15 @@ function logIn(port: number, username: string, password: string): Promise<number
 }
 
 describe("e2e: priorities", () => {
-  const given = getPriority();
   let gateway: GatewayProcess;
   let port = 0;
-
-  /** Starts it at -10, which takes a privilege. */
-  function raise(test: Mocha.Context): void {
-    if (process.getuid?.() !== 0) test.skip();
-    gateway.prefix = ["nice", "-n", `${-10 - given}`];
-  }
 
   beforeEach(async function () {
     if (process.platform !== "linux") this.skip(); // elsewhere all threads of a process have one
     const ports = await freePorts(2);
     port = ports[0] ?? 0;
     gateway = await GatewayProcess.create(`
+gateway: { logLevel: debug }
 mqtt: { listeners: [ { url: "mqtt://127.0.0.1:${port}" } ] }
 http: { listen: "http://127.0.0.1:${ports[1]}" }
 `);
@@ -53,31 +46,31 @@ http: { listen: "http://127.0.0.1:${ports[1]}" }
 
   afterEach(() => gateway?.remove());
 
-  it("a process that was not raised stays as it was started", async () => {
-    await gateway.start({ UV_THREADPOOL_SIZE: "4" });
-    const threads = [...niceness(gateway.pid).values()];
-    expect(threads.length, "libuv's pool at least").to.be.above(4);
-    expect([...new Set(threads)]).to.deep.equal([given]);
+  it("the threads of libuv's pool, and no others, get a core before everything else", async function () {
+    if (process.getuid?.() !== 0) this.skip();
+    await gateway.start({ UV_THREADPOOL_SIZE: "3" });
+    await gateway.line("the journal's threads run at real-time priority");
+    const threads = policies(gateway.pid);
+    expect(threads.get(gateway.pid), "the event loop").to.equal(0);
+    expect([...threads.values()].filter((policy) => policy === 1)).to.have.length(3);
   });
 
-  it("of a process that was raised, as systemd does it, the event loop goes to where other programs are", async function () {
-    raise(this);
+  it("without the privilege it starts as well, and all stays as it was", async function () {
+    if (process.getuid?.() !== 0) this.skip(); // it is what all other tests see
+    gateway.prefix = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"];
     await gateway.start();
-    const threads = niceness(gateway.pid);
-    expect(threads.get(gateway.pid)).to.equal(0);
-    threads.delete(gateway.pid);
-    expect([...new Set(threads.values())]).to.deep.equal([-10]);
+    await gateway.line("the journal's threads have the priority of all others");
+    expect([...new Set(policies(gateway.pid).values())]).to.deep.equal([0]);
   });
 
-  it("a password is hashed at the priority of the event loop, not at that of the journal's syncs", async function () {
-    raise(this);
+  it("a password is hashed in no thread of the pool", async () => {
     const command = [program, "passwd", "add", "ann", "-c", gateway.configFile];
     const added = spawnSync(process.execPath, command, { input: "secret of ann", encoding: "utf8" });
     expect(added.status, added.stderr).to.equal(0);
     await gateway.start();
-    const before = niceness(gateway.pid);
+    const before = policies(gateway.pid);
     expect(await logIn(port, "ann", "secret of ann")).to.equal(0);
-    const more = [...niceness(gateway.pid)].filter(([thread]) => !before.has(thread));
-    expect(more.map(([, nice]) => nice)).to.deep.equal([0]);
+    const more = [...policies(gateway.pid)].filter(([thread]) => !before.has(thread));
+    expect(more.map(([, policy]) => policy)).to.deep.equal([0]);
   });
 });
