@@ -1,6 +1,6 @@
 // Builds dist/: the program and firmware-sim as ESM bundles. Bundled because start-up from single files takes twice as long and 15 MB
 // more on a Pi; native packages stay outside, they find their prebuilt binaries beside themselves.
-import { chmodSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "esbuild";
 
@@ -38,13 +38,18 @@ const common = {
 };
 
 rmSync(join(root, "dist"), { recursive: true, force: true });
-await build({ ...common, entryPoints: { main: "src/main.ts" }, outdir: "dist" });
+await build({
+  ...common,
+  entryPoints: { main: "src/main.ts" },
+  outdir: "dist",
+});
 await build({
   ...common,
   entryPoints: { sim: "firmware-sim/sim.ts", demo: "firmware-sim/demo.ts" },
   outdir: "dist/firmware-sim",
 });
 chmodSync(join(root, "dist/main.js"), 0o755);
+copyFileSync(join(root, "src/broker/access/hashThreadMain.mjs"), join(root, "dist/hashThreadMain.mjs"));
 
 // The config's JSON Schema, for editors, made of the definitions that check it.
 const { outputFiles } = await build({

@@ -3,7 +3,7 @@
  * those that only prove that they know it. Neither gives the password back.
  */
 import { isUtf8 } from "node:buffer";
-import { createHash, createHmac, pbkdf2, randomBytes, scrypt, timingSafeEqual } from "node:crypto";
+import { createHash, createHmac, pbkdf2, randomBytes, type ScryptOptions, scrypt, timingSafeEqual } from "node:crypto";
 import { promisify } from "node:util";
 import { saslprep } from "./saslprep.ts";
 
@@ -93,11 +93,32 @@ export const nobodysHash: ScryptHash = {
   hash: Buffer.alloc(hashBytes),
 };
 
-/** Calls back once, from libuv's pool: a thread and 128 N r bytes are taken meanwhile, so whoever calls bounds how many run at a time. */
-export function verifyPassword(kept: ScryptHash, password: Uint8Array, settled: (right: boolean) => void): void {
-  scrypt(preparedBytes(password), kept.salt, kept.hash.length, scryptOptions(kept), (error, hash) =>
-    settled(error === null && timingSafeEqual(hash, kept.hash)),
-  );
+/** A scrypt to be worked out; a copy of it does as well, so it may go to another thread. */
+export interface HashTask {
+  readonly password: Uint8Array;
+  readonly salt: Uint8Array;
+  /** Of the hash. */
+  readonly bytes: number;
+  readonly options: ScryptOptions;
+}
+
+/** Calls back once; with undefined when there was no memory for it. */
+export type HashBy = (task: HashTask, settled: (hash: Uint8Array | undefined) => void) => void;
+
+/** A thread of libuv's pool and 128 N r bytes are taken meanwhile, so whoever calls bounds how many run at a time. */
+export const hashInPool: HashBy = ({ password, salt, bytes, options }, settled) =>
+  scrypt(password, salt, bytes, options, (error, hash) => settled(error === null ? hash : undefined));
+
+/** Calls back once. */
+export function verifyPassword(
+  kept: ScryptHash,
+  password: Uint8Array,
+  settled: (right: boolean) => void,
+  hashBy: HashBy = hashInPool,
+): void {
+  const { salt, hash } = kept;
+  const task = { password: preparedBytes(password), salt, bytes: hash.length, options: scryptOptions(kept) };
+  hashBy(task, (found) => settled(found !== undefined && timingSafeEqual(found, hash)));
 }
 
 /** As `makeUser` prepared it. Bytes that cannot be a password stay as they are, and are wrong. */
@@ -107,7 +128,7 @@ function preparedBytes(password: Uint8Array): Uint8Array {
   return prepared === undefined ? password : Buffer.from(prepared);
 }
 
-function scryptOptions({ ln, r, p }: { ln: number; r: number; p: number }): object {
+function scryptOptions({ ln, r, p }: { ln: number; r: number; p: number }): ScryptOptions {
   const N = 2 ** ln;
   return { N, r, p, maxmem: 128 * N * r + 256 * r * p + 1024 * 1024 };
 }

@@ -10,6 +10,8 @@ import type { Message } from "../base/message.ts";
 import { topicFilterFault, topicNameFault } from "../base/topic.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { Access, type AccessOptions } from "./access/access.ts";
+import { HashThread } from "./access/hashThread.ts";
+import { verifyBy } from "./access/logIns.ts";
 import type { Who } from "./access/rules.ts";
 import { AckLedger } from "./ackLedger.ts";
 import { Admission, type Place } from "./admission.ts";
@@ -77,6 +79,7 @@ class MqttBroker implements Broker {
   readonly #admission: Admission;
   #webSockets: Promise<MqttUpgrade> | undefined;
   readonly #listeners = new Set<ListenerHandle>();
+  readonly #hashing: HashThread;
   #tick: Timer | undefined;
   #sysDueMs = 0;
   #closed: Promise<void> | undefined;
@@ -84,10 +87,12 @@ class MqttBroker implements Broker {
   constructor(options: BrokerOptions, deps: BrokerDeps) {
     const { store, clock, log, routing, forwarding } = deps;
     const { limits } = options;
+    this.#hashing = new HashThread(clock);
     const metrics = new BrokerMetrics(deps.meter);
     const { anonymous, users = [], rules = [] } = options;
     const { connectTimeoutMs } = limits;
-    const access = new Access({ anonymous, users, rules }, { clock, connectTimeoutMs, verify: deps.verify });
+    const { verify = verifyBy(this.#hashing.hash) } = deps;
+    const access = new Access({ anonymous, users, rules }, { clock, connectTimeoutMs, verify });
     const ledger = new AckLedger(store.durableGroup);
     const references = new References({ store, clock, metrics });
     const cache: TopicCache = new TopicCache((topic, generation) => subscriptions.resolve(topic, generation));
@@ -305,6 +310,7 @@ class MqttBroker implements Broker {
     for (const connection of [...this.#connections]) {
       connection.close(reason.serverShuttingDown, "the gateway stops", "defer");
     }
+    this.#hashing.close();
     this.#references.flush();
     this.#context.retained.close();
     await Promise.all(listeners);

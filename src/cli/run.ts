@@ -7,6 +7,7 @@ import { formatProblem, loadConfig } from "../config/load.ts";
 import { type Gateway, startGateway } from "../gateway.ts";
 import { defaultConfigFile } from "./check.ts";
 import { createLog, type LeveledLog } from "./pinoLog.ts";
+import { putSyncsFirst } from "./syncsFirst.ts";
 import { SystemdNotifier } from "./systemd.ts";
 import { version } from "./version.ts";
 
@@ -43,6 +44,7 @@ export async function run(options: { config?: string }): Promise<number> {
   log.always({ ...gateway.addresses(), config: loaded.file ?? "defaults", version }, "ready");
   notifier.ready(`${gateway.addresses().listeners.length} listeners`);
   reloads.serve(gateway);
+  void putSyncsFirst(log);
   const signal = await stopped;
   reloads.end();
   log.info({ signal }, "stopping");

@@ -8,7 +8,8 @@ import mqtt from "mqtt-packet";
  * fan-in-qos0: publishers write as fast as the broker reads, one subscriber counts. qos1: each publisher keeps `window` messages unacknowledged;
  * PUBACKs are counted, for `seconds`, or until `messages` are acknowledged. retained: `messages` topics, each set once. sessions: `messages`
  * persistent sessions, each with one subscription, which then leave. logins: connections made and ended, `window` at a time, for `seconds`;
- * with `username` half of them give `password`, the others a wrong one, and both are counted.
+ * with `username` half of them give `password`, the others a wrong one, and both are counted; with `addresses` each comes from another address
+ * than the one before, of so many in 127.1/16.
  * trickle: one QoS 1 message each 100 ms, for `seconds`.
  */
 export interface LoadOptions {
@@ -22,6 +23,8 @@ export interface LoadOptions {
   /** Empty: nobody logs in. */
   readonly username?: string;
   readonly password?: string;
+  /** 0: all from 127.0.0.1. */
+  readonly addresses?: number;
 }
 
 export interface LoadResult {
@@ -32,10 +35,21 @@ export interface LoadResult {
 
 type Given = Required<LoadOptions>;
 
-function open(port: number, clientId: string, more: Partial<mqtt.IConnectPacket> = {}): Promise<Socket> {
+/** @param localAddress undefined: the system's choice */
+function open(
+  port: number,
+  clientId: string,
+  more: Partial<mqtt.IConnectPacket> = {},
+  localAddress?: string,
+): Promise<Socket> {
   const hello = { cmd: "connect", clientId, protocolVersion: 4, protocolId: "MQTT", keepalive: 0 } as const;
   return new Promise((resolve, reject) => {
-    const socket = connect({ host: "127.0.0.1", port, noDelay: true });
+    const socket = connect({
+      host: "127.0.0.1",
+      port,
+      noDelay: true,
+      ...(localAddress === undefined ? {} : { localAddress }),
+    });
     socket.once("error", reject);
     socket.write(mqtt.generate({ ...hello, clean: true, ...more }));
     socket.once("data", (connack: Buffer) => {
@@ -171,13 +185,14 @@ async function sessions({ port, messages }: Given): Promise<LoadResult> {
   return result(messages, (performance.now() - startMs) / 1000);
 }
 
-async function logins({ port, window, seconds, username, password }: Given): Promise<LoadResult> {
+async function logins({ port, window, seconds, username, password, addresses }: Given): Promise<LoadResult> {
   const startMs = performance.now();
   let count = 0;
   const one = async (n: number): Promise<void> => {
     const credentials = username === "" ? {} : { username, password: Buffer.from(n % 2 === 0 ? password : "wrong") };
     while (performance.now() - startMs < seconds * 1000) {
-      await open(port, `bench-login-${n}`, credentials).then(
+      const at = addresses === 0 ? undefined : `127.1.${(count % addresses) >> 8}.${(count % addresses) & 0xff}`;
+      await open(port, `bench-login-${n}`, credentials, at).then(
         (socket) => socket.destroy(),
         () => {}, // refused, as half of them have to be
       );
@@ -203,7 +218,16 @@ async function trickle({ port, payloadBytes, seconds }: Given): Promise<LoadResu
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 const modes = { "fan-in-qos0": fanIn, qos1, retained, sessions, logins, trickle };
-const defaults = { publishers: 1, seconds: 1, messages: 0, payloadBytes: 200, window: 10, username: "", password: "" };
+const defaults = {
+  publishers: 1,
+  seconds: 1,
+  messages: 0,
+  payloadBytes: 200,
+  window: 10,
+  username: "",
+  password: "",
+  addresses: 0,
+};
 const options: Given = { ...defaults, ...(JSON.parse(process.argv[2] ?? "{}") as LoadOptions) };
 process.stdout.write(`${JSON.stringify(await modes[options.mode](options))}\n`);
 process.exit(0);

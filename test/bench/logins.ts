@@ -1,17 +1,16 @@
-import { spawnSync } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { peerPath } from "../helpers/peers.ts";
-import { until } from "../helpers/wait.ts";
 import { runLoad } from "./loadProcess.ts";
 import { median, say, thousands } from "./report.ts";
 import { stand } from "./storage.ts";
+import { type SyncCall, SyncTrace } from "./syncTrace.ts";
 
 /**
- * Syncs while clients log in, by two clocks: `strace` times the system call itself, in its thread (only that call is traced, by a seccomp filter,
- * so the others run at their speed), and the gateway's histogram times writing and syncing a group until the event loop hears of it. The
- * first is what must not be held up; the second has the turns of the loop in it.
+ * Syncs while clients log in, by two clocks: the kernel's tracepoints time the system call itself, and what of it its thread waited for a core; the
+ * gateway's histogram times writing and syncing a group until the event loop hears of it. The first is what must not be held up; the second
+ * has the turns of the loop in it.
+ *
+ * The flooding client runs on the same machine and takes a core of it. `away` is the nearest to one that does not: with the policy SCHED_IDLE any
+ * thread of the gateway has that core as soon as it wants it. As root the
+ * gateway may put its syncs first, as its systemd unit lets it.
  */
 const rounds = 5;
 const secondsEach = 10;
@@ -19,16 +18,21 @@ const secondsEach = 10;
 const password = "bench of log-ins";
 const flood = { mode: "logins", window: 50, seconds: secondsEach } as const;
 const user = { username: "bench", password };
-/** nameless: anonymous log-ins. passwords: half of them right, half of them wrong. */
-const kinds = ["quiet", "nameless", "passwords"] as const;
-type Kind = (typeof kinds)[number];
-type Kinds = Record<Kind, number[]>;
-
-interface Reading {
-  /** Bytes of the trace so far. */
-  readonly traced: number;
-  readonly histogram: string;
-}
+/**
+ * nameless: anonymous log-ins; away: the same, with a client that gives way. passwords: half of them right, half of them wrong, from one address, which
+ * is slowed down for it. strangers: the same from 4000 addresses, so that there is always one to hash.
+ */
+const floods = {
+  quiet: undefined,
+  nameless: flood,
+  away: flood,
+  passwords: { ...flood, ...user },
+  strangers: { ...flood, ...user, addresses: 4000 },
+} as const;
+type Kind = keyof typeof floods;
+const kinds = Object.keys(floods) as Kind[];
+type Kinds<T> = Record<Kind, T[]>;
+const none = <T>(): Kinds<T> => ({ quiet: [], nameless: [], away: [], passwords: [], strangers: [] });
 
 async function metrics(httpPort: number): Promise<string> {
   return await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
@@ -59,64 +63,62 @@ function p99(before: string, after: string): number {
   return Number.NaN;
 }
 
-/** Times of the calls in a part of a trace, ms. */
-function calls(trace: string): number[] {
-  return [...trace.matchAll(/fdatasync(?:\(\d+\)| resumed>\)) += 0 <([\d.]+)>/g)].map(
-    ([, seconds]) => Number(seconds) * 1000,
-  );
-}
-
 const percentile = (values: readonly number[], share: number): number =>
   [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))] ?? Number.NaN;
 
 export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
-  const dir = await mkdtemp(join(tmpdir(), "tidegate-bench-"));
-  const file = join(dir, "trace");
-  const tracer = ["strace", "-D", "-f", "--seccomp-bpf", "-T", "-e", "trace=fdatasync", "-o", file, "--"];
-  const hasStrace = spawnSync("which", ["strace"], { env: { PATH: peerPath } }).status === 0;
-  if (!hasStrace) say("\nstrace is not on the PATH: the histogram alone (apt-get install strace)");
-  const { gateway, port, httpPort } = await stand({}, hasStrace ? tracer : [], { bench: password });
-  const trace = async (): Promise<string> => (hasStrace ? await readFile(file, "latin1") : "");
-  const read = async (): Promise<Reading> => ({ traced: (await trace()).length, histogram: await metrics(httpPort) });
-  const heard: Kinds = { quiet: [], nameless: [], passwords: [] };
-  const called: Kinds = { quiet: [], nameless: [], passwords: [] };
-  const logins: Record<Kind, number> = { quiet: 0, nameless: 0, passwords: 0 };
+  const { gateway, port, httpPort } = await stand({}, [], { bench: password });
+  let trace: SyncTrace | undefined;
+  const heard = none<number>();
+  const called = none<SyncCall>();
+  const logins = none<number>();
   try {
-    await runLoad({ mode: "trickle", port, seconds: 2 });
+    await runLoad({ mode: "trickle", port, seconds: 2 }); // from here on the threads that sync are there
+    trace = SyncTrace.open(gateway.pid);
+    if (trace === undefined) say("\nno tracefs, or not root: the histogram alone");
     for (let round = 0; round < rounds; round += 1) {
       for (const kind of kinds) {
-        const before = await read();
-        const [, flooding] = await Promise.all([
+        const before = await metrics(httpPort);
+        trace?.take();
+        const flooding = floods[kind];
+        const [, flooded] = await Promise.all([
           runLoad({ mode: "trickle", port, seconds: secondsEach }),
-          kind === "quiet" ? undefined : runLoad({ ...flood, port, ...(kind === "passwords" ? user : {}) }),
+          flooding === undefined
+            ? undefined
+            : runLoad({ ...flooding, port }, kind === "away" ? ["chrt", "--idle", "0"] : []),
         ]);
-        logins[kind] = flooding?.perSecond ?? 0;
-        heard[kind].push(p99(before.histogram, await metrics(httpPort)));
-        if (hasStrace)
-          await until("the trace has them", async () => calls((await trace()).slice(before.traced)).length > 0);
-        called[kind].push(...calls((await trace()).slice(before.traced)));
+        called[kind].push(...(trace?.take() ?? []));
+        heard[kind].push(p99(before, await metrics(httpPort)));
+        logins[kind].push(flooded?.perSecond ?? 0);
       }
     }
     return report(logins, heard, called);
   } finally {
     await gateway.remove();
-    await rm(dir, { recursive: true, force: true });
+    trace?.close();
   }
 }
 
-function report(logins: Record<Kind, number>, heard: Kinds, called: Kinds): Record<string, unknown> {
-  say(`\nfdatasync, p99, ms: of the call (of a group's write and sync, until the event loop hears of it)`);
-  const calls = percentile(called.quiet, 0.99);
-  const groups = median(heard.quiet);
+function report(logins: Kinds<number>, heard: Kinds<number>, called: Kinds<SyncCall>): Record<string, unknown> {
+  say("\nfdatasync, p99, ms: of the call, of its wait for a core, of its rest, the disk");
+  say("  (of a group's write and sync, until the event loop hears of it)");
   const told: Record<string, unknown> = { name: "syncs under log-ins" };
+  const figures = (kind: Kind) => {
+    const calls = called[kind];
+    const of = (value: (call: SyncCall) => number): number => percentile(calls.map(value), 0.99);
+    const [call, waited] = [of(({ ms }) => ms), of(({ waitedMs }) => waitedMs)];
+    const disk = of(({ ms, waitedMs }) => ms - waitedMs);
+    return { call, waited, disk, calls: calls.length, group: median(heard[kind]), logins: median(logins[kind]) };
+  };
+  const quiet = figures("quiet");
   for (const kind of kinds) {
-    const [call, group] = [percentile(called[kind], 0.99), median(heard[kind])];
-    const ratios = kind === "quiet" ? "" : `, ${(call / calls).toFixed(2)} x (${(group / groups).toFixed(2)} x)`;
-    const rate = kind === "quiet" ? "" : ` ${thousands(logins[kind])}`;
-    say(
-      `  ${`${kind}${rate}`.padEnd(20)} ${call.toFixed(2)} (${group.toFixed(2)})${ratios}, ${called[kind].length} calls`,
-    );
-    told[kind] = { call, group, logins: logins[kind] };
+    const { call, waited, disk, calls, group, logins: rate } = figures(kind);
+    const ratios =
+      kind === "quiet" ? "" : `, ${(call / quiet.call).toFixed(2)} x (${(group / quiet.group).toFixed(2)} x)`;
+    const name = `${kind}${kind === "quiet" ? "" : ` ${thousands(rate)}`}`.padEnd(20);
+    const parts = `${call.toFixed(2)}, ${waited.toFixed(2)}, ${disk.toFixed(2)} (${group.toFixed(2)})`;
+    say(`  ${name} ${parts}${ratios}, ${calls} calls`);
+    told[kind] = { call, waited, disk, calls, group, logins: rate };
   }
   return told;
 }

@@ -23,7 +23,7 @@ export type Identity =
 export interface AccessDeps {
   readonly clock: Clock;
   readonly connectTimeoutMs: number;
-  readonly verify?: Verify | undefined;
+  readonly verify: Verify;
 }
 
 /** Verdicts kept of one publisher: devices publish to a few topics, each again and again. */
@@ -73,7 +73,7 @@ export class Access {
 
   constructor(options: AccessOptions, { clock, connectTimeoutMs, verify }: AccessDeps) {
     const user = (name: string): User | undefined => this.#users.get(name);
-    this.logIns = new LogIns({ clock, connectTimeoutMs, user, ...(verify === undefined ? {} : { verify }) });
+    this.logIns = new LogIns({ clock, connectTimeoutMs, user, verify });
     this.replace(options);
   }
 

@@ -1,6 +1,13 @@
 import { createHmac, randomBytes } from "node:crypto";
 import type { Clock } from "../../base/clock.ts";
-import { nobodysHash, type ScryptHash, scryptText, type User, verifyPassword } from "../../base/passwords.ts";
+import {
+  type HashBy,
+  nobodysHash,
+  type ScryptHash,
+  scryptText,
+  type User,
+  verifyPassword,
+} from "../../base/passwords.ts";
 import { Fifo } from "../fifo.ts";
 import { addressKey } from "./addressKey.ts";
 import { Slowdown } from "./slowdown.ts";
@@ -27,18 +34,20 @@ export interface PasswordLogIn extends Origin {
 /** @param password undefined: none was sent, which is nobody's */
 export type Verify = (kept: ScryptHash, password: Uint8Array | undefined, settled: (right: boolean) => void) => void;
 
-const verifyByScrypt: Verify = (kept, password, settled) => {
-  if (password === undefined) verifyPassword(nobodysHash, nothing, () => settled(false));
-  else verifyPassword(kept, password, settled);
-};
+/** The scrypt of a password, done by `hashBy`. */
+export const verifyBy =
+  (hashBy: HashBy): Verify =>
+  (kept, password, settled) => {
+    if (password === undefined) verifyPassword(nobodysHash, nothing, () => settled(false), hashBy);
+    else verifyPassword(kept, password, settled, hashBy);
+  };
 
 export interface LogInsDeps {
   readonly clock: Clock;
   readonly connectTimeoutMs: number;
   /** As the users file has it now. */
   readonly user: (name: string) => User | undefined;
-  /** Default: scrypt in libuv's pool. */
-  readonly verify?: Verify;
+  readonly verify: Verify;
 }
 
 interface Job {
@@ -55,7 +64,7 @@ const rememberedMs = 10 * 60_000;
 const rememberedMax = 4096;
 
 /**
- * Log-ins, one scrypt at a time: libuv's pool also writes the journal, and 64 hashes at once took a sync from 0.4 ms to 3.1 s. Who logged in during the
+ * Log-ins, one scrypt at a time: 64 at once, on every core and in libuv's pool, took a sync from 0.4 ms to 3.1 s. Who logged in during the
  * last minutes with the same password is let in by a keyed digest of it instead, so a whole plant that comes back after a power cut costs nothing.
  */
 export class LogIns {
@@ -175,10 +184,9 @@ export class LogIns {
       return;
     }
     this.#hashing = true;
-    const { verify = verifyByScrypt } = this.#deps;
     const { name, password } = job.login;
     const user = this.#deps.user(name);
-    verify(user?.scrypt ?? nobodysHash, password, (right) => {
+    this.#deps.verify(user?.scrypt ?? nobodysHash, password, (right) => {
       this.#hashing = false;
       // Who was removed or given another password meanwhile is judged by what holds now.
       if (right && user !== undefined && this.#holds(user)) {
