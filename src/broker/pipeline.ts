@@ -38,6 +38,8 @@ interface Item {
   ordinals: number[] | undefined;
   /** By index in entry.shares, the same; below -1: dropped. */
   shared: number[] | undefined;
+  /** How many references are wanted. */
+  wanted: number;
   /** now: in this commit. later: QoS 0, lazily. ram: of `sys`. */
   retain: "no" | "now" | "later" | "ram";
   position: number;
@@ -169,7 +171,7 @@ export class Pipeline {
     const { queueQos0 } = this.#deps.limits.session;
     const { retained } = this.#deps;
     let targets = entry.deliveries;
-    if (publisher !== undefined && targets.some((target) => target.own !== undefined && target.session === publisher)) {
+    if (publisher !== undefined && hasOwn(targets, publisher)) {
       targets = targets.flatMap((target) => (target.session === publisher ? ownOf(target) : [target]));
     }
     const item: Item = {
@@ -179,6 +181,7 @@ export class Pipeline {
       takers: [],
       ordinals: undefined,
       shared: undefined,
+      wanted: 0,
       retain: "no",
       position: 0,
     };
@@ -196,13 +199,15 @@ export class Pipeline {
       if (target?.session.durable !== true) continue;
       const qos = Math.min(message.qos, target.qos);
       if (qos === 0 && (!queueQos0 || target.session.link !== undefined)) continue;
-      item.ordinals ??= new Array(targets.length).fill(0);
+      item.ordinals ??= zeros(targets.length);
       item.ordinals[at] = -1;
+      item.wanted += 1;
     }
     for (let at = 0; at < entry.shares.length; at += 1) {
       if (entry.shares[at]?.stores(message.qos, queueQos0) !== true) continue;
-      item.shared ??= new Array(entry.shares.length).fill(0);
+      item.shared ??= zeros(entry.shares.length);
       item.shared[at] = -1;
+      item.wanted += 1;
     }
     return item;
   }
@@ -260,6 +265,7 @@ export class Pipeline {
     item.takers = [];
     item.ordinals = undefined;
     item.shared = item.shared?.map((ordinal) => (ordinal === -1 ? -2 : ordinal));
+    item.wanted = 0;
     if (item.retain === "now") item.retain = "later";
   }
 
@@ -278,15 +284,19 @@ export class Pipeline {
 
   /** Sessions at their limit make room before the commit, or give this message up. */
   #makeRoom(item: Item): void {
-    if (item.ordinals === undefined && item.shared === undefined) return;
+    if (item.wanted === 0) return;
     const bytes = messageBytes(item.message);
     for (let at = 0; at < (item.shared?.length ?? 0); at += 1) {
-      if (item.shared?.[at] === -1 && !item.entry.shares[at]?.stored.makeRoom(bytes)) item.shared[at] = -2;
+      if (item.shared?.[at] !== -1 || item.entry.shares[at]?.stored.makeRoom(bytes)) continue;
+      item.shared[at] = -2;
+      item.wanted -= 1;
     }
     for (let at = 0; at < (item.ordinals?.length ?? 0); at += 1) {
       const outgoing = item.targets[at]?.session.outgoing;
       if (item.ordinals?.[at] !== -1 || !(outgoing instanceof DurableOutgoing)) continue;
-      if (!outgoing.makeRoom(bytes)) item.ordinals[at] = 0;
+      if (outgoing.makeRoom(bytes)) continue;
+      item.ordinals[at] = 0;
+      item.wanted -= 1;
     }
   }
 
@@ -295,7 +305,7 @@ export class Pipeline {
       if (!needsStore(item)) continue;
       const { message } = item;
       const removes = item.retain === "now" && message.payload.length === 0;
-      if (item.takers.length > 0 || isReferenced(item) || (item.retain === "now" && !removes)) {
+      if (item.takers.length > 0 || item.wanted > 0 || (item.retain === "now" && !removes)) {
         item.position = txn.message(message, item.takers);
       }
       if (item.retain === "now") this.#deps.retained.store(txn, message, item.position);
@@ -349,9 +359,17 @@ function takersOf(message: Message, entry: TopicEntry): TopicEntry["stored"] {
 }
 
 function needsStore(item: Item): boolean {
-  return item.takers.length > 0 || item.retain === "now" || isReferenced(item);
+  return item.takers.length > 0 || item.retain === "now" || item.wanted > 0;
 }
 
-function isReferenced({ ordinals, shared }: Item): boolean {
-  return (ordinals?.includes(-1) ?? false) || (shared?.includes(-1) ?? false);
+function hasOwn(targets: readonly Delivery[], publisher: Session): boolean {
+  for (const target of targets) if (target.own !== undefined && target.session === publisher) return true;
+  return false;
+}
+
+/** Not by `fill`, which costs more than all of the rest for the one or two that are usual. */
+function zeros(count: number): number[] {
+  const list: number[] = [];
+  while (list.length < count) list.push(0);
+  return list;
 }
