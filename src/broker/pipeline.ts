@@ -3,7 +3,7 @@ import type { RouteFailure, RouteLetters } from "../base/deadLetters.ts";
 import type { Message } from "../base/message.ts";
 import type { Deliverer } from "./deliverer.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
-import { type Derived, expandRoutes } from "./expandRoutes.ts";
+import { expandRoutes } from "./expandRoutes.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
@@ -45,6 +45,7 @@ interface Item {
   position: number;
 }
 
+const none: readonly string[] = [];
 const accepted0: { readonly accepted: true; readonly group: number } = { accepted: true, group: 0 };
 
 /**
@@ -98,7 +99,7 @@ export class Pipeline {
     ) {
       const kept = deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, 0); // nothing to store: the usual case
       if (entry.shares.length > 0) deliverer.share(message, entry, undefined, 0);
-      return kept === 0 ? accepted0 : { accepted: true, group: kept };
+      return this.#acceptedIn(kept);
     }
     if (simple && !message.retain && !entry.durable && entry.shares.length === 0) {
       const result = this.#store(message, entry, publisher);
@@ -119,7 +120,7 @@ export class Pipeline {
     }
     let last = group;
     for (const item of items) last = Math.max(last, this.#finish(item, publisher, group));
-    return last === 0 ? accepted0 : { accepted: true, group: last };
+    return this.#acceptedIn(last);
   }
 
   #sharesStore({ qos }: Message, { shares }: TopicEntry): boolean {
@@ -150,24 +151,30 @@ export class Pipeline {
     pending.add(group, bytes);
     if (entry.deliveries.length + entry.handlers.length + entry.live.length > 0)
       group = deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, group);
+    return this.#acceptedIn(group);
+  }
+
+  /** The same object for a group's messages. */
+  #acceptedIn(group: number): PublishResult {
+    if (group === 0) return accepted0;
     if (this.#accepted.group !== group) this.#accepted = { accepted: true, group };
     return this.#accepted;
   }
 
   #plan(message: Message, entry: TopicEntry, publisher: Session | undefined): Item[] {
-    const items = [this.#item({ message, entry }, publisher)];
+    const items = [this.#item(message, entry, publisher)];
     if (this.#failures.length > 0) this.#failures = [];
     if (entry.routes.length === 0) return items;
     const { cache, metrics, limits } = this.#deps;
     const { maxTopicLevels: levelsMax, maxPacketSize: payloadMax } = limits;
     const how = { cache, metrics, levelsMax, payloadMax, dead: this.#dead };
     for (const derived of expandRoutes(message, entry, how)) {
-      items.push(this.#item(derived, undefined));
+      items.push(this.#item(derived.message, derived.entry, undefined));
     }
     return items;
   }
 
-  #item({ message, entry }: Derived, publisher: Session | undefined): Item {
+  #item(message: Message, entry: TopicEntry, publisher: Session | undefined): Item {
     const { queueQos0 } = this.#deps.limits.session;
     const { retained } = this.#deps;
     let targets = entry.deliveries;
@@ -234,7 +241,7 @@ export class Pipeline {
       }
     }
     if (bytes === 0) return undefined;
-    const verdict = store.admit({ bytes, rejectNewest: rejectNewest ?? [] });
+    const verdict = store.admit({ bytes, rejectNewest: rejectNewest ?? none });
     if (verdict === "ok") return undefined;
     // A source can always be told, whatever QoS its readings have: it acknowledges to the device only what it was not refused.
     if (original.qos > 0 || original.source.startsWith("source:")) {
@@ -260,7 +267,7 @@ export class Pipeline {
       metrics.dropped("uplink-full").value += item.takers.length - fitting.length;
       item.takers = fitting;
     }
-    if (!needsStore(item) || store.admit({ bytes, rejectNewest: [] }) === "ok") return;
+    if (!needsStore(item) || store.admit({ bytes, rejectNewest: none }) === "ok") return;
     metrics.dropped("store-full").value += 1;
     item.takers = [];
     item.ordinals = undefined;
