@@ -11,6 +11,8 @@ import type { Link } from "./session.ts";
 export class PublishFrames {
   readonly #nowMs: () => number;
   readonly #frames: Array<Buffer | undefined> = new Array(12).fill(undefined);
+  /** Some of them are there. */
+  #framed = false;
   readonly #others: Array<{ slot: number; ids: readonly number[] | undefined; alias: number; frame: Buffer }> = [];
   #message: Message | undefined;
   #owned: Message | undefined;
@@ -36,15 +38,20 @@ export class PublishFrames {
     this.#message = message;
     this.#owned = undefined;
     this.#acceptedAtMs = -1;
-    this.#frames.fill(undefined);
-    if (this.#others.length > 0) this.#others.length = 0;
+    this.#forgetFrames();
   }
 
   /** Lets go of the message. */
   clear(): void {
     this.#message = this.#owned = undefined;
-    this.#frames.fill(undefined);
-    this.#others.length = 0;
+    this.#forgetFrames();
+  }
+
+  /** A loop, and only when there are any: `fill` is a call into native code, twice for each message. */
+  #forgetFrames(): void {
+    if (this.#framed) for (let slot = 0; slot < this.#frames.length; slot += 1) this.#frames[slot] = undefined;
+    this.#framed = false;
+    if (this.#others.length > 0) this.#others.length = 0;
   }
 
   /** The message with a payload of its own, for those that keep it: what came in is a view of a read buffer. */
@@ -61,6 +68,7 @@ export class PublishFrames {
     if (frame === undefined) {
       frame = encodePublish(publishPacket(this.message, qos, retain, 1, undefined), version);
       this.#frames[slot] = frame;
+      this.#framed = true;
     }
     return frame;
   }
