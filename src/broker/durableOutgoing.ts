@@ -143,8 +143,15 @@ export class DurableOutgoing implements Outgoing {
     const room = this.inflight + this.#ready.size < link.window && !link.outbox.full;
     if (!room) return; // it is read from the store later
     this.#cursor = ordinal;
-    const frame = qos === 1 && this.#ready.size === 0 ? frames.frameFor(link, qos, retain, ids) : undefined;
-    if (frame === undefined || frame.length > link.packetSizeMax || !this.#idFree(ordinal)) {
+    const atOnce = qos === 1 && this.#ready.size === 0 && this.#idFree(ordinal);
+    const came = atOnce ? frames.cameAs(link, qos, retain, ids === undefined) : undefined;
+    if (came !== undefined) {
+      link.outbox.appendWithId(came.buffer, came.start, came.end, came.idAt, this.#sending(ordinal, "puback"));
+      this.#deps.metrics.countSent(1, frames.message.payload.length);
+      return;
+    }
+    const frame = atOnce ? frames.frameFor(link, qos, retain, ids) : undefined;
+    if (frame === undefined || frame.length > link.packetSizeMax) {
       const { acceptedAtMs } = frames;
       this.#ready.push({ ordinal, message: frames.owned(), qos, retain, ids, acceptedAtMs, group });
       this.pump();

@@ -4,6 +4,24 @@ import { violation } from "../wire/mqtt/protocolError.ts";
 import { encodePublish } from "../wire/mqtt/publish.ts";
 import type { Link } from "./session.ts";
 
+const nothing = Buffer.alloc(0);
+
+/** The packet that a message came as: bytes start..end of `buffer`, without DUP, RETAIN and properties. */
+export class CameAs {
+  message: Message | undefined;
+  buffer: Buffer = nothing;
+  start = 0;
+  end = 0;
+  /** Where in the packet its packet id is. */
+  idAt = 0;
+  version: ProtocolVersion = 4;
+
+  forget(): void {
+    this.message = undefined;
+    this.buffer = nothing;
+  }
+}
+
 /**
  * One message on its way out, encoded once for all subscribers that get the same bytes: version, QoS and retain bit. With
  * subscription identifiers each list of them has its own encoding; the lists are shared through the topic's entry.
@@ -15,6 +33,7 @@ export class PublishFrames {
   #framed = false;
   readonly #others: Array<{ slot: number; ids: readonly number[] | undefined; alias: number; frame: Buffer }> = [];
   #message: Message | undefined;
+  #cameAs: CameAs | undefined;
   #owned: Message | undefined;
   #acceptedAtMs = -1;
 
@@ -34,8 +53,10 @@ export class PublishFrames {
     return this.#acceptedAtMs;
   }
 
-  set(message: Message): void {
+  /** @param cameAs what may be passed on as it is, but for the packet id */
+  set(message: Message, cameAs?: CameAs): void {
     this.#message = message;
+    this.#cameAs = cameAs;
     this.#owned = undefined;
     this.#acceptedAtMs = -1;
     this.#forgetFrames();
@@ -43,7 +64,7 @@ export class PublishFrames {
 
   /** Lets go of the message. */
   clear(): void {
-    this.#message = this.#owned = undefined;
+    this.#message = this.#owned = this.#cameAs = undefined;
     this.#forgetFrames();
   }
 
@@ -71,6 +92,14 @@ export class PublishFrames {
       this.#framed = true;
     }
     return frame;
+  }
+
+  /** The packet that it came as, if this client may be sent just that with another packet id. */
+  cameAs({ version, outbox, packetSizeMax }: Link, qos: Qos, retain: boolean, plain: boolean): CameAs | undefined {
+    const came = this.#cameAs;
+    if (came === undefined || !plain || retain || this.message.qos !== qos || came.version !== version)
+      return undefined;
+    return outbox.aliases === undefined && came.end - came.start <= packetSizeMax ? came : undefined;
   }
 
   /** The same for one client, with an alias for the topic where it takes them. To be given to its outbox at once, or not at all. */
