@@ -58,6 +58,7 @@ export class JournalTxn implements Txn {
   #changed = 0;
   /** The newest message of this commit. */
   readonly #place = { position: 0, acceptedAtMs: 0, wallMs: 0, bytes: 0 };
+  readonly #clock = { storeMs: -1, wallMs: 0 };
   #leaving: QueuedMessage[] = [];
   #statesOf: string | undefined;
   readonly #nextSeq: (lane: number) => number;
@@ -107,7 +108,7 @@ export class JournalTxn implements Txn {
     }
     const place = this.#place;
     place.acceptedAtMs = this.#env.storeMs();
-    place.wallMs = Math.max(0, Math.floor(takenMs ?? this.#env.wallMs()));
+    place.wallMs = takenMs === undefined ? this.#wallAt(place.acceptedAtMs) : Math.max(0, Math.floor(takenMs));
     const to = writer.begin(recordType.message, messageFlags(message), messageBound(message, takers.length));
     place.position = writer.tail.end; // only now: a large one may have begun a segment
     const first = this.#changed;
@@ -122,6 +123,15 @@ export class JournalTxn implements Txn {
     for (let at = 0; at < takers.length; at += 1) this.#taken(this.#changes[first + at]!, takers[at]!.ttlMs);
     writer.openSegment.freeAfterGroup = 0;
     return place.position;
+  }
+
+  /** One look at the wall clock serves all messages of a millisecond of the store's. */
+  #wallAt(storeMs: number): number {
+    if (storeMs !== this.#clock.storeMs) {
+      this.#clock.storeMs = storeMs;
+      this.#clock.wallMs = Math.max(0, Math.floor(this.#env.wallMs()));
+    }
+    return this.#clock.wallMs;
   }
 
   /** The message just written waits in a lane. */
