@@ -21,11 +21,15 @@ export interface AckTarget {
 
 interface GroupAcks {
   group: number;
-  readonly targets: AckTarget[];
-  readonly kinds: AckByte[];
-  readonly packetIds: number[];
-  readonly reasonCodes: number[];
+  /** How many there are. The arrays are kept longer: emptied, they would grow anew with each group. */
+  count: number;
+  readonly targets: Array<AckTarget | undefined>;
+  /** Packet id + 65,536 x kind + 2^24 x reason code. */
+  readonly codes: number[];
 }
+
+/** Longer arrays are not kept for the next group: so many acknowledgements wait only when the disk is slow. */
+const keptAcks = 4096;
 
 interface Waiter {
   readonly group: number;
@@ -72,10 +76,9 @@ export class AckLedger {
     target.lastGroup = due;
     target.waitingAcks += 1;
     const acks = this.#acksOf(due);
-    acks.targets.push(target);
-    acks.kinds.push(kind);
-    acks.packetIds.push(packetId);
-    acks.reasonCodes.push(reasonCode);
+    const at = acks.count++;
+    acks.targets[at] = target;
+    acks.codes[at] = packetId + kind * 0x1_0000 + reasonCode * 0x100_0000;
   }
 
   /** See Publisher.whenDurable. Bounded: beyond 32,768 waiting callbacks a new one is told false. */
@@ -118,23 +121,27 @@ export class AckLedger {
   lose(): void {
     this.#lost = true;
     for (const acks of this.#groups) {
-      for (const target of acks.targets) if (target.open) target.storeLost();
+      for (const target of acks.targets) if (target?.open) target.storeLost();
     }
     this.#groups = [];
     this.#settleWaiters(Number.POSITIVE_INFINITY, false);
   }
 
   #write(acks: GroupAcks): void {
-    const { targets, kinds, packetIds, reasonCodes } = acks;
-    for (let at = 0; at < targets.length; at += 1) {
-      const target = targets[at];
-      if (target === undefined) continue;
+    const { targets, codes, count } = acks;
+    for (let at = 0; at < count; at += 1) {
+      const target = targets[at]!;
+      const code = codes[at]!;
       target.waitingAcks -= 1;
-      if (target.open) target.writeAck(kinds[at] ?? ackByte.puback, packetIds[at] ?? 0, reasonCodes[at] ?? 0);
+      if (target.open) target.writeAck(((code >>> 16) & 0xff) as AckByte, code & 0xffff, code >>> 24);
     }
-    for (const target of targets) if (target.open) target.acksSettled();
-    targets.length = kinds.length = packetIds.length = reasonCodes.length = 0;
-    if (this.#pool.length < 4) this.#pool.push(acks);
+    for (let at = 0; at < count; at += 1) {
+      const target = targets[at]!;
+      targets[at] = undefined;
+      if (target.open) target.acksSettled();
+    }
+    acks.count = 0;
+    if (this.#pool.length < 4 && targets.length <= keptAcks) this.#pool.push(acks);
   }
 
   #acksOf(group: number): GroupAcks {
@@ -148,7 +155,7 @@ export class AckLedger {
   }
 
   #insert(at: number, group: number): GroupAcks {
-    const acks = this.#pool.pop() ?? { group, targets: [], kinds: [], packetIds: [], reasonCodes: [] };
+    const acks = this.#pool.pop() ?? { group, count: 0, targets: [], codes: [] };
     acks.group = group;
     this.#groups.splice(at, 0, acks);
     return acks;

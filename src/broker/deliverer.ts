@@ -2,7 +2,7 @@ import type { Message } from "../base/message.ts";
 import type { ProtocolVersion } from "../wire/mqtt/packet.ts";
 import type { PublishView } from "../wire/mqtt/publish.ts";
 import type { BrokerMetrics } from "./metrics.ts";
-import { lowerQos, PublishFrames } from "./publishFrames.ts";
+import { CameAs, lowerQos, PublishFrames } from "./publishFrames.ts";
 import type { Session } from "./session.ts";
 import type { Delivery, TopicEntry } from "./topicEntry.ts";
 
@@ -10,6 +10,8 @@ import type { Delivery, TopicEntry } from "./topicEntry.ts";
 export class Deliverer {
   readonly #metrics: BrokerMetrics;
   readonly #nowMs: () => number;
+  /** The packet that is handled now; for whom it may be passed on as it is. */
+  readonly came = new CameAs();
   /** Taken while in use: a handler may publish, so deliveries nest. */
   #spare: PublishFrames | undefined;
 
@@ -109,7 +111,7 @@ export class Deliverer {
   #framesOf(message: Message): PublishFrames {
     const frames = this.#spare ?? new PublishFrames(this.#nowMs);
     this.#spare = undefined;
-    frames.set(message);
+    frames.set(message, this.came.message === message ? this.came : undefined);
     return frames;
   }
 

@@ -10,6 +10,7 @@ import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import { answers, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
 import { clientKey, mapNames, queueName, type References } from "./references.ts";
+import { idOf, type NextAnswer, SentMessages } from "./sentMessages.ts";
 import type { Link, Outgoing, Session } from "./session.ts";
 import { encodeFor } from "./topicAliases.ts";
 
@@ -25,12 +26,6 @@ export interface DurableDeps {
   readonly idsFor: (session: Session, topic: string, tag: number) => readonly number[] | undefined;
 }
 
-interface Sent {
-  readonly ordinal: number;
-  next: "puback" | "pubrec" | "pubcomp";
-}
-
-const idCount = 65_535;
 const readBytes = 256 * 1024;
 
 /**
@@ -45,7 +40,7 @@ export class DurableOutgoing implements Outgoing {
   readonly #session: Session;
   readonly #deps: DurableDeps;
   readonly #queue: string;
-  readonly #inflight = new Map<number, Sent>();
+  readonly #inflight = new SentMessages();
   readonly #ready = new Fifo<Item>();
   /** QoS 1 of shared groups: no references of this session. */
   readonly #given = new GivenMessages();
@@ -148,8 +143,15 @@ export class DurableOutgoing implements Outgoing {
     const room = this.inflight + this.#ready.size < link.window && !link.outbox.full;
     if (!room) return; // it is read from the store later
     this.#cursor = ordinal;
-    const frame = qos === 1 && this.#ready.size === 0 ? frames.frameFor(link, qos, retain, ids) : undefined;
-    if (frame === undefined || frame.length > link.packetSizeMax || !this.#idFree(ordinal)) {
+    const atOnce = qos === 1 && this.#ready.size === 0 && this.#idFree(ordinal);
+    const came = atOnce ? frames.cameAs(link, qos, retain, ids === undefined) : undefined;
+    if (came !== undefined) {
+      link.outbox.appendWithId(came.buffer, came.start, came.end, came.idAt, this.#sending(ordinal, "puback"));
+      this.#deps.metrics.countSent(1, frames.message.payload.length);
+      return;
+    }
+    const frame = atOnce ? frames.frameFor(link, qos, retain, ids) : undefined;
+    if (frame === undefined || frame.length > link.packetSizeMax) {
       const { acceptedAtMs } = frames;
       this.#ready.push({ ordinal, message: frames.owned(), qos, retain, ids, acceptedAtMs, group });
       this.pump();
@@ -184,46 +186,43 @@ export class DurableOutgoing implements Outgoing {
       this.pump();
       return;
     }
-    const sent = this.#inflight.get(packetId);
-    if (!answers(sent?.next, "puback") || sent === undefined) return;
-    this.#done(packetId, sent.ordinal);
+    if (!answers(this.#inflight.next(packetId), "puback")) return;
+    this.#done(packetId, this.#inflight.ordinal(packetId));
   }
 
   pubrec(packetId: number, reasonCode: number): void {
     const link = this.#session.link;
-    const sent = this.#inflight.get(packetId);
+    const ordinal = this.#inflight.ordinal(packetId);
     if (link === undefined) return;
-    const expected = this.#expected(packetId, sent);
+    const expected = this.#expected(packetId);
     answers(expected === "pubcomp" ? "pubrec" : expected, "pubrec");
     if (reasonCode >= 0x80) {
-      if (sent === undefined) return;
+      if (ordinal === 0) return;
       this.#deps.metrics.dropped("client-refused").value += 1;
-      this.#done(packetId, sent.ordinal);
+      this.#done(packetId, ordinal);
       return;
     }
     let group = 0;
-    if (sent?.next === "pubrec") {
-      sent.next = "pubcomp";
-      const key = clientKey(this.#session.clientId, sent.ordinal);
+    if (this.#inflight.next(packetId) === "pubrec") {
+      this.#inflight.set(ordinal, "pubcomp");
+      const key = clientKey(this.#session.clientId, ordinal);
       try {
         group = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, new Uint8Array(0))).group;
-        this.#recSeen.set(sent.ordinal, group);
+        this.#recSeen.set(ordinal, group);
       } catch {
         link.storeLost();
         return;
       }
     }
-    this.#deps.ledger.add(link, ackByte.pubrel, packetId, sent === undefined ? 0x92 : 0, group);
+    this.#deps.ledger.add(link, ackByte.pubrel, packetId, ordinal === 0 ? 0x92 : 0, group);
   }
 
   pubcomp(packetId: number): void {
-    const sent = this.#inflight.get(packetId);
-    if (!answers(this.#expected(packetId, sent), "pubcomp") || sent === undefined) return;
-    this.#done(packetId, sent.ordinal);
+    if (answers(this.#expected(packetId), "pubcomp")) this.#done(packetId, this.#inflight.ordinal(packetId));
   }
 
-  #expected(packetId: number, sent: Sent | undefined): Sent["next"] | undefined {
-    return this.#given.has(packetId) ? "puback" : sent?.next;
+  #expected(packetId: number): NextAnswer | undefined {
+    return this.#given.has(packetId) ? "puback" : this.#inflight.next(packetId);
   }
 
   attached(): void {
@@ -287,7 +286,7 @@ export class DurableOutgoing implements Outgoing {
     // Only what nobody began to send expires [MQTT-3.3.2-5]: a PUBLISH without its answer is sent again [MQTT-4.4.0-1].
     const begun = item.ordinal <= this.#surelySentBefore;
     const message = unexpired(item.message, item.acceptedAtMs, this.#deps.store.nowMs(), begun);
-    const packetId = 1 + (item.ordinal % idCount);
+    const packetId = idOf(item.ordinal);
     const packet = message && publishPacket(message, item.qos, item.retain, packetId, item.ids);
     const dup = item.qos > 0 && item.ordinal <= this.#sentBefore;
     const frame = packet && encodeFor(link, dup ? { ...packet, dup } : packet);
@@ -303,12 +302,11 @@ export class DurableOutgoing implements Outgoing {
   }
 
   /** Takes the ordinal into the window; returns its packet id. */
-  #sending(ordinal: number, next: Sent["next"]): number {
-    const packetId = 1 + (ordinal % idCount);
-    this.#inflight.set(packetId, { ordinal, next });
+  #sending(ordinal: number, next: NextAnswer): number {
+    this.#inflight.set(ordinal, next);
     if (ordinal > this.#sentUpTo) this.#sentUpTo = ordinal;
     if (ordinal > this.#surelySent) this.#surelySent = ordinal;
-    return packetId;
+    return idOf(ordinal);
   }
 
   #done(packetId: number, ordinal: number): void {
@@ -320,7 +318,7 @@ export class DurableOutgoing implements Outgoing {
 
   /** Two ordinals 65535 apart have the same packet id: the older one must be done first. */
   #idFree(ordinal: number): boolean {
-    const id = 1 + (ordinal % idCount);
+    const id = idOf(ordinal);
     return !this.#inflight.has(id) && !this.#given.has(id);
   }
 

@@ -1,3 +1,6 @@
+/** The store is asked whether it is crowded with each group's first message, and after so many bytes: not with each message. */
+const askBytes = 8192;
+
 /** Bytes given to the store that no sync has covered yet: beyond a limit, or while the store is crowded, publishers' sockets are not read. */
 export class PendingBytes {
   readonly #high: number;
@@ -7,6 +10,8 @@ export class PendingBytes {
   #bytesOf: number[] = [];
   #total = 0;
   readonly #crowded: () => boolean;
+  /** Since the store was asked. */
+  #unasked = 0;
   #above = false;
 
   /** @param high bytes; reading resumes at half of it. @param resume called when it does. @param crowded the store wants a pause */
@@ -28,9 +33,14 @@ export class PendingBytes {
     else {
       this.#groups.push(group);
       this.#bytesOf.push(bytes);
+      this.#unasked = askBytes;
     }
     this.#total += bytes;
-    if (this.#total > this.#high || this.#crowded()) this.#above = true;
+    this.#unasked += bytes;
+    if (this.#total > this.#high) this.#above = true;
+    if (this.#unasked < askBytes) return;
+    this.#unasked = 0;
+    if (this.#crowded()) this.#above = true;
   }
 
   settle(group: number): void {

@@ -3,7 +3,7 @@ import type { RouteFailure, RouteLetters } from "../base/deadLetters.ts";
 import type { Message } from "../base/message.ts";
 import type { Deliverer } from "./deliverer.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
-import { type Derived, expandRoutes } from "./expandRoutes.ts";
+import { expandRoutes } from "./expandRoutes.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
@@ -38,11 +38,14 @@ interface Item {
   ordinals: number[] | undefined;
   /** By index in entry.shares, the same; below -1: dropped. */
   shared: number[] | undefined;
+  /** How many references are wanted. */
+  wanted: number;
   /** now: in this commit. later: QoS 0, lazily. ram: of `sys`. */
   retain: "no" | "now" | "later" | "ram";
   position: number;
 }
 
+const none: readonly string[] = [];
 const accepted0: { readonly accepted: true; readonly group: number } = { accepted: true, group: 0 };
 
 /**
@@ -96,7 +99,7 @@ export class Pipeline {
     ) {
       const kept = deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, 0); // nothing to store: the usual case
       if (entry.shares.length > 0) deliverer.share(message, entry, undefined, 0);
-      return kept === 0 ? accepted0 : { accepted: true, group: kept };
+      return this.#acceptedIn(kept);
     }
     if (simple && !message.retain && !entry.durable && entry.shares.length === 0) {
       const result = this.#store(message, entry, publisher);
@@ -117,7 +120,7 @@ export class Pipeline {
     }
     let last = group;
     for (const item of items) last = Math.max(last, this.#finish(item, publisher, group));
-    return last === 0 ? accepted0 : { accepted: true, group: last };
+    return this.#acceptedIn(last);
   }
 
   #sharesStore({ qos }: Message, { shares }: TopicEntry): boolean {
@@ -148,28 +151,34 @@ export class Pipeline {
     pending.add(group, bytes);
     if (entry.deliveries.length + entry.handlers.length + entry.live.length > 0)
       group = deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, group);
+    return this.#acceptedIn(group);
+  }
+
+  /** The same object for a group's messages. */
+  #acceptedIn(group: number): PublishResult {
+    if (group === 0) return accepted0;
     if (this.#accepted.group !== group) this.#accepted = { accepted: true, group };
     return this.#accepted;
   }
 
   #plan(message: Message, entry: TopicEntry, publisher: Session | undefined): Item[] {
-    const items = [this.#item({ message, entry }, publisher)];
+    const items = [this.#item(message, entry, publisher)];
     if (this.#failures.length > 0) this.#failures = [];
     if (entry.routes.length === 0) return items;
     const { cache, metrics, limits } = this.#deps;
     const { maxTopicLevels: levelsMax, maxPacketSize: payloadMax } = limits;
     const how = { cache, metrics, levelsMax, payloadMax, dead: this.#dead };
     for (const derived of expandRoutes(message, entry, how)) {
-      items.push(this.#item(derived, undefined));
+      items.push(this.#item(derived.message, derived.entry, undefined));
     }
     return items;
   }
 
-  #item({ message, entry }: Derived, publisher: Session | undefined): Item {
+  #item(message: Message, entry: TopicEntry, publisher: Session | undefined): Item {
     const { queueQos0 } = this.#deps.limits.session;
     const { retained } = this.#deps;
     let targets = entry.deliveries;
-    if (publisher !== undefined && targets.some((target) => target.own !== undefined && target.session === publisher)) {
+    if (publisher !== undefined && hasOwn(targets, publisher)) {
       targets = targets.flatMap((target) => (target.session === publisher ? ownOf(target) : [target]));
     }
     const item: Item = {
@@ -179,6 +188,7 @@ export class Pipeline {
       takers: [],
       ordinals: undefined,
       shared: undefined,
+      wanted: 0,
       retain: "no",
       position: 0,
     };
@@ -196,13 +206,15 @@ export class Pipeline {
       if (target?.session.durable !== true) continue;
       const qos = Math.min(message.qos, target.qos);
       if (qos === 0 && (!queueQos0 || target.session.link !== undefined)) continue;
-      item.ordinals ??= new Array(targets.length).fill(0);
+      item.ordinals ??= zeros(targets.length);
       item.ordinals[at] = -1;
+      item.wanted += 1;
     }
     for (let at = 0; at < entry.shares.length; at += 1) {
       if (entry.shares[at]?.stores(message.qos, queueQos0) !== true) continue;
-      item.shared ??= new Array(entry.shares.length).fill(0);
+      item.shared ??= zeros(entry.shares.length);
       item.shared[at] = -1;
+      item.wanted += 1;
     }
     return item;
   }
@@ -229,7 +241,7 @@ export class Pipeline {
       }
     }
     if (bytes === 0) return undefined;
-    const verdict = store.admit({ bytes, rejectNewest: rejectNewest ?? [] });
+    const verdict = store.admit({ bytes, rejectNewest: rejectNewest ?? none });
     if (verdict === "ok") return undefined;
     // A source can always be told, whatever QoS its readings have: it acknowledges to the device only what it was not refused.
     if (original.qos > 0 || original.source.startsWith("source:")) {
@@ -255,11 +267,12 @@ export class Pipeline {
       metrics.dropped("uplink-full").value += item.takers.length - fitting.length;
       item.takers = fitting;
     }
-    if (!needsStore(item) || store.admit({ bytes, rejectNewest: [] }) === "ok") return;
+    if (!needsStore(item) || store.admit({ bytes, rejectNewest: none }) === "ok") return;
     metrics.dropped("store-full").value += 1;
     item.takers = [];
     item.ordinals = undefined;
     item.shared = item.shared?.map((ordinal) => (ordinal === -1 ? -2 : ordinal));
+    item.wanted = 0;
     if (item.retain === "now") item.retain = "later";
   }
 
@@ -278,15 +291,19 @@ export class Pipeline {
 
   /** Sessions at their limit make room before the commit, or give this message up. */
   #makeRoom(item: Item): void {
-    if (item.ordinals === undefined && item.shared === undefined) return;
+    if (item.wanted === 0) return;
     const bytes = messageBytes(item.message);
     for (let at = 0; at < (item.shared?.length ?? 0); at += 1) {
-      if (item.shared?.[at] === -1 && !item.entry.shares[at]?.stored.makeRoom(bytes)) item.shared[at] = -2;
+      if (item.shared?.[at] !== -1 || item.entry.shares[at]?.stored.makeRoom(bytes)) continue;
+      item.shared[at] = -2;
+      item.wanted -= 1;
     }
     for (let at = 0; at < (item.ordinals?.length ?? 0); at += 1) {
       const outgoing = item.targets[at]?.session.outgoing;
       if (item.ordinals?.[at] !== -1 || !(outgoing instanceof DurableOutgoing)) continue;
-      if (!outgoing.makeRoom(bytes)) item.ordinals[at] = 0;
+      if (outgoing.makeRoom(bytes)) continue;
+      item.ordinals[at] = 0;
+      item.wanted -= 1;
     }
   }
 
@@ -295,7 +312,7 @@ export class Pipeline {
       if (!needsStore(item)) continue;
       const { message } = item;
       const removes = item.retain === "now" && message.payload.length === 0;
-      if (item.takers.length > 0 || isReferenced(item) || (item.retain === "now" && !removes)) {
+      if (item.takers.length > 0 || item.wanted > 0 || (item.retain === "now" && !removes)) {
         item.position = txn.message(message, item.takers);
       }
       if (item.retain === "now") this.#deps.retained.store(txn, message, item.position);
@@ -349,9 +366,17 @@ function takersOf(message: Message, entry: TopicEntry): TopicEntry["stored"] {
 }
 
 function needsStore(item: Item): boolean {
-  return item.takers.length > 0 || item.retain === "now" || isReferenced(item);
+  return item.takers.length > 0 || item.retain === "now" || item.wanted > 0;
 }
 
-function isReferenced({ ordinals, shared }: Item): boolean {
-  return (ordinals?.includes(-1) ?? false) || (shared?.includes(-1) ?? false);
+function hasOwn(targets: readonly Delivery[], publisher: Session): boolean {
+  for (const target of targets) if (target.own !== undefined && target.session === publisher) return true;
+  return false;
+}
+
+/** Not by `fill`, which costs more than all of the rest for the one or two that are usual. */
+function zeros(count: number): number[] {
+  const list: number[] = [];
+  while (list.length < count) list.push(0);
+  return list;
 }

@@ -4,6 +4,24 @@ import { violation } from "../wire/mqtt/protocolError.ts";
 import { encodePublish } from "../wire/mqtt/publish.ts";
 import type { Link } from "./session.ts";
 
+const nothing = Buffer.alloc(0);
+
+/** The packet that a message came as: bytes start..end of `buffer`, without DUP, RETAIN and properties. */
+export class CameAs {
+  message: Message | undefined;
+  buffer: Buffer = nothing;
+  start = 0;
+  end = 0;
+  /** Where in the packet its packet id is. */
+  idAt = 0;
+  version: ProtocolVersion = 4;
+
+  forget(): void {
+    this.message = undefined;
+    this.buffer = nothing;
+  }
+}
+
 /**
  * One message on its way out, encoded once for all subscribers that get the same bytes: version, QoS and retain bit. With
  * subscription identifiers each list of them has its own encoding; the lists are shared through the topic's entry.
@@ -11,8 +29,11 @@ import type { Link } from "./session.ts";
 export class PublishFrames {
   readonly #nowMs: () => number;
   readonly #frames: Array<Buffer | undefined> = new Array(12).fill(undefined);
+  /** Some of them are there. */
+  #framed = false;
   readonly #others: Array<{ slot: number; ids: readonly number[] | undefined; alias: number; frame: Buffer }> = [];
   #message: Message | undefined;
+  #cameAs: CameAs | undefined;
   #owned: Message | undefined;
   #acceptedAtMs = -1;
 
@@ -32,19 +53,26 @@ export class PublishFrames {
     return this.#acceptedAtMs;
   }
 
-  set(message: Message): void {
+  /** @param cameAs what may be passed on as it is, but for the packet id */
+  set(message: Message, cameAs?: CameAs): void {
     this.#message = message;
+    this.#cameAs = cameAs;
     this.#owned = undefined;
     this.#acceptedAtMs = -1;
-    this.#frames.fill(undefined);
-    if (this.#others.length > 0) this.#others.length = 0;
+    this.#forgetFrames();
   }
 
   /** Lets go of the message. */
   clear(): void {
-    this.#message = this.#owned = undefined;
-    this.#frames.fill(undefined);
-    this.#others.length = 0;
+    this.#message = this.#owned = this.#cameAs = undefined;
+    this.#forgetFrames();
+  }
+
+  /** A loop, and only when there are any: `fill` is a call into native code, twice for each message. */
+  #forgetFrames(): void {
+    if (this.#framed) for (let slot = 0; slot < this.#frames.length; slot += 1) this.#frames[slot] = undefined;
+    this.#framed = false;
+    if (this.#others.length > 0) this.#others.length = 0;
   }
 
   /** The message with a payload of its own, for those that keep it: what came in is a view of a read buffer. */
@@ -61,8 +89,17 @@ export class PublishFrames {
     if (frame === undefined) {
       frame = encodePublish(publishPacket(this.message, qos, retain, 1, undefined), version);
       this.#frames[slot] = frame;
+      this.#framed = true;
     }
     return frame;
+  }
+
+  /** The packet that it came as, if this client may be sent just that with another packet id. */
+  cameAs({ version, outbox, packetSizeMax }: Link, qos: Qos, retain: boolean, plain: boolean): CameAs | undefined {
+    const came = this.#cameAs;
+    if (came === undefined || !plain || retain || this.message.qos !== qos || came.version !== version)
+      return undefined;
+    return outbox.aliases === undefined && came.end - came.start <= packetSizeMax ? came : undefined;
   }
 
   /** The same for one client, with an alias for the topic where it takes them. To be given to its outbox at once, or not at all. */

@@ -47,14 +47,18 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
     return;
   }
   const payload = buffer.subarray(view.payloadStart, end);
-  take(
-    context,
-    connection,
-    session,
-    { topic: entry.topic, payload, qos, retain, source: session.source },
-    entry,
-    packetId,
-  );
+  const message = { topic: entry.topic, payload, qos, retain, source: session.source };
+  const { came } = context.deliverer;
+  if (entry.durable && (first & notPassedOn) === 0) {
+    came.message = message;
+    came.buffer = buffer;
+    came.start = start;
+    came.end = end;
+    came.idAt = view.topicEnd - start;
+    came.version = connection.version;
+  }
+  take(context, connection, session, message, entry, packetId);
+  came.forget();
 }
 
 /** QoS 1 or 2 of which nothing is stored, the id of QoS 2 included, and that has not come before. */

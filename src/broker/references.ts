@@ -42,8 +42,10 @@ export class References {
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #metrics: BrokerMetrics;
-  #queues: string[] = [];
-  #ordinals: number[] = [];
+  /** How many are about to be released: the first of the two arrays, which keep their size. */
+  #count = 0;
+  readonly #queues: string[] = [];
+  readonly #ordinals: number[] = [];
   /** How many of each queue are among them. */
   readonly #countOf = new Map<string, number>();
   #recKeys: string[] = [];
@@ -149,12 +151,13 @@ export class References {
    */
   release(queue: string, ordinal: number, recKey?: string, sentKey?: string): void {
     this.#total -= 1;
-    this.#queues.push(queue);
-    this.#ordinals.push(ordinal);
+    this.#queues[this.#count] = queue;
+    this.#ordinals[this.#count] = ordinal;
+    this.#count += 1;
     this.#countOf.set(queue, (this.#countOf.get(queue) ?? 0) + 1);
     if (recKey !== undefined) this.#recKeys.push(recKey);
     if (sentKey !== undefined) this.#sentKeys.push(sentKey);
-    if (this.#queues.length >= lazyMax) this.flush();
+    if (this.#count >= lazyMax) this.flush();
     else this.#timer ??= this.#clock.setTimer(lazyMs, () => this.flush());
   }
 
@@ -170,12 +173,11 @@ export class References {
   }
 
   flushInto(txn: Txn): void {
-    if (this.#queues.length === 0) return;
-    for (let at = 0; at < this.#queues.length; at += 1) txn.release(this.#queues[at] ?? "", this.#ordinals[at] ?? 0);
+    if (this.#count === 0) return;
+    for (let at = 0; at < this.#count; at += 1) txn.release(this.#queues[at]!, this.#ordinals[at]!);
     for (const key of this.#recKeys) txn.delete(mapNames.qos2Out, key);
     for (const key of this.#sentKeys) txn.delete(mapNames.shareSent, key);
-    this.#queues = [];
-    this.#ordinals = [];
+    this.#count = 0;
     this.#countOf.clear();
     this.#recKeys = [];
     this.#sentKeys = [];
@@ -184,7 +186,7 @@ export class References {
   flush(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
-    if (this.#queues.length === 0 || this.#store.failed !== undefined) return;
+    if (this.#count === 0 || this.#store.failed !== undefined) return;
     try {
       this.#store.commit(this.#write);
     } catch {

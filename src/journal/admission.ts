@@ -131,7 +131,8 @@ export class AdmissionControl {
   lacks(bytes: number): boolean {
     const { spares } = this.#env;
     const missing = this.#usedBytes() + bytes - this.#room().limit;
-    if (missing + spares.bytes > 0 && spares.bytes > 0) void spares.surrender();
+    const prepared = spares.bytes;
+    if (missing + prepared > 0 && prepared > 0) void spares.surrender();
     return missing > 0;
   }
 

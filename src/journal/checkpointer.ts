@@ -89,7 +89,9 @@ export class Checkpointer {
 
   /** Of both kept ones. */
   get bytes(): number {
-    return this.#kept.reduce((sum, { bytes }) => sum + bytes, 0);
+    let bytes = 0;
+    for (let at = 0; at < this.#kept.length; at += 1) bytes += this.#kept[at]!.bytes; // asked for with each message
+    return bytes;
   }
 
   /** What lies wholly below it is needed by neither kept checkpoint; 0 while there are not two. */

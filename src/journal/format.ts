@@ -8,6 +8,7 @@
  * A length of 0 means "preallocated space begins here", never an empty record.
  */
 import { crc32 } from "node:zlib";
+import { checksum } from "./checksum.ts";
 
 /** Written into every header; older ones are read. 2: merged segments. */
 export const formatVersion = 2;
@@ -152,9 +153,7 @@ export function decodeHeader(magic: string, buffer: Buffer): Header | "newer" | 
 
 /** Whether the record at `at`, of `length` bytes, is what was written. */
 export function recordIsValid(buffer: Buffer, at: number, length: number, seed: number): boolean {
-  // A plain view: a Buffer takes twice as long to make, which counts once per record.
-  const covered = new Uint8Array(buffer.buffer, buffer.byteOffset + at + 8, length - 8);
-  return crc32(covered, seed) === buffer.readUInt32LE(at + 4);
+  return checksum(buffer, at + 8, at + length, seed) === buffer.readUInt32LE(at + 4);
 }
 
 /** Length of what may be a record at `at`: 0 when it cannot be one. It may reach beyond the buffer. */
@@ -168,5 +167,5 @@ export function plausibleLength(buffer: Buffer, at: number, lengthMax: number): 
 
 /** Sets the checksum of a finished record. */
 export function sealRecord(buffer: Buffer, at: number, length: number, seed: number): void {
-  buffer.writeUInt32LE(crc32(buffer.subarray(at + 8, at + length), seed), at + 4);
+  buffer.writeUInt32LE(checksum(buffer, at + 8, at + length, seed), at + 4);
 }

@@ -74,14 +74,17 @@ export function writeRule(sink: RecordSink, id: number, uplink: string, definiti
 export function writeReference(
   sink: RecordSink,
   queue: string,
-  of: { ordinal: number; position: number; meta: number; bytes: number },
+  ordinal: number,
+  position: number,
+  meta: number,
+  bytes: number,
 ): void {
   const to = sink.begin(recordType.reference, 0, textBound(queue) + 40);
   to.text(queue);
-  to.uvarint(of.ordinal);
-  to.uvarint(of.position);
-  to.uvarint(of.meta);
-  to.uvarint(of.bytes);
+  to.uvarint(ordinal);
+  to.uvarint(position);
+  to.uvarint(meta);
+  to.uvarint(bytes);
   sink.finish();
 }
 

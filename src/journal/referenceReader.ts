@@ -174,7 +174,12 @@ export class ReferenceReader {
 }
 
 /** What the other stages see of a queue of references. */
-export class JournalReferences implements ReferenceQueue {
+export function viewOf(queue: References, reader: ReferenceReader): ReferenceQueue {
+  queue.view ??= new JournalReferences(queue, reader);
+  return queue.view;
+}
+
+class JournalReferences implements ReferenceQueue {
   readonly #queue: References;
   readonly #reader: ReferenceReader;
 

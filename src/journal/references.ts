@@ -2,6 +2,8 @@
  * A queue of references: ordinal, position, meta and size of each, in RAM, 24 bytes apiece, by rising ordinal. A released one leaves a hole
  * (position 0) until `compact`, so a queue whose oldest never goes does not grow with what passes it.
  */
+import type { ReferenceQueue } from "../base/contracts.ts";
+
 export interface Reference {
   ordinal: number;
   position: number;
@@ -13,6 +15,8 @@ export type ReferenceBatch = readonly Reference[];
 
 export class References {
   readonly name: string;
+  /** What other stages see of it, once they have asked: one object, since they ask with each message. */
+  view: ReferenceQueue | undefined;
   #ordinals: number[] = [];
   #positions: number[] = [];
   /** meta + 256 * bytes. */

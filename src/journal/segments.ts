@@ -164,8 +164,11 @@ export class Segment {
     return part;
   }
 
-  add(lane: number, position: number, bytes: number, acceptedAtMs: number, expiresAtMs: number): void {
-    const part = this.part(lane, position);
+  /** One more message of the lane waits here. @returns position of its newest before that, 0 when there was none */
+  add(lane: number, position: number, bytes: number, acceptedAtMs: number, expiresAtMs: number): number {
+    const known = this.parts.get(lane);
+    const part = known ?? this.part(lane, position);
+    const before = known?.last ?? 0;
     part.waiting += 1;
     part.bytes += bytes;
     part.first = Math.min(part.first, position);
@@ -174,6 +177,7 @@ export class Segment {
     part.lastAcceptedAtMs = Math.max(part.lastAcceptedAtMs, acceptedAtMs);
     part.lastExpiresAtMs = Math.max(part.lastExpiresAtMs, expiresAtMs);
     this.waiting += 1;
+    return before;
   }
 
   /** What waits in another waits here instead. */

@@ -63,7 +63,9 @@ export class Spares {
 
   /** Of all, ready or not. */
   get bytes(): number {
-    return this.#ready.reduce((sum, { bytes }) => sum + bytes, this.#filling?.bytes ?? 0);
+    let bytes = this.#filling?.bytes ?? 0;
+    for (let at = 0; at < this.#ready.length; at += 1) bytes += this.#ready[at]!.bytes; // asked for with each message
+    return bytes;
   }
 
   /** Takes over what an earlier run prepared; half filled ones, and what is too many, go. Never rejects. */

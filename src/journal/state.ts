@@ -84,9 +84,16 @@ export class State {
     this.nextRule = Math.max(this.nextRule, id + 1);
   }
 
-  /** A lane takes the message at `position`. */
-  take(segment: Segment, lane: Lane, position: number, bytes: number, acceptedAtMs: number, expiresAtMs: number): void {
-    segment.add(lane.id, position, bytes, acceptedAtMs, expiresAtMs);
+  /** A lane takes the message at `position`. @returns what `Segment.add` says */
+  take(
+    segment: Segment,
+    lane: Lane,
+    position: number,
+    bytes: number,
+    acceptedAtMs: number,
+    expiresAtMs: number,
+  ): number {
+    const before = segment.add(lane.id, position, bytes, acceptedAtMs, expiresAtMs);
     const account = this.uplink(lane.uplink);
     account.messages += 1;
     account.bytes += bytes;
@@ -95,6 +102,7 @@ export class State {
     lane.waiting += 1;
     lane.bytes += bytes;
     lane.newest = Math.max(lane.newest, position);
+    return before;
   }
 
   /** `count` messages of a lane in one segment wait no longer. */
@@ -137,10 +145,10 @@ export class State {
     queue.add(position, meta, bytes, 0);
   }
 
-  reference(name: string, position: number, meta: number, bytes: number, group: number): number {
+  reference(queue: References, position: number, meta: number, bytes: number, group: number): number {
     this.pin(position, 1);
     this.referenceCount += 1;
-    return this.queue(name).add(position, meta, bytes, group);
+    return queue.add(position, meta, bytes, group);
   }
 
   /** The queue of that name, made when new. */
@@ -153,8 +161,14 @@ export class State {
     return queue;
   }
 
-  release(name: string, ordinal: number): number {
-    const position = this.queues.get(name)?.release(ordinal) ?? 0;
+  release(name: string, ordinal: number): void {
+    const queue = this.queues.get(name);
+    if (queue !== undefined) this.releaseFrom(queue, ordinal);
+  }
+
+  /** @returns the message's position, 0 when that ordinal does not wait */
+  releaseFrom(queue: References, ordinal: number): number {
+    const position = queue.release(ordinal);
     if (position > 0) {
       this.pin(position, -1);
       this.referenceCount -= 1;

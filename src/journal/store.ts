@@ -28,7 +28,7 @@ import type { StoreParts } from "./parts.ts";
 import { peekUplink } from "./peek.ts";
 import { readingTwice } from "./readTwice.ts";
 import { writeLane, writeRule } from "./records.ts";
-import { JournalReferences, ReferenceReader } from "./referenceReader.ts";
+import { ReferenceReader, viewOf } from "./referenceReader.ts";
 import { Room } from "./room.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
@@ -279,7 +279,7 @@ export class JournalStore implements Store {
 
   references(name: string): ReferenceQueue | undefined {
     const queue = this.#state.queues.get(name);
-    return queue === undefined ? undefined : new JournalReferences(queue, this.#references);
+    return queue === undefined ? undefined : viewOf(queue, this.#references);
   }
 
   referenceNames(): Iterable<string> {

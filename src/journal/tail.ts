@@ -106,7 +106,7 @@ export class Tail {
   }
 
   #room(bytes: number): Chunk {
-    const last = this.#chunks.at(-1);
+    const last = this.#chunks[this.#chunks.length - 1]; // once for each record: at(-1) is a call
     if (last !== undefined && last.buffer.length - last.used >= bytes) return last;
     const chunkBytes = this.#chunkBytes;
     const buffer =

@@ -3,20 +3,45 @@ import type { QueuedMessage, Taker, Txn } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
 import type { Message } from "../base/message.ts";
 import { recordType } from "./format.ts";
+import type { Lane } from "./lane.ts";
 import { messageBound, messageFlags, writeMessage } from "./messageRecord.ts";
 import { writeNamed, writeNames, writePut, writeReference } from "./records.ts";
 import type { References } from "./references.ts";
 import type { State } from "./state.ts";
 import type { GroupWriter } from "./writer.ts";
 
-/** What undoing needs; one small object a change, dropped with the commit. */
-type Change =
-  | { kind: "take"; lane: number; bytes: number; seq: number; last: number }
-  | { kind: "reference"; queue: References; position: number }
-  | { kind: "release"; queue: References; ordinal: number; position: number }
+/** A change that is not made with every message. */
+type Rare =
   | { kind: "drop"; queue: References }
   | { kind: "retained"; topic: string; before: number | undefined }
   | { kind: "map"; map: string; key: string; before: Uint8Array | undefined };
+
+/** What undoing a change needs. The same objects serve all commits: there are several of them to each message. */
+interface Change {
+  kind: "take" | "reference" | "release" | "rare";
+  lane: Lane | undefined;
+  queue: References | undefined;
+  rare: Rare | undefined;
+  /** Of a reference or release: the message's. Of a take: the newest of the lane's part before it. */
+  position: number;
+  /** Of a release the ordinal, of a take its sequence number. */
+  number: number;
+  bytes: number;
+}
+
+/** More than a commit has but for rare ones, whose objects are not kept. */
+const keptChanges = 2048;
+
+const newChange = (): Change => ({
+  kind: "rare",
+  ...{ lane: undefined, queue: undefined, rare: undefined },
+  ...{ position: 0, number: 0, bytes: 0 },
+});
+
+/** Lets go of what it points at: a queue may be dropped long before its object is used again. */
+function forget(change: Change): void {
+  change.lane = change.queue = change.rare = undefined;
+}
 
 export interface TxnEnvironment {
   readonly state: State;
@@ -28,7 +53,12 @@ export interface TxnEnvironment {
 
 export class JournalTxn implements Txn {
   readonly #env: TxnEnvironment;
+  /** The first `#changed` of them are this commit's. */
   #changes: Change[] = [];
+  #changed = 0;
+  /** The newest message of this commit. */
+  readonly #place = { position: 0, acceptedAtMs: 0, wallMs: 0, bytes: 0 };
+  readonly #clock = { storeMs: -1, wallMs: 0 };
   #leaving: QueuedMessage[] = [];
   #statesOf: string | undefined;
   readonly #nextSeq: (lane: number) => number;
@@ -44,7 +74,10 @@ export class JournalTxn implements Txn {
 
   /** To be called before each commit. */
   reset(): void {
-    if (this.#changes.length > 0) this.#changes = [];
+    if (this.#changed > keptChanges) this.#changes = [];
+    else for (let at = 0; at < this.#changed; at += 1) forget(this.#changes[at]!);
+    this.#changed = 0;
+    this.#place.position = 0;
     if (this.#leaving.length > 0) this.#leaving = [];
     this.#statesOf = undefined;
   }
@@ -73,53 +106,68 @@ export class JournalTxn implements Txn {
     if (takenMs === undefined && message.payload.length > maxMessageBytes) {
       throw new TidegateError("TG_INTERNAL", `a message of ${message.payload.length} bytes exceeds maxMessageBytes`);
     }
-    const acceptedAtMs = this.#env.storeMs();
+    const place = this.#place;
+    place.acceptedAtMs = this.#env.storeMs();
+    place.wallMs = takenMs === undefined ? this.#wallAt(place.acceptedAtMs) : Math.max(0, Math.floor(takenMs));
     const to = writer.begin(recordType.message, messageFlags(message), messageBound(message, takers.length));
-    const position = writer.tail.end; // only now: a large one may have begun a segment
-    const firstSeq = this.#changes.length;
-    for (const taker of takers) {
-      const lane = state.lanes.get(taker.lane);
-      const seq = lane === undefined ? 0 : state.uplink(lane.uplink).nextSeq;
-      this.#changes.push({ kind: "take", lane: taker.lane, bytes: 0, seq, last: 0 });
+    place.position = writer.tail.end; // only now: a large one may have begun a segment
+    const first = this.#changed;
+    for (let at = 0; at < takers.length; at += 1) {
+      const change = this.#change("take");
+      change.lane = state.lanes.get(takers[at]!.lane);
+      change.number = change.lane === undefined ? 0 : state.uplink(change.lane.uplink).nextSeq;
+      change.bytes = change.position = 0;
     }
-    writeMessage(
-      to,
-      message,
-      takers,
-      { position, acceptedAtMs, wallMs: Math.max(0, Math.floor(takenMs ?? this.#env.wallMs())) },
-      this.#nextSeq,
-    );
-    const bytes = writer.finish();
-    takers.forEach((taker, index) => {
-      const lane = state.lanes.get(taker.lane)!;
-      const expiresAtMs =
-        taker.ttlMs === undefined ? Number.POSITIVE_INFINITY : acceptedAtMs + Math.max(0, Math.ceil(taker.ttlMs));
-      const last = writer.openSegment.parts.get(lane.id)?.last ?? 0;
-      state.take(writer.openSegment, lane, position, bytes, acceptedAtMs, expiresAtMs);
-      state.index.add(writer.openSegment, lane.id, position, bytes);
-      const change = this.#changes[firstSeq + index] as { bytes: number; last: number };
-      change.bytes = bytes;
-      change.last = last;
-    });
+    writeMessage(to, message, takers, place, this.#nextSeq);
+    place.bytes = writer.finish();
+    for (let at = 0; at < takers.length; at += 1) this.#taken(this.#changes[first + at]!, takers[at]!.ttlMs);
     writer.openSegment.freeAfterGroup = 0;
-    return position;
+    return place.position;
+  }
+
+  /** One look at the wall clock serves all messages of a millisecond of the store's. */
+  #wallAt(storeMs: number): number {
+    if (storeMs !== this.#clock.storeMs) {
+      this.#clock.storeMs = storeMs;
+      this.#clock.wallMs = Math.max(0, Math.floor(this.#env.wallMs()));
+    }
+    return this.#clock.wallMs;
+  }
+
+  /** The message just written waits in a lane. */
+  #taken(change: Change, ttlMs: number | undefined): void {
+    const { state, writer } = this.#env;
+    const { position, acceptedAtMs, bytes } = this.#place;
+    const lane = change.lane!;
+    const segment = writer.openSegment;
+    const expiresAtMs = ttlMs === undefined ? Number.POSITIVE_INFINITY : acceptedAtMs + Math.max(0, Math.ceil(ttlMs));
+    change.position = state.take(segment, lane, position, bytes, acceptedAtMs, expiresAtMs);
+    change.bytes = bytes;
+    state.index.add(segment, lane.id, position, bytes);
   }
 
   reference(queue: string, position: number, meta: number, known = 0): number {
     const { state, writer } = this.#env;
-    const bytes = this.#bytesOf(position) || known;
-    const ordinal = state.reference(queue, position, meta, bytes, writer.openGroup);
-    this.#changes.push({ kind: "reference", queue: state.queue(queue), position });
-    writeReference(writer, queue, { ordinal, position, meta, bytes });
+    const bytes = position === this.#place.position ? this.#place.bytes : this.#bytesOf(position) || known;
+    const references = state.queue(queue);
+    const ordinal = state.reference(references, position, meta, bytes, writer.openGroup);
+    const change = this.#change("reference");
+    change.queue = references;
+    change.position = position;
+    writeReference(writer, queue, ordinal, position, meta, bytes);
     return ordinal;
   }
 
   release(queue: string, ordinal: number): void {
     const { state, writer } = this.#env;
     const references = state.queues.get(queue);
-    const position = state.release(queue, ordinal);
-    if (references === undefined || position === 0) return;
-    this.#changes.push({ kind: "release", queue: references, ordinal, position });
+    if (references === undefined) return;
+    const position = state.releaseFrom(references, ordinal);
+    if (position === 0) return;
+    const change = this.#change("release");
+    change.queue = references;
+    change.number = ordinal;
+    change.position = position;
     writeNamed(writer, recordType.release, queue, ordinal);
   }
 
@@ -127,7 +175,7 @@ export class JournalTxn implements Txn {
     const { state, writer } = this.#env;
     const dropped = state.dropQueue(queue);
     if (dropped === undefined) return;
-    this.#changes.push({ kind: "drop", queue: dropped });
+    this.#change("rare").rare = { kind: "drop", queue: dropped };
     // Twice: without it, a queue made anew under that name would seem to repeat the old one's ordinals, and lose its messages.
     writeNames(writer, recordType.dropQueue, [queue]);
     writeNames(writer, recordType.dropQueue, [queue]);
@@ -135,68 +183,86 @@ export class JournalTxn implements Txn {
 
   retain(topic: string, position: number): void {
     const before = this.#env.state.retain(topic, position);
-    this.#changes.push({ kind: "retained", topic, before });
+    this.#change("rare").rare = { kind: "retained", topic, before };
     writeNamed(this.#env.writer, recordType.retain, topic, position);
   }
 
   unretain(topic: string): void {
     const before = this.#env.state.unretain(topic);
     if (before === undefined) return;
-    this.#changes.push({ kind: "retained", topic, before });
+    this.#change("rare").rare = { kind: "retained", topic, before };
     writeNames(this.#env.writer, recordType.unretain, [topic]);
   }
 
   put(map: string, key: string, value: Uint8Array): void {
     const before = this.#env.state.put(map, key, Buffer.from(value)); // a copy: the caller may reuse it
-    this.#changes.push({ kind: "map", map, key, before });
+    this.#change("rare").rare = { kind: "map", map, key, before };
     writePut(this.#env.writer, map, key, value);
   }
 
   delete(map: string, key: string): void {
     const before = this.#env.state.delete(map, key);
     if (before === undefined) return;
-    this.#changes.push({ kind: "map", map, key, before });
+    this.#change("rare").rare = { kind: "map", map, key, before };
     writeNames(this.#env.writer, recordType.delete, [map, key]);
   }
 
   /** Gives holes back; after a commit that succeeded. */
   compact(): void {
-    for (const change of this.#changes) if (change.kind === "release") change.queue.compact();
+    for (let at = 0; at < this.#changed; at += 1) {
+      const change = this.#changes[at]!;
+      if (change.kind === "release") change.queue!.compact();
+    }
   }
 
   undo(): void {
-    for (let change = this.#changes.pop(); change !== undefined; change = this.#changes.pop()) this.#undo(change);
+    for (; this.#changed > 0; this.#changed -= 1) {
+      const change = this.#changes[this.#changed - 1]!;
+      this.#undo(change);
+      forget(change);
+    }
   }
 
-  #undo(change: Change): void {
+  #change(kind: Change["kind"]): Change {
+    let change = this.#changes[this.#changed];
+    if (change === undefined) {
+      change = newChange();
+      this.#changes.push(change);
+    }
+    this.#changed += 1;
+    change.kind = kind;
+    return change;
+  }
+
+  #undo({ kind, lane, queue, rare, position, number, bytes }: Change): void {
+    const { state } = this.#env;
+    if (rare !== undefined) this.#undoRare(rare);
+    else if (lane !== undefined) {
+      if (bytes > 0) {
+        const { openSegment } = this.#env.writer;
+        state.untake(openSegment, lane, 1, bytes);
+        const part = openSegment.parts.get(lane.id);
+        // Else it might reach into the next segment, and what is dropped with it takes what lies there along.
+        if (part !== undefined) part.last = position;
+        state.index.undo(openSegment, lane.id, bytes);
+      }
+      state.uplink(lane.uplink).nextSeq = number;
+    } else if (queue === undefined) return;
+    else if (kind === "release") {
+      queue.undoRelease(number, position);
+      state.pin(position, 1);
+      state.referenceCount += 1;
+    } else {
+      queue.undoAdd();
+      state.pin(position, -1);
+      state.referenceCount -= 1;
+      if (queue.nextOrdinal === 1 && state.queues.get(queue.name) === queue) state.queues.delete(queue.name);
+    }
+  }
+
+  #undoRare(change: Rare): void {
     const { state } = this.#env;
     switch (change.kind) {
-      case "take": {
-        const lane = state.lanes.get(change.lane);
-        if (lane === undefined) return;
-        if (change.bytes > 0) {
-          const { openSegment } = this.#env.writer;
-          state.untake(openSegment, lane, 1, change.bytes);
-          const part = openSegment.parts.get(lane.id);
-          // Else it might reach into the next segment, and what is dropped with it takes what lies there along.
-          if (part !== undefined) part.last = change.last;
-          state.index.undo(openSegment, lane.id, change.bytes);
-        }
-        state.uplink(lane.uplink).nextSeq = change.seq;
-        return;
-      }
-      case "reference":
-        change.queue.undoAdd();
-        state.pin(change.position, -1);
-        state.referenceCount -= 1;
-        if (change.queue.nextOrdinal === 1 && state.queues.get(change.queue.name) === change.queue)
-          state.queues.delete(change.queue.name);
-        return;
-      case "release":
-        change.queue.undoRelease(change.ordinal, change.position);
-        state.pin(change.position, 1);
-        state.referenceCount += 1;
-        return;
       case "drop":
         state.queues.set(change.queue.name, change.queue);
         state.countQueue(change.queue, 1);

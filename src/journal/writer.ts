@@ -30,8 +30,7 @@ export class GroupWriter implements RecordSink {
   #waiting: Group[] = [];
   #nextSegment: number;
   readonly output: SegmentOutput;
-  /** Where the commit that runs now began. */
-  #savedEnd = -1;
+  readonly #savepoint: Savepoint = { end: -1, records: 0, touched: false };
   #busy = false;
   #scheduled = false;
   #closing = false;
@@ -104,7 +103,7 @@ export class GroupWriter implements RecordSink {
 
   begin(type: number, flags: number, bound: number) {
     // Only the first record of a commit: one that comes later shares its group, which lies in one segment.
-    if (type === recordType.message && bound > this.#options.largeRecordBytes && this.#savedEnd === this.tail.end)
+    if (type === recordType.message && bound > this.#options.largeRecordBytes && this.#savepoint.end === this.tail.end)
       this.#setApart();
     return this.tail.begin(type, flags, bound);
   }
@@ -117,10 +116,13 @@ export class GroupWriter implements RecordSink {
     return length;
   }
 
-  /** What `cut` needs to undo everything appended from now on. */
+  /** What `cut` needs to undo everything appended from now on: valid until the next one. */
   savepoint(): Savepoint {
-    this.#savedEnd = this.tail.end;
-    return { end: this.tail.end, records: this.#open.records, touched: this.#open.touched };
+    const to = this.#savepoint;
+    to.end = this.tail.end;
+    to.records = this.#open.records;
+    to.touched = this.#open.touched;
+    return to;
   }
 
   cut(to: Savepoint): void {

@@ -37,9 +37,9 @@ export interface WriterOptions {
   readonly onMoved: (from: Segment[], to: Segment, position: number) => void;
 }
 
-/** Where a commit began. */
+/** Where a commit began. One object serves them all. */
 export interface Savepoint {
-  readonly end: number;
-  readonly records: number;
-  readonly touched: boolean;
+  end: number;
+  records: number;
+  touched: boolean;
 }

@@ -40,6 +40,29 @@ for (const version of versions) {
       await first.gone();
     });
 
+    it("a durable session gets ids of its own, no DUP and no RETAIN, whatever the PUBLISH came with, and so does one of the other version", async () => {
+      const other = version === 5 ? 4 : 5;
+      const subscribers = [
+        await rig.client(version, "same", durable(version)),
+        await rig.client(version, "more", durable(version)),
+        await rig.client(other, "other", durable(other)),
+      ];
+      for (const [at, subscriber] of subscribers.entries()) await subscriber.subscribe("t", at === 1 ? 2 : 1);
+      const came = [{}, {}, { dup: true }, { retain: true }, {}];
+      for (const [at, more] of came.entries()) publisher.publish("t", `m${at}`, 1, { messageId: 900 - at, ...more });
+      publisher.publish("t", "twice", 2, { messageId: 77 });
+      await publisher.next("pubrec");
+      for (const [at, subscriber] of subscribers.entries()) {
+        const packets = (await subscriber.take()) as Array<
+          Packet & { messageId: number; qos: number; retain: boolean }
+        >;
+        expect(seen(packets)).to.deep.equal(["m0", "m1", "m2", "m3", "m4", "twice"]);
+        expect(packets.map(({ messageId }) => messageId)).to.deep.equal([2, 3, 4, 5, 6, 7]);
+        expect(packets.map(({ qos }) => qos)).to.deep.equal([1, 1, 1, 1, 1, at === 1 ? 2 : 1]);
+        expect(packets.some(({ retain }) => retain)).to.equal(false);
+      }
+    });
+
     it("nothing is sent again but after a new connection", async () => {
       const subscriber = await rig.client(version, "s", durable(version));
       await subscriber.subscribe("t", 1);
