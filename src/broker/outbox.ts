@@ -148,7 +148,7 @@ export class Outbox {
     if (this.#count > keptPieces) {
       this.#sources = [];
       this.#marks = [];
-    } else this.#sources.fill(undefined, 0, this.#count); // the marks are written over
+    } else for (let at = 0; at < this.#count; at += 1) this.#sources[at] = undefined; // the marks are written over
     this.#count = 0;
   }
 
