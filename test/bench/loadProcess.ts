@@ -1,16 +1,27 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
+import { pinned } from "./brokers.ts";
 import type { LoadOptions, LoadResult } from "./load.ts";
 
-/** Runs the load in a process of its own, so that it costs the broker nothing but its share of the machine. */
-export async function runLoad(options: LoadOptions): Promise<LoadResult> {
-  const load = join(import.meta.dirname, "load.ts");
-  const child = spawn(process.execPath, ["--import", "tsx", load, JSON.stringify(options)], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
+export interface ScriptPlace {
+  /** Where it stays; undefined: on any. */
+  readonly core?: number;
+  /** Options of Node. */
+  readonly node?: readonly string[];
+}
+
+/** Runs a script in a process of its own, so that it costs the broker nothing but its share of the machine. Returns the JSON it prints. */
+export async function runScript<Result>(file: string, options: unknown, place: ScriptPlace = {}): Promise<Result> {
+  const prefix = place.core === undefined ? [] : pinned(place.core);
+  const args = [process.execPath, ...(place.node ?? []), "--import", "tsx", file, JSON.stringify(options)];
+  const [command = "", ...rest] = [...prefix, ...args];
+  const child = spawn(command, rest, { stdio: ["ignore", "pipe", "inherit"] });
   let output = "";
   child.stdout.on("data", (chunk) => (output += chunk));
   await once(child, "close");
-  return JSON.parse(output) as LoadResult;
+  return JSON.parse(output) as Result;
 }
+
+export const runLoad = (options: LoadOptions): Promise<LoadResult> =>
+  runScript<LoadResult>(join(import.meta.dirname, "load.ts"), options);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { peerPath } from "../helpers/peers.ts";
 import { until } from "../helpers/wait.ts";
 import { runLoad } from "./loadProcess.ts";
+import type { BenchReport, Figure } from "./record.ts";
 import { median, say, thousands } from "./report.ts";
 import { stand } from "./storage.ts";
 
@@ -69,7 +70,7 @@ function calls(trace: string): number[] {
 const percentile = (values: readonly number[], share: number): number =>
   [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))] ?? Number.NaN;
 
-export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
+export async function syncsUnderLogins(): Promise<BenchReport> {
   const dir = await mkdtemp(join(tmpdir(), "tidegate-bench-"));
   const file = join(dir, "trace");
   const tracer = ["strace", "-D", "-f", "--seccomp-bpf", "-T", "-e", "trace=fdatasync", "-o", file, "--"];
@@ -104,11 +105,11 @@ export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
   }
 }
 
-function report(logins: Record<Kind, number>, heard: Kinds, called: Kinds): Record<string, unknown> {
+function report(logins: Record<Kind, number>, heard: Kinds, called: Kinds): BenchReport {
   say(`\nfdatasync, p99, ms: of the call (of a group's write and sync, until the event loop hears of it)`);
   const calls = percentile(called.quiet, 0.99);
   const groups = median(heard.quiet);
-  const told: Record<string, unknown> = { name: "syncs under log-ins" };
+  const figures: Figure[] = [];
   for (const kind of kinds) {
     const [call, group] = [percentile(called[kind], 0.99), median(heard[kind])];
     const ratios = kind === "quiet" ? "" : `, ${(call / calls).toFixed(2)} x (${(group / groups).toFixed(2)} x)`;
@@ -116,7 +117,9 @@ function report(logins: Record<Kind, number>, heard: Kinds, called: Kinds): Reco
     say(
       `  ${`${kind}${rate}`.padEnd(20)} ${call.toFixed(2)} (${group.toFixed(2)})${ratios}, ${called[kind].length} calls`,
     );
-    told[kind] = { call, group, logins: logins[kind] };
+    if (Number.isFinite(call))
+      figures.push({ name: `fdatasync p99, ${kind}`, unit: "ms", better: "less", values: [call] });
+    figures.push({ name: `write and sync p99, ${kind}`, unit: "ms", better: "less", values: heard[kind] });
   }
-  return told;
+  return { name: "logins", figures };
 }
