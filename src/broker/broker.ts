@@ -43,6 +43,7 @@ import { Shares } from "./shares.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { type SysCounts, SysTopics } from "./sysTopics.ts";
 import { TopicCache } from "./topicCache.ts";
+import { TurnShare } from "./turnShare.ts";
 import type { Handler } from "./topicEntry.ts";
 import { MqttUpgrade } from "./webSocketDoor.ts";
 import { Wills } from "./wills.ts";
@@ -107,6 +108,7 @@ class MqttBroker implements Broker {
     const partials = new PartialPackets(limits.partialBytes);
     this.#context = {
       ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(), ledger, pending, partials },
+      turn: new TurnShare(clock),
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);
