@@ -1,5 +1,6 @@
 import type { Message } from "../base/message.ts";
 import type { ProtocolVersion } from "../wire/mqtt/packet.ts";
+import type { PublishView } from "../wire/mqtt/publish.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import { lowerQos, PublishFrames } from "./publishFrames.ts";
 import type { Session } from "./session.ts";
@@ -53,15 +54,15 @@ export class Deliverer {
   }
 
   /**
-   * The fast lane: a QoS 0 PUBLISH whose topic needs nothing else goes to its subscribers as the bytes it came in; only for those with
-   * another version or with subscription identifiers it is encoded anew.
+   * The fast lane: a PUBLISH whose topic needs nothing else goes to its subscribers as the bytes it came in, with QoS 1 and 2 but for the packet id; only
+   * for those with another version or QoS, or with subscription identifiers, it is encoded anew. Without DUP and RETAIN, which are not passed on.
    */
   pass(
     entry: TopicEntry,
     buffer: Buffer,
     start: number,
-    payloadStart: number,
     end: number,
+    { qos, topicEnd, payloadStart }: PublishView,
     version: ProtocolVersion,
     publisher: Session,
   ): void {
@@ -73,23 +74,27 @@ export class Deliverer {
       if (delivery?.own !== undefined && delivery.session === publisher) delivery = delivery.own ?? undefined;
       if (delivery === undefined) continue;
       const link = delivery.session.link;
-      if (link === undefined || link.version !== version || delivery.ids !== undefined || !link.outbox.plain) {
+      const asItIs =
+        link?.version === version && delivery.ids === undefined && delivery.qos >= qos && link.outbox.plain;
+      if (asItIs && end - start > link.packetSizeMax) {
+        this.#metrics.dropped("too-large").value += 1;
+      } else if (asItIs && qos === 0) {
+        link.outbox.append(buffer, start, end);
+        sent += 1;
+      } else if (asItIs && delivery.session.outgoing.pass?.(buffer, start, end, topicEnd - start, qos) === true) {
+        sent += 1;
+      } else {
         frames ??= this.#framesOf({
           topic: entry.topic,
           payload: buffer.subarray(payloadStart, end),
-          qos: 0,
+          qos,
           retain: false,
           source: publisher.source,
         });
         this.#send(delivery, frames, false, 0, 0);
-      } else if (end - start > link.packetSizeMax) {
-        this.#metrics.dropped("too-large").value += 1;
-      } else {
-        link.outbox.append(buffer, start, end);
-        sent += 1;
       }
     }
-    this.#metrics.sent[0].value += sent;
+    this.#metrics.sent[qos].value += sent;
     this.#metrics.payloadSent.value += sent * (end - payloadStart);
     if (frames !== undefined) this.#giveBack(frames);
   }

@@ -155,7 +155,7 @@ export class DurableOutgoing implements Outgoing {
       this.pump();
       return;
     }
-    link.outbox.appendWithId(frame, packetIdOffset(frame), this.#sending(ordinal, "puback"));
+    link.outbox.appendWithId(frame, 0, frame.length, packetIdOffset(frame), this.#sending(ordinal, "puback"));
     this.#deps.metrics.countSent(1, frames.message.payload.length);
   }
 
@@ -169,7 +169,7 @@ export class DurableOutgoing implements Outgoing {
   share(frame: Buffer, _qos: Qos, given: Given, wantedId: number): void {
     const packetId = this.#given.freeId(wantedId, this.#inflight, this.#references()?.nextOrdinal ?? 1);
     this.#given.add(packetId, given);
-    this.#session.link?.outbox.appendWithId(frame, packetIdOffset(frame), packetId);
+    this.#session.link?.outbox.appendWithId(frame, 0, frame.length, packetIdOffset(frame), packetId);
   }
 
   /** A group's QoS 2 message, which has a reference of this session now. Only while `hasRoom`. */

@@ -7,6 +7,10 @@ import type { TopicAliases } from "./topicAliases.ts";
  * reads up to 2 MB of each publisher in one. Only while the socket takes it, else the pieces would just pile up there.
  */
 const earlyBytes = 64 * 1024;
+/** Numbers kept of a piece: start, end, where its packet id goes (-1: nowhere; the frame is shared, the id is not), packet id. */
+const marksEach = 4;
+/** The lists of so many pieces are kept for the next turn: making them anew for each was a tenth of the garbage. */
+const keptPieces = 64;
 
 /**
  * What is to be written to one connection, collected during an event-loop turn and written with one call. Bytes are not copied when
@@ -17,15 +21,15 @@ export class Outbox {
   readonly #socket: Duplex;
   readonly #flusher: Flusher;
   readonly #limit: number;
+  /** Of each piece; undefined: an acknowledgement, whose `start` is its first byte. */
   #sources: Array<Buffer | undefined> = [];
-  #starts: number[] = [];
-  #ends: number[] = [];
-  /** Where in the piece the packet id goes; -1: nowhere. The frame is shared, the id is not. */
-  #patchAt: number[] = [];
-  #patchIds: number[] = [];
+  #marks: number[] = [];
+  #count = 0;
   #last: Buffer | undefined;
   #queued = 0;
   #unsent = 0;
+  /** The socket took the last write at once, so that the bytes of the next one may be lent to it. TLS and WebSockets never do. */
+  #prompt = false;
   #dirty = false;
   #closed = false;
   /** Undefined: the client takes none. */
@@ -68,27 +72,25 @@ export class Outbox {
   /** Adds bytes start..end of `source`, which must never change again. */
   append(source: Buffer, start: number, end: number): void {
     this.#queued += end - start;
-    const last = this.#sources.length - 1;
-    if (source === this.#last && this.#ends[last] === start) {
-      this.#ends[last] = end;
+    const lastEnd = (this.#count - 1) * marksEach + 1;
+    if (source === this.#last && this.#marks[lastEnd] === start) {
+      this.#marks[lastEnd] = end;
     } else {
-      this.#last = source;
       this.#piece(source, start, end, -1, 0);
+      this.#last = source;
     }
     if (this.#queued >= earlyBytes && this.#unsent === 0) this.flush();
   }
 
-  /** Adds a shared PUBLISH of QoS 1 or 2 with its own packet id. */
-  appendWithId(frame: Buffer, idAt: number, packetId: number): void {
-    this.#queued += frame.length;
-    this.#last = undefined;
-    this.#piece(frame, 0, frame.length, idAt, packetId);
+  /** Adds a PUBLISH of QoS 1 or 2, bytes start..end of `source`, with a packet id of its own at `idAt` of the packet. */
+  appendWithId(source: Buffer, start: number, end: number, idAt: number, packetId: number): void {
+    this.#queued += end - start;
+    this.#piece(source, start, end, idAt, packetId);
   }
 
   /** Adds a four-byte acknowledgement: the only packets so frequent that a buffer for each would show. */
   appendAck(firstByte: number, packetId: number): void {
     this.#queued += 4;
-    this.#last = undefined;
     this.#piece(undefined, firstByte, 4, -1, packetId);
   }
 
@@ -97,14 +99,14 @@ export class Outbox {
     this.#dirty = false;
     if (this.#queued === 0 || this.#closed) return;
     const bytes = this.#queued;
+    const out = (this.#count === 1 ? this.#whole() : undefined) ?? this.#joined(bytes);
     this.#queued = 0;
-    this.#last = undefined;
-    const out = this.#sources.length === 1 ? this.#single() : this.#joined(bytes);
-    this.#sources.length = this.#starts.length = this.#ends.length = 0;
-    this.#patchAt.length = this.#patchIds.length = 0;
+    this.#forget();
     this.#socket.write(out, this.#onWritten); // not the drain event: below the socket's own mark there is none
     this.#sent.value += bytes;
     this.#written();
+    this.#prompt = this.#unsent === 0;
+    if (!this.#prompt) this.#flusher.lent(out);
   }
 
   #written(): void {
@@ -120,19 +122,20 @@ export class Outbox {
     this.#queued = 0;
     this.#last = undefined;
     this.#sources = [];
-    this.#starts = [];
-    this.#ends = [];
-    this.#patchAt = [];
-    this.#patchIds = [];
+    this.#marks = [];
+    this.#count = 0;
   }
 
   #piece(source: Buffer | undefined, start: number, end: number, patchAt: number, patchId: number): void {
     if (this.#closed) return;
-    this.#sources.push(source);
-    this.#starts.push(start);
-    this.#ends.push(end);
-    this.#patchAt.push(patchAt);
-    this.#patchIds.push(patchId);
+    this.#last = undefined;
+    const at = this.#count * marksEach;
+    this.#sources[this.#count] = source;
+    this.#count += 1;
+    this.#marks[at] = start;
+    this.#marks[at + 1] = end;
+    this.#marks[at + 2] = patchAt;
+    this.#marks[at + 3] = patchId;
     if (this.aliases !== undefined) this.aliases.taken(source);
     if (!this.#dirty) {
       this.#dirty = true;
@@ -140,26 +143,32 @@ export class Outbox {
     }
   }
 
-  /** One piece goes out as it is, unless it would keep a much larger buffer alive in a slow socket. */
-  #single(): Buffer {
+  #forget(): void {
+    this.#last = undefined;
+    if (this.#count > keptPieces) {
+      this.#sources = [];
+      this.#marks = [];
+    } else this.#sources.fill(undefined, 0, this.#count); // the marks are written over
+    this.#count = 0;
+  }
+
+  /** The only piece, to go out as it is; undefined when it cannot, or would keep a much larger buffer alive in a slow socket. */
+  #whole(): Buffer | undefined {
     const source = this.#sources[0];
-    const start = this.#starts[0] ?? 0;
-    const end = this.#ends[0] ?? 0;
-    const keepsTooMuch = source !== undefined && (end - start) * 8 < source.buffer.byteLength;
-    if (source === undefined || (this.#patchAt[0] ?? -1) >= 0 || keepsTooMuch) {
-      return this.#joined(source === undefined ? 4 : end - start);
-    }
+    const [start = 0, end = 0, patchAt = -1] = this.#marks;
+    if (source === undefined || patchAt >= 0 || (end - start) * 8 < source.buffer.byteLength) return undefined;
     return start === 0 && end === source.length ? source : source.subarray(start, end);
   }
 
   #joined(bytes: number): Buffer {
-    const out = Buffer.allocUnsafeSlow(bytes); // from no pool: a small slice must not keep others' bytes alive
+    // From no pool where the socket may hold it: a small slice must not keep others' bytes alive.
+    const out = (this.#prompt ? this.#flusher.lend(bytes) : undefined) ?? Buffer.allocUnsafeSlow(bytes);
     let at = 0;
-    for (let index = 0; index < this.#sources.length; index += 1) {
+    for (let index = 0; index < this.#count; index += 1) {
       const source = this.#sources[index];
-      const start = this.#starts[index] ?? 0;
-      const end = this.#ends[index] ?? 0;
-      const id = this.#patchIds[index] ?? 0;
+      const start = this.#marks[index * marksEach] ?? 0;
+      const end = this.#marks[index * marksEach + 1] ?? 0;
+      const id = this.#marks[index * marksEach + 3] ?? 0;
       if (source === undefined) {
         out[at] = start;
         out[at + 1] = 2;
@@ -169,7 +178,7 @@ export class Outbox {
         continue;
       }
       copyRange(source, start, end, out, at);
-      const patchAt = this.#patchAt[index] ?? -1;
+      const patchAt = this.#marks[index * marksEach + 2] ?? -1;
       if (patchAt >= 0) {
         out[at + patchAt] = id >> 8;
         out[at + patchAt + 1] = id & 0xff;
@@ -190,11 +199,19 @@ function copyRange(source: Buffer, start: number, end: number, target: Buffer, a
   for (let from = start; from < end; from += 1) target[to++] = source[from] as number;
 }
 
-/** Writes all outboxes that got something in this turn of the event loop, after its poll phase. One per broker. */
+/** What may be lent in one turn of the event loop. */
+const slabBytes = 64 * 1024;
+
+/**
+ * Writes all outboxes that got something in this turn of the event loop, after its poll phase. One per broker. It lends them the bytes that they
+ * write: a socket with room takes them before `write` returns, so the same memory serves the next turn.
+ */
 export class Flusher {
   #outboxes: Outbox[] = [];
   #spare: Outbox[] = [];
   #scheduled = false;
+  #slab: Buffer | undefined;
+  #used = 0;
   readonly #run = (): void => this.#flush();
 
   add(outbox: Outbox): void {
@@ -204,6 +221,22 @@ export class Flusher {
     setImmediate(this.#run);
   }
 
+  /** Bytes to be written at once, or undefined: there are not so many left in this turn. */
+  lend(bytes: number): Buffer | undefined {
+    if (this.#used + bytes > slabBytes) return undefined;
+    this.#slab ??= Buffer.allocUnsafeSlow(slabBytes);
+    const start = this.#used;
+    this.#used += bytes;
+    return this.#slab.subarray(start, this.#used);
+  }
+
+  /** A socket has kept `bytes`: if they were lent, their slab is its now. That happens once to a socket that becomes slow, not at each of its writes. */
+  lent(bytes: Buffer): void {
+    if (bytes.buffer !== this.#slab?.buffer) return;
+    this.#slab = undefined;
+    this.#used = 0;
+  }
+
   #flush(): void {
     this.#scheduled = false;
     const outboxes = this.#outboxes;
@@ -211,5 +244,6 @@ export class Flusher {
     for (const outbox of outboxes) outbox.flush();
     outboxes.length = 0;
     this.#spare = outboxes;
+    this.#used = 0;
   }
 }

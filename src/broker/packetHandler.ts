@@ -1,7 +1,9 @@
+import { scanAck } from "../wire/mqtt/ack.ts";
 import { decodePacket } from "../wire/mqtt/decode.ts";
 import type { DisconnectPacket } from "../wire/mqtt/packet.ts";
 import { ProtocolError } from "../wire/mqtt/protocolError.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
+import { ackByte } from "./ackLedger.ts";
 import { handleBeforeConnack, handleReauthentication } from "./authHandler.ts";
 import { handleConnect } from "./connectHandler.ts";
 import type { Connection } from "./connection.ts";
@@ -20,6 +22,11 @@ export function handleFrame(context: BrokerContext, connection: Connection): voi
     return;
   }
   context.metrics.othersReceived.value += 1;
+  const ackId = session === undefined ? 0 : scanAck(scanner.buffer, scanner.first, scanner.body, scanner.end);
+  if (session !== undefined && ackId !== 0) {
+    handleAck(context, connection, session, scanner.first, ackId, 0);
+    return;
+  }
   // Between CONNECT and CONNACK there are packets only while an exchange of AUTH goes on.
   const version = session === undefined && connection.authentication === undefined ? undefined : connection.version;
   const packet = decodePacket(scanner.buffer, scanner.first, scanner.body, scanner.end, version, "client");
@@ -33,18 +40,11 @@ export function handleFrame(context: BrokerContext, connection: Connection): voi
   }
   switch (packet.kind) {
     case "puback":
-      if (packet.reasonCode >= 0x80) context.metrics.dropped("client-refused").value += 1;
-      session.outgoing.puback(packet.packetId);
-      break;
     case "pubrec":
-      session.outgoing.pubrec(packet.packetId, packet.reasonCode);
-      break;
     case "pubrel":
-      handlePubrel(context, connection, session, packet.packetId);
-      return;
     case "pubcomp":
-      session.outgoing.pubcomp(packet.packetId);
-      break;
+      handleAck(context, connection, session, ackByte[packet.kind], packet.packetId, packet.reasonCode);
+      return;
     case "subscribe":
       handleSubscribe(context, connection, session, packet);
       return;
@@ -63,7 +63,33 @@ export function handleFrame(context: BrokerContext, connection: Connection): voi
     default:
       throw new ProtocolError(reason.protocolError, `${packet.kind} from a client`);
   }
-  connection.feed?.pump();
+}
+
+/** @param first byte of the packet */
+function handleAck(
+  context: BrokerContext,
+  connection: Connection,
+  session: Session,
+  first: number,
+  packetId: number,
+  reasonCode: number,
+): void {
+  switch (first) {
+    case ackByte.puback:
+      if (reasonCode >= 0x80) context.metrics.dropped("client-refused").value += 1;
+      session.outgoing.puback(packetId);
+      break;
+    case ackByte.pubrec:
+      session.outgoing.pubrec(packetId, reasonCode);
+      break;
+    case ackByte.pubcomp:
+      session.outgoing.pubcomp(packetId);
+      break;
+    default:
+      handlePubrel(context, connection, session, packetId);
+      return;
+  }
+  connection.feed?.pump(); // there is room in the window
 }
 
 function handleDisconnect(

@@ -14,7 +14,8 @@ import type { Session } from "./session.ts";
 import type { TopicEntry } from "./topicEntry.ts";
 
 const view = newPublishView(); // filled and used within one call
-const plainQos0 = 0x30;
+/** The bits of a PUBLISH that keep it from being passed on as it is: DUP and RETAIN. */
+const notPassedOn = 0x09;
 
 /** PUBLISH from a client (section 3.3). The packet is the scanner's current one. @throws ProtocolError */
 export function handlePublish(context: BrokerContext, connection: Connection, session: Session): void {
@@ -32,11 +33,19 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
   }
   context.metrics.received[view.qos].value += 1;
   context.metrics.payloadReceived.value += end - view.payloadStart;
-  if (first === plainQos0 && entry.plain && context.access.mayPublish(session, entry.topic)) {
-    context.deliverer.pass(entry, buffer, start, view.payloadStart, end, connection.version, session);
+  const { qos, retain, packetId } = view;
+  if (
+    (first & notPassedOn) === 0 &&
+    entry.plain &&
+    (qos === 0 || passable(qos, entry, session, packetId)) &&
+    context.access.mayPublish(session, entry.topic)
+  ) {
+    if (qos > 0) countUnacknowledged(context, connection);
+    context.deliverer.pass(entry, buffer, start, end, view, connection.version, session);
+    if (qos === 2) session.held.set(packetId, 0);
+    if (qos > 0) answer(context, connection, qos, packetId, 0, 0);
     return;
   }
-  const { qos, retain, packetId } = view;
   const payload = buffer.subarray(view.payloadStart, end);
   take(
     context,
@@ -46,6 +55,11 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
     entry,
     packetId,
   );
+}
+
+/** QoS 1 or 2 of which nothing is stored, the id of QoS 2 included, and that has not come before. */
+function passable(qos: number, entry: TopicEntry, session: Session, packetId: number): boolean {
+  return !entry.durable && (qos === 1 || (!session.durable && !session.held.has(packetId)));
 }
 
 function takeDecoded(context: BrokerContext, connection: Connection, session: Session, packet: PublishPacket): void {

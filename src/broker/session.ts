@@ -43,6 +43,11 @@ export interface Outgoing {
     ordinal: number,
     group: number,
   ): void;
+  /**
+   * The same for a message that needs nothing but a packet id of its own: bytes start..end of `buffer` are the packet, and the id goes at `idAt` of it.
+   * False: not now, so it is given to `deliver`. What a durable session sends has a reference, so it does not have this.
+   */
+  pass?(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos): boolean;
   /** Whether a shared group may give it a message of QoS 1 or 2 now: nothing of its own waits, window and outbox have room. */
   readonly hasRoom: boolean;
   /** Sends a group's message, encoded with any packet id. @param wantedId the id to send it with, if that is free; 0: any */

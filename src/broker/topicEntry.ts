@@ -37,6 +37,6 @@ export interface TopicEntry {
   readonly rejectNewest: readonly string[];
   /** Some delivery goes to a durable session at QoS 1 or 2. */
   readonly durable: boolean;
-  /** A QoS 0 message needs nothing but its bytes passed on. */
+  /** A QoS 0 message needs nothing but its bytes passed on, and another one as well, unless it is stored for durable sessions. */
   readonly plain: boolean;
 }

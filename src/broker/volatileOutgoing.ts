@@ -86,8 +86,15 @@ export class VolatileOutgoing implements Outgoing {
       this.#metrics.dropped("too-large").value += 1; // [MQTT-3.1.2-25]
       return;
     }
-    link.outbox.appendWithId(frame, packetIdOffset(frame), this.#nextId(qos));
+    link.outbox.appendWithId(frame, 0, frame.length, packetIdOffset(frame), this.#nextId(qos));
     this.#metrics.countSent(qos, frames.message.payload.length);
+  }
+
+  pass(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos): boolean {
+    const link = this.#session.link;
+    if (link === undefined || this.#waiting.size > 0 || this.#inflight.size >= link.window) return false;
+    link.outbox.appendWithId(buffer, start, end, idAt, this.#nextId(qos));
+    return true;
   }
 
   get hasRoom(): boolean {
@@ -98,7 +105,7 @@ export class VolatileOutgoing implements Outgoing {
   share(frame: Buffer, qos: Qos, given: Given): void {
     const packetId = this.#nextId(qos);
     if (qos === 1) this.#given.add(packetId, given);
-    this.#session.link?.outbox.appendWithId(frame, packetIdOffset(frame), packetId);
+    this.#session.link?.outbox.appendWithId(frame, 0, frame.length, packetIdOffset(frame), packetId);
   }
 
   /** Takes a place in the window for a group's QoS 2 message, which is sent when its mark is durable, if the connection lasts. */
@@ -170,7 +177,7 @@ export class VolatileOutgoing implements Outgoing {
         this.#metrics.dropped("too-large").value += 1;
         continue;
       }
-      link.outbox.appendWithId(frame, packetIdOffset(frame), this.#nextId(next.qos));
+      link.outbox.appendWithId(frame, 0, frame.length, packetIdOffset(frame), this.#nextId(next.qos));
       this.#metrics.countSent(next.qos, message.payload.length);
     }
     if (this.#session.shares.length > 0 && this.hasRoom) this.#session.pull();

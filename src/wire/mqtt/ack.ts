@@ -54,6 +54,17 @@ export function decodeAck(
   return packet;
 }
 
+/**
+ * The fast path for the four bytes that nearly every acknowledgement is.
+ * @returns its packet id; 0: another packet, or one to look at with `decodePacket`, which reads or refuses it
+ */
+export function scanAck(buffer: Buffer, first: number, body: number, end: number): number {
+  if (end - body !== 2) return 0;
+  const isAck = first === firstByte.puback || first === firstByte.pubrec || first === firstByte.pubrel;
+  if (!isAck && first !== firstByte.pubcomp) return 0;
+  return (buffer[body]! << 8) | buffer[body + 1]!; // end - body is 2
+}
+
 /** 4 bytes on success and before MQTT 5 (no reason codes), else 5. */
 export function encodeAck(
   kind: AckPacket["kind"],
