@@ -43,8 +43,8 @@ import { Shares } from "./shares.ts";
 import { Subscriptions } from "./subscriptions.ts";
 import { type SysCounts, SysTopics } from "./sysTopics.ts";
 import { TopicCache } from "./topicCache.ts";
-import { TurnShare } from "./turnShare.ts";
 import type { Handler } from "./topicEntry.ts";
+import { TurnShare } from "./turnShare.ts";
 import { MqttUpgrade } from "./webSocketDoor.ts";
 import { Wills } from "./wills.ts";
 
