@@ -17,9 +17,12 @@ export async function runScript<Result>(file: string, options: unknown, place: S
   const args = [process.execPath, ...(place.node ?? []), "--import", "tsx", file, JSON.stringify(options)];
   const [command = "", ...rest] = [...prefix, ...args];
   const child = spawn(command, rest, { stdio: ["ignore", "pipe", "inherit"] });
+  const kill = (): unknown => child.kill("SIGKILL");
+  process.once("exit", kill); // when something else ends the benchmark
   let output = "";
   child.stdout.on("data", (chunk) => (output += chunk));
   await once(child, "close");
+  process.off("exit", kill);
   return JSON.parse(output) as Result;
 }
 

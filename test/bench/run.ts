@@ -10,6 +10,7 @@ import { syncsUnderLogins } from "./logins.ts";
 import { type BenchReport, beginRun, type Figure, storeRun } from "./record.ts";
 import { median, say, thousands } from "./report.ts";
 import { routing } from "./routing.ts";
+import { soak } from "./soak.ts";
 import { lonely, million } from "./storage.ts";
 import { turns } from "./turns.ts";
 
@@ -18,7 +19,8 @@ import { turns } from "./turns.ts";
  * machine whose speed drifts is the same for all; medians and their ratio are printed, and every figure is stored with its machine and commit in
  * test/bench/results (or `--out FILE`), for `npm run bench:compare`.
  * `npm run bench -- NAME...` runs some: routing, latency, speed, million, drain, lonely, turn, logins; `routing:fan-in` and `turn:fan-in` one shape of
- * the traffic, `drain:speed`, `drain:fresh` and `drain:paced` parts of drain. TIDEGATE_BENCH_ROUNDS (5) and TIDEGATE_BENCH_SECONDS (3) make it longer.
+ * the traffic, `drain:speed`, `drain:fresh` and `drain:paced` parts of drain; `soak` (TIDEGATE_BENCH_MINUTES, 30) runs only when it is named.
+ * TIDEGATE_BENCH_ROUNDS (5) and TIDEGATE_BENCH_SECONDS (3) make all others longer or shorter.
  */
 const rounds = Number(process.env["TIDEGATE_BENCH_ROUNDS"] ?? 5);
 const seconds = Number(process.env["TIDEGATE_BENCH_SECONDS"] ?? 3);
@@ -93,10 +95,13 @@ const all: Readonly<Record<string, () => Promise<BenchReport>>> = {
   turn: () => turns(Math.min(rounds, 3), seconds, partsOf("turn")),
   logins: syncsUnderLogins,
 };
+/** Only when it is named. */
+const long: typeof all = { soak };
 for (const [name = ""] of chosen)
-  if (!Object.hasOwn(all, name)) throw new Error(`there is no benchmark ${name}: ${Object.keys(all).join(", ")}`);
+  if (!Object.hasOwn({ ...all, ...long }, name))
+    throw new Error(`there is no benchmark ${name}: ${Object.keys({ ...all, ...long }).join(", ")}`);
 const ended = beginRun(rounds, seconds);
 const reports: BenchReport[] = [];
-for (const [name, run] of Object.entries(all))
+for (const [name, run] of Object.entries(chosen.length === 0 ? all : { ...all, ...long }))
   if (chosen.length === 0 || chosen.some(([wanted]) => wanted === name)) reports.push(await run());
 say(`\nstored in ${storeRun(ended(reports), options.out)}`);
