@@ -199,19 +199,18 @@ function copyRange(source: Buffer, start: number, end: number, target: Buffer, a
   for (let from = start; from < end; from += 1) target[to++] = source[from] as number;
 }
 
-/** What may be lent in one turn of the event loop. */
-const slabBytes = 64 * 1024;
+/** What may be lent for one write: what makes a write early, and a packet of some size more. */
+const slabBytes = earlyBytes + 16 * 1024;
 
 /**
  * Writes all outboxes that got something in this turn of the event loop, after its poll phase. One per broker. It lends them the bytes that they
- * write: a socket with room takes them before `write` returns, so the same memory serves the next turn.
+ * write: a socket with room takes them before `write` returns, so the same memory serves the next write.
  */
 export class Flusher {
   #outboxes: Outbox[] = [];
   #spare: Outbox[] = [];
   #scheduled = false;
   #slab: Buffer | undefined;
-  #used = 0;
   readonly #run = (): void => this.#flush();
 
   add(outbox: Outbox): void {
@@ -221,20 +220,16 @@ export class Flusher {
     setImmediate(this.#run);
   }
 
-  /** Bytes to be written at once, or undefined: there are not so many left in this turn. */
+  /** Bytes to be filled and written before anything else is asked for, or undefined: so many are not lent. */
   lend(bytes: number): Buffer | undefined {
-    if (this.#used + bytes > slabBytes) return undefined;
+    if (bytes > slabBytes) return undefined;
     this.#slab ??= Buffer.allocUnsafeSlow(slabBytes);
-    const start = this.#used;
-    this.#used += bytes;
-    return this.#slab.subarray(start, this.#used);
+    return this.#slab.subarray(0, bytes);
   }
 
   /** A socket has kept `bytes`: if they were lent, their slab is its now. That happens once to a socket that becomes slow, not at each of its writes. */
   lent(bytes: Buffer): void {
-    if (bytes.buffer !== this.#slab?.buffer) return;
-    this.#slab = undefined;
-    this.#used = 0;
+    if (bytes.buffer === this.#slab?.buffer) this.#slab = undefined;
   }
 
   #flush(): void {
@@ -244,6 +239,5 @@ export class Flusher {
     for (const outbox of outboxes) outbox.flush();
     outboxes.length = 0;
     this.#spare = outboxes;
-    this.#used = 0;
   }
 }

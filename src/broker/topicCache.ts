@@ -16,6 +16,8 @@ export class TopicCache {
   readonly #byTopic = new Map<string, TopicEntry>();
   /** Direct-mapped: a collision replaces. */
   readonly #slots: Array<TopicEntry | undefined> = new Array(slotCount).fill(undefined);
+  /** Found last: a client that sends much at once sends it to few topics. */
+  #recent: TopicEntry | undefined;
   #weight = 0;
   #generation = 1;
 
@@ -47,23 +49,33 @@ export class TopicCache {
 
   /** The entry of the topic at start..end of `buffer`, if it is known and current. Nothing is decoded. */
   find(buffer: Buffer, start: number, end: number): TopicEntry | undefined {
+    const recent = this.#recent;
+    if (recent !== undefined && recent.generation === this.#generation && isAt(recent.bytes, buffer, start, end)) {
+      return recent;
+    }
     const entry = this.#slots[hash(buffer, start, end)];
     if (entry === undefined || entry.generation !== this.#generation) return undefined;
-    const bytes = entry.bytes;
-    if (bytes.length !== end - start) return undefined;
-    for (let at = 0; at < bytes.length; at += 1) if (bytes[at] !== buffer[start + at]) return undefined;
+    if (!isAt(entry.bytes, buffer, start, end)) return undefined;
+    this.#recent = entry;
     return entry;
   }
 
   #clear(): void {
     this.#byTopic.clear();
     this.#slots.fill(undefined);
+    this.#recent = undefined;
     this.#weight = 0;
   }
 }
 
 const weightOf = ({ deliveries, shares, bytes }: TopicEntry): number =>
   deliveries.length + shares.length + Math.floor(bytes.length / bytesPerWeight);
+
+function isAt(bytes: Buffer, buffer: Buffer, start: number, end: number): boolean {
+  if (bytes.length !== end - start) return false;
+  for (let at = 0; at < bytes.length; at += 1) if (bytes[at] !== buffer[start + at]) return false;
+  return true;
+}
 
 /** FNV-1a, folded to a slot. */
 function hash(buffer: Buffer, start: number, end: number): number {
