@@ -29,6 +29,11 @@ export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8, turn: 16 } as con
  * nothing but ping (32,000 to a chunk, 32 chunks to a turn of libuv) keep everybody else waiting for seconds.
  */
 const turnPackets = 4096;
+/**
+ * A chunk up to this size that is the first of its turn is mostly the only one: what came of it is written at once, without the way round the event
+ * loop. Where there is more to do, it is one write more in a turn.
+ */
+const lonelyBytes = 1024;
 /** After so many of them it is asked whether the turn has had its time. */
 const askEvery = 64;
 
@@ -239,7 +244,9 @@ export class Connection implements Link, PartialHolder, Waiting {
     this.#partialBytes += chunk.length;
     if (this.#partialBytes >= livelyBytes) this.#alive();
     this.scanner.push(chunk);
+    const alone = chunk.length <= lonelyBytes && this.#context.turn.fresh;
     this.#readPackets(chunk);
+    if (alone) this.#context.flusher.flush();
   }
 
   #alive(): void {

@@ -208,10 +208,13 @@ const slabBytes = earlyBytes + 16 * 1024;
  */
 export class Flusher {
   #outboxes: Outbox[] = [];
-  #spare: Outbox[] = [];
+  #spare: Outbox[] | undefined;
   #scheduled = false;
   #slab: Buffer | undefined;
-  readonly #run = (): void => this.#flush();
+  readonly #run = (): void => {
+    this.#scheduled = false;
+    this.flush();
+  };
 
   add(outbox: Outbox): void {
     this.#outboxes.push(outbox);
@@ -232,10 +235,11 @@ export class Flusher {
     if (bytes.buffer === this.#slab?.buffer) this.#slab = undefined;
   }
 
-  #flush(): void {
-    this.#scheduled = false;
+  /** Writes what there is now, not at the end of the turn. */
+  flush(): void {
     const outboxes = this.#outboxes;
-    this.#outboxes = this.#spare;
+    this.#outboxes = this.#spare ?? [];
+    this.#spare = undefined; // a stream that is no socket may bring more in the middle of its write
     for (const outbox of outboxes) outbox.flush();
     outboxes.length = 0;
     this.#spare = outboxes;

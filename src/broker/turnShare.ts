@@ -27,6 +27,11 @@ export class TurnShare {
     this.#clock = clock;
   }
 
+  /** Nothing has come in this turn yet. */
+  get fresh(): boolean {
+    return !this.#begun;
+  }
+
   /** This turn has had its time. The first call in a turn begins it. */
   spent(): boolean {
     if (this.#begun) return this.#clock.monotonicMs() >= this.#endMs;
