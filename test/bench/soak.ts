@@ -68,11 +68,14 @@ async function watch(pid: number, ended: () => boolean): Promise<Sample[]> {
   const samples: Sample[] = [];
   let told = 0;
   while (!ended()) {
-    const value = Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+    const status = readFileSync(`/proc/${pid}/status`, "utf8");
+    const kB = (name: string): number => Number(new RegExp(`${name}:\\s+(\\d+) kB`).exec(status)?.[1]);
+    const value = kB("VmRSS");
     const now = (performance.now() - startMs) / 60_000;
     samples.push({ minutes: now, value });
     if (now >= told) {
-      say(`  ${now.toFixed(0).padStart(3)} min  ${(value / 1024).toFixed(1)} MiB`);
+      const [all, own] = [value, kB("RssAnon")].map((each) => (each / 1024).toFixed(1));
+      say(`  ${now.toFixed(0).padStart(3)} min  ${all} MiB, ${own} without files`);
       told += 1;
     }
     await pause(1000);
