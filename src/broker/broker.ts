@@ -107,7 +107,7 @@ class MqttBroker implements Broker {
     const faultLog = new LogLimiter({ nowMs: () => clock.monotonicMs() });
     const partials = new PartialPackets(limits.partialBytes);
     this.#context = {
-      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(), ledger, pending, partials },
+      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(clock), ledger, pending, partials },
       turn: new TurnShare(clock),
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
