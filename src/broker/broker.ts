@@ -46,6 +46,7 @@ import { Subscriptions } from "./subscriptions.ts";
 import { type SysCounts, SysTopics } from "./sysTopics.ts";
 import { TopicCache } from "./topicCache.ts";
 import type { Handler } from "./topicEntry.ts";
+import { TurnShare } from "./turnShare.ts";
 import { MqttUpgrade } from "./webSocketDoor.ts";
 import { Wills } from "./wills.ts";
 
@@ -119,7 +120,8 @@ class MqttBroker implements Broker {
     const faultLog = new LogLimiter({ nowMs: () => clock.monotonicMs() });
     const partials = new PartialPackets(limits.partialBytes);
     this.#context = {
-      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(), ledger, pending, partials },
+      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(clock), ledger, pending, partials },
+      turn: new TurnShare(clock),
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);

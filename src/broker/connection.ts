@@ -20,6 +20,7 @@ import type { PartialHolder } from "./partialPackets.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
 import type { Link, Session } from "./session.ts";
 import { type SocketUser, useSocket } from "./socketUser.ts";
+import type { Waiting } from "./turnShare.ts";
 import type { WillFate } from "./wills.ts";
 
 /** Why reading stands still; bits, because several may hold at once. */
@@ -30,6 +31,13 @@ export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8, turn: 16 } as con
  * nothing but ping (32,000 to a chunk, 32 chunks to a turn of libuv) keep everybody else waiting for seconds.
  */
 const turnPackets = 4096;
+/**
+ * A chunk up to this size that is the first of its turn is mostly the only one: what came of it is written at once, without the way round the event
+ * loop. Where there is more to do, it is one write more in a turn.
+ */
+const lonelyBytes = 1024;
+/** After so many of them it is asked whether the turn has had its time. */
+const askEvery = 64;
 
 const ackNames = { 64: "puback", 80: "pubrec", 98: "pubrel", 112: "pubcomp" } as const;
 /** How long the peer may take for the last bytes after we ended. */
@@ -52,7 +60,7 @@ export interface ConnectionHost {
 }
 
 /** One network connection: bytes in, bytes out, and when it ends. What the packets mean is the handlers' part. */
-export class Connection implements Link, PartialHolder, SocketUser {
+export class Connection implements Link, PartialHolder, SocketUser, Waiting {
   readonly scanner: FrameScanner;
   readonly outbox: Outbox;
   readonly peer: PeerInfo;
@@ -229,7 +237,9 @@ export class Connection implements Link, PartialHolder, SocketUser {
     this.#partialBytes += chunk.length;
     if (this.#partialBytes >= livelyBytes) this.#alive();
     this.scanner.push(chunk);
+    const alone = chunk.length <= lonelyBytes && this.#context.turn.fresh;
     this.#readPackets(chunk);
+    if (alone) this.#context.flusher.flush();
   }
 
   framed(bytes: number): void {
@@ -253,12 +263,14 @@ export class Connection implements Link, PartialHolder, SocketUser {
 
   #readPackets(first?: Buffer): void {
     let left = turnPackets;
+    const { turn } = this.#context;
     try {
       if (!this.#begun && first !== undefined) this.#begin(first);
+      if (turn.spent()) this.#pauses |= pause.turn;
       while (this.#pauses === 0 && this.#state.phase !== "closed" && this.scanner.next()) {
         this.#host.frame(this);
         left -= 1;
-        if (left === 0) this.#pauses |= pause.turn;
+        if (left === 0 || (left % askEvery === 0 && turn.spent())) this.#pauses |= pause.turn;
         if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax) this.#pauses |= pause.acks;
       }
       if (left < turnPackets) this.#alive();
@@ -273,7 +285,7 @@ export class Connection implements Link, PartialHolder, SocketUser {
     }
     if (this.#pauses === 0 || !this.open) return;
     this.#socket.pause();
-    if ((this.#pauses & pause.turn) !== 0) setImmediate(() => this.#nextTurn());
+    if ((this.#pauses & pause.turn) !== 0) turn.wait(this);
   }
 
   #countPartial(begun: boolean): void {
@@ -285,7 +297,7 @@ export class Connection implements Link, PartialHolder, SocketUser {
     this.close(reason.quotaExceeded, "packets that have not all come take too much memory, and this one is the oldest");
   }
 
-  #nextTurn(): void {
+  nextTurn(): void {
     this.#pauses &= ~pause.turn;
     this.#resumeReading();
   }

@@ -14,6 +14,7 @@ import type { Retained } from "./retained.ts";
 import type { Sessions } from "./sessions.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 import type { TopicCache } from "./topicCache.ts";
+import type { TurnShare } from "./turnShare.ts";
 
 /** The broker's parts, as the packet handlers use them. Made once by createBroker. */
 export interface BrokerContext {
@@ -24,6 +25,7 @@ export interface BrokerContext {
   readonly access: Access;
   readonly metrics: BrokerMetrics;
   readonly flusher: Flusher;
+  readonly turn: TurnShare;
   readonly ledger: AckLedger;
   readonly pending: PendingBytes;
   readonly partials: PartialPackets;

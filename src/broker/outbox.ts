@@ -1,4 +1,5 @@
 import type { Duplex } from "node:stream";
+import type { Clock } from "../base/clock.ts";
 import type { Counter } from "../base/meter.ts";
 import type { TopicAliases } from "./topicAliases.ts";
 
@@ -199,6 +200,10 @@ function copyRange(source: Buffer, start: number, end: number, target: Buffer, a
   for (let from = start; from < end; from += 1) target[to++] = source[from] as number;
 }
 
+/** How long writes may take in one turn of the event loop, and after how many the clock is asked. */
+const turnMs = 4;
+const askEvery = 64;
+
 /** What may be lent for one write: what makes a write early, and a packet of some size more. */
 const slabBytes = earlyBytes + 16 * 1024;
 
@@ -208,16 +213,22 @@ const slabBytes = earlyBytes + 16 * 1024;
  */
 export class Flusher {
   #outboxes: Outbox[] = [];
-  #spare: Outbox[] = [];
+  #spare: Outbox[] | undefined;
   #scheduled = false;
   #slab: Buffer | undefined;
-  readonly #run = (): void => this.#flush();
+  readonly #run = (): void => {
+    this.#scheduled = false;
+    this.flush();
+  };
+  readonly #clock: Clock;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   add(outbox: Outbox): void {
     this.#outboxes.push(outbox);
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(this.#run);
+    this.#schedule();
   }
 
   /** Bytes to be filled and written before anything else is asked for, or undefined: so many are not lent. */
@@ -232,12 +243,37 @@ export class Flusher {
     if (bytes.buffer === this.#slab?.buffer) this.#slab = undefined;
   }
 
-  #flush(): void {
-    this.#scheduled = false;
+  /** Writes what there is now, not at the end of the turn; what takes too long is left for the next one. */
+  flush(): void {
     const outboxes = this.#outboxes;
-    this.#outboxes = this.#spare;
-    for (const outbox of outboxes) outbox.flush();
+    this.#outboxes = this.#spare ?? [];
+    this.#spare = undefined; // a stream that is no socket may bring more in the middle of its write
+    const written = this.#writeSome(outboxes);
+    if (written < outboxes.length) {
+      this.#outboxes = [...outboxes.slice(written), ...this.#outboxes];
+      this.#schedule();
+    }
     outboxes.length = 0;
     this.#spare = outboxes;
+  }
+
+  /** Returns how many. A write is a system call, and a message to ten thousand subscribers is as many of them. */
+  #writeSome(outboxes: readonly Outbox[]): number {
+    let endMs = Number.POSITIVE_INFINITY;
+    for (let at = 0; at < outboxes.length; at += 1) {
+      if (at > 0 && at % askEvery === 0) {
+        const nowMs = this.#clock.monotonicMs();
+        if (nowMs >= endMs) return at;
+        if (at === askEvery) endMs = nowMs + turnMs;
+      }
+      outboxes[at]?.flush();
+    }
+    return outboxes.length;
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#run);
   }
 }

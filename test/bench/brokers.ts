@@ -31,11 +31,20 @@ uplinks:
     forward: [ { topic: "bench/sensor/#", to: "{topic}", qos: 1 } ]
 `;
 
+export interface TidegateBroker extends Broker {
+  /** Its process, once it was started. */
+  gateway(): GatewayProcess;
+}
+
 /** With the limits of the default config, but for connections of one address: all of a benchmark's have the same. */
-export function tidegate(options: { durable: boolean }): Broker {
+export function tidegate(options: { durable: boolean; env?: NodeJS.ProcessEnv }): TidegateBroker {
   let gateway: GatewayProcess | undefined;
   return {
     name: "tidegate",
+    gateway() {
+      if (gateway === undefined) throw new Error("not started");
+      return gateway;
+    },
     async start(port, prefix = []) {
       gateway = await GatewayProcess.create(`
 mqtt: { listeners: [ { url: "mqtt://127.0.0.1:${port}" } ], limits: { maxConnectionsPerAddress: 10000 } }
@@ -43,7 +52,7 @@ http: { listen: false }
 storage: { maxBytes: 8 GiB, minFreeBytes: 64 MiB }
 ${options.durable ? deadUplink : ""}`);
       gateway.prefix = prefix;
-      await gateway.start();
+      await gateway.start(options.env);
     },
     async stop() {
       await gateway?.remove();

@@ -12,6 +12,7 @@ import { has } from "./brokers.ts";
 import { nowUs, type PortReport } from "./cloud.ts";
 import { CloudProcess } from "./cloudProcess.ts";
 import { runLoad } from "./loadProcess.ts";
+import type { BenchReport, Figure } from "./record.ts";
 import { median, say, thousands } from "./report.ts";
 
 /** How a backlog gets to the cloud: as fast as it goes, beside mosquitto's bridge; with fresh readings beside it; at a given pace. */
@@ -144,7 +145,7 @@ async function freshReadings(port: number): Promise<() => void> {
   };
 }
 
-async function asFastAsItGoes(rounds: number): Promise<Record<string, unknown>> {
+async function asFastAsItGoes(rounds: number): Promise<Figure[]> {
   const starts = new Map<string, (port: number, cloud: number) => Promise<Subject>>();
   starts.set("tidegate", (port, cloud) => tidegate(port, uplinkTo("cloud", cloud)));
   // The same bytes as the bridge sends: nothing beside the payload.
@@ -170,30 +171,46 @@ async function asFastAsItGoes(rounds: number): Promise<Record<string, unknown>> 
   const [ratio, bare] = ["tidegate", "without meta"].map(ratioOf);
   if (ratio !== undefined && bare !== undefined)
     say(`  ratio        ${ratio.toFixed(2)} x mosquitto's bridge, without meta ${bare.toFixed(2)} x`);
-  const figures = [...runs].map(([name, some]) => [
-    name,
-    some.map(({ perSecond, rss, report }) => ({
-      perSecond: Math.round(perSecond),
-      rss,
-      bytesPerMessage: Math.round(report.bytes / report.messages),
-      duplicates: report.messages - scale,
-    })),
+  return [...runs].flatMap(([name, some]): Figure[] => [
+    {
+      name: `speed, ${name}`,
+      unit: "msg/s",
+      better: "more",
+      values: some.map(({ perSecond }) => Math.round(perSecond)),
+    },
+    { name: `highest RSS, ${name}`, unit: "B", better: "less", values: some.map(({ rss }) => rss) },
+    {
+      ...{ name: `bytes for a message, ${name}`, unit: "B", better: "less" },
+      values: some.map(({ report }) => Math.round(report.bytes / report.messages)),
+    },
+    {
+      ...{ name: `sent twice, ${name}`, unit: "messages", better: "less" },
+      values: some.map(({ report }) => report.messages - scale),
+    },
   ]);
-  return { ...Object.fromEntries(figures), ratio, bare };
 }
 
-async function withFreshOnes(): Promise<Record<string, unknown>> {
+async function withFreshOnes(): Promise<Figure[]> {
   const start = (port: number, cloud: number) => tidegate(port, uplinkTo("cloud", cloud, "{ liveShare: 0.2 }"));
   const { perSecond, rss, report } = await drained(start, freshReadings);
   const { messages, p50, p99, max } = report.fresh;
   say(`\nThe same with liveShare: 0.2, a fresh reading each ${freshEveryMs} ms: from its publish to the cloud`);
   say(`  ${messages} of them: p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms, max ${max.toFixed(1)} ms`);
   say(`  drain      ${thousands(perSecond)}, highest RSS ${megabytes(rss)}`);
-  return { perSecond: Math.round(perSecond), rss, fresh: report.fresh };
+  const figure = (name: string, value: number): Figure => ({
+    name: `fresh, ${name}`,
+    unit: "ms",
+    better: "less",
+    values: [value],
+  });
+  return [
+    ...[figure("p50", p50), figure("p99", p99), figure("max", max)],
+    { name: "speed with fresh ones beside it", unit: "msg/s", better: "more", values: [Math.round(perSecond)] },
+  ];
 }
 
 /** Three uplinks at once, each at its pace; measured for ten seconds, from the second one on. */
-async function paced(): Promise<Record<string, unknown>> {
+async function paced(): Promise<Figure[]> {
   const paces = [
     { drain: "{ maxPerSecond: 500 }", wanted: 500, of: "messages" },
     { drain: "{ maxPerSecond: 5000 }", wanted: 5000, of: "messages" },
@@ -212,15 +229,13 @@ async function paced(): Promise<Record<string, unknown>> {
     await pause(pacedSeconds * 1000);
     const to = await cloud.report();
     say(`\nPaced drains, ${pacedSeconds} s after the first one`);
-    return Object.fromEntries(
-      paces.map(({ drain, wanted, of }, at) => {
-        const seconds = (to[at]!.nowUs - from[at]!.nowUs) / 1e6;
-        const perSecond = (to[at]![of] - from[at]![of]) / seconds;
-        const offBy = (perSecond / wanted - 1) * 100;
-        say(`  ${drain.padEnd(32)} ${perSecond.toFixed(1)} ${of}/s, off by ${offBy.toFixed(2)} %`);
-        return [drain, { perSecond, offBy }];
-      }),
-    );
+    return paces.map(({ drain, wanted, of }, at): Figure => {
+      const seconds = (to[at]!.nowUs - from[at]!.nowUs) / 1e6;
+      const perSecond = (to[at]![of] - from[at]![of]) / seconds;
+      const offBy = (perSecond / wanted - 1) * 100;
+      say(`  ${drain.padEnd(32)} ${perSecond.toFixed(1)} ${of}/s, off by ${offBy.toFixed(2)} %`);
+      return { name: `paced ${drain}, off by`, unit: "%", better: "less", values: [Math.abs(offBy)] };
+    });
   } finally {
     await subject.stop();
     await cloud.stop();
@@ -228,12 +243,14 @@ async function paced(): Promise<Record<string, unknown>> {
 }
 
 /** @param rounds of the comparison; the rest is run once */
-export async function drain(rounds: number, parts: readonly string[]): Promise<Record<string, unknown>> {
+export async function drain(rounds: number, parts: readonly string[]): Promise<BenchReport> {
   const wants = (part: string): boolean => parts.length === 0 || parts.includes(part);
   return {
     name: "drain",
-    ...(wants("speed") ? { speed: await asFastAsItGoes(rounds) } : {}),
-    ...(wants("fresh") ? { fresh: await withFreshOnes() } : {}),
-    ...(wants("paced") ? { paced: await paced() } : {}),
+    figures: [
+      ...(wants("speed") ? await asFastAsItGoes(rounds) : []),
+      ...(wants("fresh") ? await withFreshOnes() : []),
+      ...(wants("paced") ? await paced() : []),
+    ],
   };
 }

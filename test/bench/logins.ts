@@ -1,4 +1,5 @@
 import { runLoad } from "./loadProcess.ts";
+import type { BenchReport, Figure } from "./record.ts";
 import { median, say, thousands } from "./report.ts";
 import { stand } from "./storage.ts";
 import { type SyncCall, SyncTrace } from "./syncTrace.ts";
@@ -66,7 +67,7 @@ function p99(before: string, after: string): number {
 const percentile = (values: readonly number[], share: number): number =>
   [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))] ?? Number.NaN;
 
-export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
+export async function syncsUnderLogins(): Promise<BenchReport> {
   const { gateway, port, httpPort } = await stand({}, [], { bench: password });
   let trace: SyncTrace | undefined;
   const heard = none<number>();
@@ -99,26 +100,28 @@ export async function syncsUnderLogins(): Promise<Record<string, unknown>> {
   }
 }
 
-function report(logins: Kinds<number>, heard: Kinds<number>, called: Kinds<SyncCall>): Record<string, unknown> {
+function report(logins: Kinds<number>, heard: Kinds<number>, called: Kinds<SyncCall>): BenchReport {
   say("\nfdatasync, p99, ms: of the call, of its wait for a core, of its rest, the disk");
   say("  (of a group's write and sync, until the event loop hears of it)");
-  const told: Record<string, unknown> = { name: "syncs under log-ins" };
-  const figures = (kind: Kind) => {
+  const told: Figure[] = [];
+  const p99s = (kind: Kind) => {
     const calls = called[kind];
     const of = (value: (call: SyncCall) => number): number => percentile(calls.map(value), 0.99);
     const [call, waited] = [of(({ ms }) => ms), of(({ waitedMs }) => waitedMs)];
     const disk = of(({ ms, waitedMs }) => ms - waitedMs);
     return { call, waited, disk, calls: calls.length, group: median(heard[kind]), logins: median(logins[kind]) };
   };
-  const quiet = figures("quiet");
+  const quiet = p99s("quiet");
   for (const kind of kinds) {
-    const { call, waited, disk, calls, group, logins: rate } = figures(kind);
+    const { call, waited, disk, calls, group, logins: rate } = p99s(kind);
     const ratios =
       kind === "quiet" ? "" : `, ${(call / quiet.call).toFixed(2)} x (${(group / quiet.group).toFixed(2)} x)`;
     const name = `${kind}${kind === "quiet" ? "" : ` ${thousands(rate)}`}`.padEnd(20);
     const parts = `${call.toFixed(2)}, ${waited.toFixed(2)}, ${disk.toFixed(2)} (${group.toFixed(2)})`;
     say(`  ${name} ${parts}${ratios}, ${calls} calls`);
-    told[kind] = { call, waited, disk, calls, group, logins: rate };
+    for (const [part, value] of Object.entries({ "fdatasync p99": call, "its wait for a core, p99": waited }))
+      if (Number.isFinite(value)) told.push({ name: `${part}, ${kind}`, unit: "ms", better: "less", values: [value] });
+    told.push({ name: `write and sync p99, ${kind}`, unit: "ms", better: "less", values: heard[kind] });
   }
-  return told;
+  return { name: "logins", figures: told };
 }

@@ -1,8 +1,8 @@
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { join } from "node:path";
 import { freePorts } from "../helpers/ports.ts";
 import { aedes, type Broker, bare, has, mosquitto, natsServer, pinned, tidegate } from "./brokers.ts";
+import { runScript } from "./loadProcess.ts";
+import type { BenchReport, Figure } from "./record.ts";
 import { median, say, thousands } from "./report.ts";
 import type { TrafficOptions, TrafficResult } from "./traffic.ts";
 
@@ -15,7 +15,7 @@ interface Shape {
   readonly without?: readonly string[];
 }
 
-const shapes: readonly Shape[] = [
+export const shapes: readonly Shape[] = [
   { name: "fan-in 20:1", traffic: { groups: 1, publishers: 20, subscribers: 1, qos: 0, window: 20_000 } },
   { name: "fan-out 1:100", traffic: { groups: 1, publishers: 1, subscribers: 100, qos: 0, window: 1000 } },
   { name: "100 pairs", traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 0, window: 500 } },
@@ -33,16 +33,8 @@ const shapes: readonly Shape[] = [
   },
 ];
 
-async function runTraffic(options: TrafficOptions): Promise<TrafficResult> {
-  const file = join(import.meta.dirname, "traffic.ts");
-  const args = [...pinned(1), process.execPath, "--import", "tsx", file, JSON.stringify(options)];
-  const [command = "", ...rest] = args;
-  const child = spawn(command, rest, { stdio: ["ignore", "pipe", "inherit"] });
-  let output = "";
-  child.stdout.on("data", (chunk) => (output += chunk));
-  await once(child, "close");
-  return JSON.parse(output) as TrafficResult;
-}
+export const runTraffic = (options: TrafficOptions): Promise<TrafficResult> =>
+  runScript<TrafficResult>(join(import.meta.dirname, "traffic.ts"), options, { core: 1 });
 
 async function measure(broker: Broker, shape: Shape, seconds: number): Promise<TrafficResult> {
   const [port = 0] = await freePorts(1);
@@ -55,12 +47,8 @@ async function measure(broker: Broker, shape: Shape, seconds: number): Promise<T
 }
 
 /** @param only parts of names of shapes; none: all of them */
-export async function routing(
-  rounds: number,
-  seconds: number,
-  only: readonly string[],
-): Promise<Record<string, unknown>> {
-  const report: Record<string, unknown> = {};
+export async function routing(rounds: number, seconds: number, only: readonly string[]): Promise<BenchReport> {
+  const figures: Figure[] = [];
   for (const shape of shapes) {
     if (only.length > 0 && !only.some((part) => shape.name.includes(part))) continue;
     const all = [tidegate({ durable: false }), bare(), ...(has("mosquitto") ? [mosquitto()] : [])];
@@ -72,9 +60,12 @@ export async function routing(
       for (const broker of brokers) seen.get(broker.name)?.push(await measure(broker, shape, seconds));
     say(`\n${shape.name}`);
     const ours = median((seen.get("tidegate") ?? []).map(({ perSecond }) => perSecond));
-    for (const [name, results] of seen) report[`${shape.name}: ${name}`] = tell(name, results, ours);
+    for (const [name, results] of seen) {
+      const values = tell(name, results, ours);
+      figures.push({ name: `${shape.name}, ${name}`, unit: "msg/s", better: "more", values });
+    }
   }
-  return { name: "routing", ...report };
+  return { name: "routing", figures };
 }
 
 function tell(name: string, results: readonly TrafficResult[], ours: number): readonly number[] {

@@ -6,6 +6,7 @@ import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { type Broker, bareSockets, has, mosquitto, pinned } from "./brokers.ts";
 import { runLoad } from "./loadProcess.ts";
+import { type BenchReport, type Figure, figure } from "./record.ts";
 import { median, say, thousands } from "./report.ts";
 import type { Connected } from "./scaleClients.ts";
 import { idle, quiet, small, start } from "./scaleFootprint.ts";
@@ -45,7 +46,7 @@ async function end({ gateway, clients }: ScaleStand): Promise<void> {
 const ms = (value: number): string => `${value.toFixed(1)} ms`;
 const pause = (time: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, time));
 
-async function retained(): Promise<Record<string, unknown>> {
+async function retained(): Promise<Figure[]> {
   const set = await stand();
   const { port, clients } = set;
   const subscribers = new ScaleClients(pinned(1)); // another process: reading 14 MB must not hold up the pair's clock
@@ -75,7 +76,13 @@ async function retained(): Promise<Record<string, unknown>> {
       `  all there  ${ms(median(took))} [${ms(Math.min(...took))} - ${ms(Math.max(...took))}], of the broker's processor ${ms(median(cpuMs))}`,
     );
     say(`  a pair of others at 1,000/s, p50, p99, max: quiet ${of(quiet)}; meanwhile ${of(serving)}`);
-    return { name: "retained", took, cpuMs, quiet, serving };
+    const p99 = (all: number[][]): number[] => all.map((each) => each[1] ?? Number.NaN);
+    return [
+      figure("retained, all there", "ms", took),
+      figure("retained, processor", "ms", cpuMs),
+      figure("retained, p99 of a pair, quiet", "ms", p99(quiet)),
+      figure("retained, p99 of a pair, meanwhile", "ms", p99(serving)),
+    ];
   } finally {
     await subscribers.stop();
     await end(set);
@@ -94,9 +101,9 @@ const known = 1000;
 /** Ten times what the topic cache holds. */
 const unknown = 100_000;
 
-async function subscriptions(): Promise<Record<string, unknown>> {
+async function subscriptions(): Promise<Figure[]> {
   say("\nCPU of the broker for a message of 100 B that nobody wants, by wildcard subscriptions; medians");
-  const report: Record<string, unknown> = { name: "subscriptions" };
+  const report: Figure[] = [];
   const sets: Array<{ count: number; set: ScaleStand }> = [];
   try {
     for (const count of [100, 10_000, 100_000]) {
@@ -118,7 +125,8 @@ async function subscriptions(): Promise<Record<string, unknown>> {
       say(
         `  ${label}  ${median(cached).toFixed(2)} µs with the topic in the cache, ${median(walked).toFixed(2)} µs without`,
       );
-      report[count] = { cached, walked };
+      report.push(figure(`${label.trim()} subscriptions, in the cache`, "µs", cached));
+      report.push(figure(`${label.trim()} subscriptions, not in it`, "µs", walked));
     }
     return report;
   } finally {
@@ -162,7 +170,7 @@ function tellConnecting(what: string, all: readonly Connecting[]): void {
 }
 
 /** The gateway, and for comparison what accepts as well: one round each in turn. */
-async function connects(): Promise<Record<string, unknown>> {
+async function connects(): Promise<Figure[]> {
   say(`\n${connecting} clients connect, to the last CONNACK; ${rounds} rounds, brokers in turn`);
   const folder = await mkdtemp(join(tmpdir(), "tidegate-bench-"));
   const report: Record<string, Connecting[]> = {};
@@ -189,7 +197,14 @@ async function connects(): Promise<Record<string, unknown>> {
       }
     }
     for (const [what, all] of Object.entries(report)) tellConnecting(what, all);
-    return { name: "connects", ...report };
+    return Object.entries(report).map(([what, all]) =>
+      figure(
+        `connecting, ${what}`,
+        "clients/s",
+        all.map(({ opened, seconds }) => opened / seconds),
+        "more",
+      ),
+    );
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -210,9 +225,9 @@ async function connectOther(broker: Broker, inTurn: number): Promise<Connecting>
 const parts = { retained, subscriptions, connects, idle, small, start, quiet };
 
 /** @param only names of parts; none: all of them */
-export async function scale(only: readonly string[]): Promise<Record<string, unknown>> {
-  const report: Record<string, unknown> = {};
+export async function scale(only: readonly string[]): Promise<BenchReport> {
+  const figures: Figure[] = [];
   for (const [name, run] of Object.entries(parts))
-    if (only.length === 0 || only.includes(name)) report[name] = await run();
-  return { name: "scale", ...report };
+    if (only.length === 0 || only.includes(name)) figures.push(...(await run()));
+  return { name: "scale", figures };
 }

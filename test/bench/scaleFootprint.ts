@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { bareSockets } from "./brokers.ts";
+import { type Figure, figure } from "./record.ts";
 import { median, say } from "./report.ts";
 import { cpuSeconds, ScaleClients, settledKb, statusKb } from "./scaleProcess.ts";
 
@@ -37,7 +38,7 @@ async function growth(pid: number, port: number): Promise<{ before: number; each
   }
 }
 
-export async function idle(): Promise<Record<string, unknown>> {
+export async function idle(): Promise<Figure[]> {
   const ours: number[] = [];
   const bare: number[] = [];
   const started: number[] = [];
@@ -64,7 +65,11 @@ export async function idle(): Promise<Record<string, unknown>> {
   );
   say(`  tidegate          ${told(ours)}, from ${(median(started) / 1000).toFixed(1)} MB`);
   say(`  Node's own socket ${told(bare)}`);
-  return { name: "idle", ours, bare, started };
+  return [
+    figure("idle client", "kB", ours),
+    figure("idle client, Node's own socket", "kB", bare),
+    figure("before them", "kB", started),
+  ];
 }
 
 /** A memory cgroup, version 1, with a limit; undefined where none can be made. */
@@ -81,7 +86,7 @@ function memoryGroup(bytes: number): string | undefined {
 
 const limitBytes = 128 * 1024 * 1024;
 
-export async function small(): Promise<Record<string, unknown>> {
+export async function small(): Promise<Figure[]> {
   const [port = 0, cloudPort = 0] = await freePorts(2);
   const uplink = `uplinks:
   - name: cloud
@@ -115,7 +120,10 @@ export async function small(): Promise<Record<string, unknown>> {
     say(`  highest    ${(highest / 1024).toFixed(1)} MiB resident`);
     if (end.missing > 0 || end.twice > 0 || killed > 0)
       throw new Error("something acknowledged is missing, or came twice");
-    return { name: "small", ...sent, ...end, highest, limited: group !== undefined };
+    return [
+      figure("in 128 MiB, came in", "msg/s", [sent.acknowledged / sent.seconds], "more"),
+      figure("in 128 MiB, highest", "MiB", [highest / 1024]),
+    ];
   } finally {
     await clients.stop();
     await gateway.remove();
@@ -131,7 +139,7 @@ async function startOfNode(): Promise<number> {
   return performance.now() - fromMs;
 }
 
-export async function start(): Promise<Record<string, unknown>> {
+export async function start(): Promise<Figure[]> {
   const [port = 0] = await freePorts(1);
   const gateway = await make(port);
   const ready: number[] = [];
@@ -154,13 +162,17 @@ export async function start(): Promise<Record<string, unknown>> {
   say(
     `\nStart to ready, median of ${starts}: ${median(ready).toFixed(0)} ms, of which Node's own start ${median(node).toFixed(0)} ms: ${more.toFixed(0)} ms more`,
   );
-  return { name: "start", ready, node, more };
+  return [
+    figure("start to ready", "ms", ready),
+    figure("start of Node", "ms", node),
+    figure("more than Node", "ms", [more]),
+  ];
 }
 
 const quietClients = 100;
 const quietSeconds = 60;
 
-export async function quiet(): Promise<Record<string, unknown>> {
+export async function quiet(): Promise<Figure[]> {
   const [port = 0] = await freePorts(1);
   const gateway = await make(port);
   const clients = new ScaleClients([]);
@@ -176,7 +188,7 @@ export async function quiet(): Promise<Record<string, unknown>> {
     say(
       `\n${quietClients} clients at Keep Alive 60 that do nothing but ping, ${quietSeconds} s: ${percent.toFixed(3)} % of a core`,
     );
-    return { name: "quiet", percent };
+    return [figure("processor with 100 quiet clients", "%", [percent])];
   } finally {
     await clients.stop();
     await gateway.remove();

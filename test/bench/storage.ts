@@ -1,15 +1,15 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
 import { GatewayProcess, program } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { until } from "../helpers/wait.ts";
 import { CloudProcess } from "./cloudProcess.ts";
 import { runLoad } from "./loadProcess.ts";
+import type { BenchReport, Figure } from "./record.ts";
 import { mebibytes, say, thousands } from "./report.ts";
 
-/** The journal under the real binary: a backlog's memory, start and disk; bytes written; turns of the event loop. */
+/** The journal under the real binary: a backlog's memory, start and disk; bytes written. */
 
 const scale = Number(process.env["TIDEGATE_BENCH_MESSAGES"] ?? 1_000_000);
 
@@ -73,7 +73,7 @@ function folderBytes(gateway: GatewayProcess): number {
   return bytes;
 }
 
-export async function million(): Promise<Record<string, unknown>> {
+export async function million(): Promise<BenchReport> {
   say(`\n${scale.toLocaleString("en")} messages of 200 B waiting for a cloud that is away`);
   const { gateway, port, cloudPort } = await stand();
   const cloud = new CloudProcess([cloudPort]);
@@ -107,9 +107,25 @@ export async function million(): Promise<Record<string, unknown>> {
     const left = folderBytes(gateway);
     const when = Number.isFinite(leftMs) ? `under 40 MiB after ${(leftMs / 1000).toFixed(1)} s` : "not under 40 MiB";
     say(`  disk back  ${when}, ${mebibytes(left)} after 10 s`);
-    const inPerSecond = Math.round(load.perSecond);
-    const rss = { filled, drained };
-    return { name: "million", inPerSecond, readyMs, drainPerSecond: Math.round(scale / seconds), rss, leftMs, left };
+    const less = (name: string, unit: string, value: number): Figure => ({
+      name,
+      unit,
+      better: "less",
+      values: [value],
+    });
+    const more = (name: string, value: number): Figure => ({ name, unit: "msg/s", better: "more", values: [value] });
+    return {
+      name: "million",
+      figures: [
+        ...[more("in", Math.round(load.perSecond)), more("drain", Math.round(scale / seconds))],
+        ...[
+          less("ready after kill -9", "ms", readyMs),
+          less("disk when full", "B", disk),
+          less("disk 10 s after", "B", left),
+        ],
+        ...[less("RSS when full", "B", filled.now), less("highest RSS", "B", drained.highest)],
+      ],
+    };
   } finally {
     await cloud.stop();
     await gateway.remove();
@@ -120,7 +136,7 @@ export async function million(): Promise<Record<string, unknown>> {
 const written = (pid: number): number =>
   Number(/^write_bytes: (\d+)/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1] ?? 0);
 
-export async function lonely(): Promise<Record<string, unknown>> {
+export async function lonely(): Promise<BenchReport> {
   const { gateway, port } = await stand();
   try {
     await runLoad({ mode: "trickle", port, seconds: 15 }); // until a segment is prepared
@@ -128,35 +144,8 @@ export async function lonely(): Promise<Record<string, unknown>> {
     const { messages } = await runLoad({ mode: "trickle", port, seconds: 20 });
     const each = (written(gateway.pid) - before) / messages;
     say(`\nOne QoS 1 message of 200 B each 100 ms\n  written    ${Math.round(each)} B each (${messages} messages)`);
-    return { name: "lonely", bytesEach: Math.round(each), messages };
-  } finally {
-    await gateway.remove();
-  }
-}
-
-export async function longestTurn(): Promise<Record<string, unknown>> {
-  const meter = pathToFileURL(join(import.meta.dirname, "turnMeter.mjs")).href;
-  const { gateway, port } = await stand({ NODE_OPTIONS: `--import ${meter}` });
-  const turns: Record<string, number> = {};
-  const took = async (what: string): Promise<void> => {
-    const before = gateway.stderr.length;
-    process.kill(gateway.pid, "SIGUSR2");
-    await until("the meter answers", () => gateway.stderr.slice(before).includes("longest turn"));
-    turns[what] = Number(/longest turn ([\d.]+) ms/.exec(gateway.stderr.slice(before))?.[1]);
-  };
-  try {
-    await took("start");
-    await runLoad({ mode: "retained", port, messages: 100_000, payloadBytes: 100 });
-    await took("100,000 retained come in");
-    await runLoad({ mode: "sessions", port, messages: 10_000 });
-    await took("10,000 sessions come and go");
-    for (let round = 0; round < 3; round += 1) {
-      await runLoad({ mode: "qos1", port, publishers: 100, window: 10, seconds: 5 });
-      await took(`durable QoS 1 with checkpoints, ${round + 1}`);
-    }
-    say("\nLongest turn of the event loop, CPU time of the main thread (upper bound)");
-    for (const [what, ms] of Object.entries(turns)) say(`  ${ms.toFixed(1).padStart(6)} ms  ${what}`);
-    return { name: "turn", turns };
+    const values = [Math.round(each)];
+    return { name: "lonely", figures: [{ name: "written for a message", unit: "B", better: "less", values }] };
   } finally {
     await gateway.remove();
   }

@@ -16,6 +16,8 @@ export interface TrafficOptions {
   /** Messages of a group on their way, at most. QoS 1 and 2: of a publisher, and not acknowledged. */
   readonly window: number;
   readonly seconds: number;
+  /** In front of its topics and client ids, where several run beside each other. */
+  readonly name?: string;
   /** Sessions on both ends outlive their connections. */
   readonly persistent?: boolean;
 }
@@ -28,7 +30,7 @@ export interface TrafficResult {
 }
 
 const options = JSON.parse(process.argv[2] ?? "{}") as TrafficOptions;
-const { port, qos, window, payloadBytes } = options;
+const { port, qos, window, payloadBytes, name = "" } = options;
 let stopped = false;
 let received = 0;
 
@@ -200,17 +202,17 @@ function acknowledgedPublisher(socket: Socket, group: Group, topic: string): voi
 }
 
 async function openGroup(number: number): Promise<Group> {
-  const topic = `bench/${String(number).padStart(4, "0")}/t`;
+  const topic = `bench${name}/${String(number).padStart(4, "0")}/t`;
   const group: Group = { sent: 0, got: new Float64Array(options.subscribers), refill: [] };
   const subscribe = mqtt.generate({ cmd: "subscribe", messageId: 1, subscriptions: [{ topic, qos }] });
   const { size } = frames(topic, 1);
   for (let at = 0; at < options.subscribers; at += 1) {
-    const socket = await open(`s-${number}-${at}`, subscribe);
+    const socket = await open(`${name}s-${number}-${at}`, subscribe);
     if (qos === 0) plainSubscriber(socket, group, at, size);
     else acknowledgingSubscriber(socket, group, at, topic);
   }
   for (let at = 0; at < options.publishers; at += 1) {
-    const socket = await open(`p-${number}-${at}`, undefined);
+    const socket = await open(`${name}p-${number}-${at}`, undefined);
     if (qos === 0) plainPublisher(socket, group, topic);
     else acknowledgedPublisher(socket, group, topic);
   }

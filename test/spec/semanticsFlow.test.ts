@@ -194,6 +194,7 @@ describe("flow, MQTT 5 only", () => {
       publisher.publish("t", "first", 1);
       publisher.publish("t", "short", 1, { properties: { messageExpiryInterval: 2 } });
       publisher.publish("t", "long", 1, { properties: { messageExpiryInterval: 60 } });
+      await turns(); // all three are with the broker
       const first = await subscriber.next("publish");
       rig.advance(5000);
       subscriber.send({ cmd: "puback", messageId: idOf(first) });

@@ -211,6 +211,7 @@ describe("MQTT 5 will and restart", () => {
       const rig = new Rig();
       await waiting(rig);
       await joined(rig, "c", delayed(delay, 3600));
+      await turns();
       await rig.close();
       const after = new Rig({ store: rig.store.crash() });
       after.advance(delay * 1000 + 2000);

@@ -1,0 +1,63 @@
+import type { Clock } from "../base/clock.ts";
+
+/**
+ * Of one turn of the event loop, how long packets may be handled; ms. libuv hands over all that has come on all sockets, up to 2 MB of each, before
+ * anything else gets its turn: timers, syncs of the journal, what was collected to be written. What is written for these packets takes about as
+ * long again, and garbage collection comes on top.
+ */
+const shareMs = 4;
+
+/** Somebody with packets to handle. */
+export interface Waiting {
+  nextTurn(): void;
+}
+
+/**
+ * The time that all connections together may take in one turn of the event loop; who comes too late waits in line for the next one. By the clock on the
+ * wall, because reading it is cheap: who is short of processor time goes round more often.
+ */
+export class TurnShare {
+  readonly #clock: Clock;
+  #begun = false;
+  #endMs = 0;
+  #line: Waiting[] = [];
+  readonly #next = (): void => this.#nextTurn();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Nothing has come in this turn yet. */
+  get fresh(): boolean {
+    return !this.#begun;
+  }
+
+  /** This turn has had its time. The first call in a turn begins it. */
+  spent(): boolean {
+    if (this.#begun) return this.#clock.monotonicMs() >= this.#endMs;
+    this.#begin();
+    return false;
+  }
+
+  /** Calls `waiting.nextTurn()` in the next turn, after those who were here before. */
+  wait(waiting: Waiting): void {
+    if (!this.#begun) this.#begin();
+    this.#line.push(waiting);
+  }
+
+  #begin(): void {
+    this.#begun = true;
+    this.#endMs = this.#clock.monotonicMs() + shareMs;
+    setImmediate(this.#next);
+  }
+
+  /** Those who wait come before what the sockets bring. Whoever finds the time spent again goes to the end of the line. */
+  #nextTurn(): void {
+    this.#begun = false;
+    if (this.#line.length === 0) return;
+    const line = this.#line;
+    this.#line = [];
+    this.#begin();
+    for (const waiting of line) waiting.nextTurn();
+  }
+}

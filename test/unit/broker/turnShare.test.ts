@@ -1,0 +1,83 @@
+import { expect } from "chai";
+import { TurnShare } from "../../../src/broker/turnShare.ts";
+import { ManualClock, Rig, turns } from "../../helpers/brokerRig.ts";
+
+describe("the share of a turn that packets may take", () => {
+  it("is spent after some milliseconds, and new in the next turn", async () => {
+    const clock = new ManualClock();
+    const share = new TurnShare(clock);
+    expect(share.spent()).to.equal(false);
+    clock.advance(3);
+    expect(share.spent()).to.equal(false);
+    clock.advance(1);
+    expect(share.spent()).to.equal(true);
+    await turns(1);
+    expect(share.spent()).to.equal(false);
+  });
+
+  it("those who wait go on in the next turn in the order in which they came, and who finds it spent again is last", async () => {
+    const clock = new ManualClock();
+    const share = new TurnShare(clock);
+    const seen: string[] = [];
+    const waiting = (name: string) => ({
+      nextTurn(): void {
+        if (share.spent()) {
+          share.wait(this);
+          return;
+        }
+        seen.push(name);
+        clock.advance(2);
+      },
+    });
+    for (const name of ["a", "b", "c", "d", "e"]) share.wait(waiting(name));
+    await turns(1);
+    expect(seen).to.deep.equal(["a", "b"]);
+    share.wait(waiting("late"));
+    await turns(1);
+    expect(seen).to.deep.equal(["a", "b", "c", "d"]);
+    await turns(1);
+    expect(seen).to.deep.equal(["a", "b", "c", "d", "e", "late"]);
+  });
+
+  describe("with clients whose packets take long", () => {
+    const count = 20;
+    const slowRig = (): Rig => {
+      const rig = new Rig();
+      let nowMs = 0;
+      rig.clock.monotonicMs = () => (nowMs += 1); // each look at the clock takes one
+      return rig;
+    };
+
+    it("what comes at once is not handled in one turn, and all of it is answered", async () => {
+      const rig = slowRig();
+      const clients = await Promise.all(Array.from({ length: count }, (_, n) => rig.client(4, `c${n}`)));
+      const answered = (): number => clients.filter(({ received }) => received.length > 0).length;
+      for (const client of clients) client.send({ cmd: "pingreq" });
+      while (answered() === 0) await turns(1);
+      expect(answered()).to.be.below(count);
+      for (const client of clients) await client.next("pingresp");
+      await rig.close();
+    });
+
+    it("who sends and goes is heard to the end, in order, and its DISCONNECT counts", async () => {
+      const rig = slowRig();
+      const watcher = await rig.client(4, "watcher");
+      await watcher.subscribe("#", 0);
+      const will = { topic: "will", payload: Buffer.from("x"), qos: 0, retain: false } as const;
+      const clients = await Promise.all(Array.from({ length: count }, (_, n) => rig.client(4, `c${n}`, { will })));
+      const each = 200;
+      clients.forEach((client, n) => {
+        for (let at = 0; at < each; at += 1) client.publish(`t/${n}`, String(at));
+        client.send({ cmd: "disconnect" });
+      });
+      for (const client of clients) await client.gone();
+      const got = (await watcher.take()).flatMap((packet) => (packet.cmd === "publish" ? [packet] : []));
+      expect(got.filter(({ topic }) => topic === "will")).to.deep.equal([]);
+      for (let n = 0; n < count; n += 1) {
+        const payloads = got.filter(({ topic }) => topic === `t/${n}`).map(({ payload }) => Number(payload));
+        expect(payloads).to.deep.equal(Array.from({ length: each }, (_, at) => at));
+      }
+      await rig.close();
+    });
+  });
+});
