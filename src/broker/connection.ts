@@ -13,7 +13,7 @@ import { type AckByte, ackByte } from "./ackLedger.ts";
 import type { Place } from "./admission.ts";
 import type { Authentication } from "./authHandler.ts";
 import type { BrokerContext } from "./context.ts";
-import type { ProtocolFault } from "./metrics.ts";
+import { faultOf } from "./metrics.ts";
 import type { PeerInfo } from "./options.ts";
 import { Outbox } from "./outbox.ts";
 import type { PartialHolder } from "./partialPackets.ts";
@@ -386,23 +386,4 @@ function explanation(why: string | undefined): { reasonString: string } | undefi
 function unexplained(packet: Packet): Packet {
   const explains = packet.kind === "disconnect" || (packet.kind === "connack" && packet.reasonCode !== 0);
   return explains ? { ...packet, properties: undefined } : packet;
-}
-
-function faultOf(reasonCode: number): ProtocolFault {
-  switch (reasonCode) {
-    case reason.malformedPacket:
-      return "malformed";
-    case reason.protocolError:
-      return "protocol";
-    case reason.packetTooLarge:
-      return "too-large";
-    case reason.receiveMaximumExceeded:
-      return "receive-maximum";
-    case reason.topicNameInvalid:
-    case reason.topicFilterInvalid:
-    case reason.topicAliasInvalid:
-      return "topic";
-    default:
-      return "other";
-  }
 }

@@ -1,5 +1,6 @@
 import type { Qos } from "../base/message.ts";
 import type { Counter, Meter } from "../base/meter.ts";
+import { reason } from "../wire/mqtt/reasonCodes.ts";
 
 /** Why a message did not reach somebody. A closed list: labels never come from outside. */
 export type DropReason =
@@ -167,5 +168,25 @@ export class BrokerMetrics {
 
   get sentAll(): number {
     return this.sent[0].value + this.sent[1].value + this.sent[2].value;
+  }
+}
+
+/** As what a violation is counted. */
+export function faultOf(reasonCode: number): ProtocolFault {
+  switch (reasonCode) {
+    case reason.malformedPacket:
+      return "malformed";
+    case reason.protocolError:
+      return "protocol";
+    case reason.packetTooLarge:
+      return "too-large";
+    case reason.receiveMaximumExceeded:
+      return "receive-maximum";
+    case reason.topicNameInvalid:
+    case reason.topicFilterInvalid:
+    case reason.topicAliasInvalid:
+      return "topic";
+    default:
+      return "other";
   }
 }
