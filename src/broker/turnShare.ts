@@ -51,13 +51,19 @@ export class TurnShare {
     setImmediate(this.#next);
   }
 
-  /** Those who wait come before what the sockets bring. Whoever finds the time spent again goes to the end of the line. */
+  /**
+   * Those who wait come before what the sockets bring. Who had time and wants more goes to the end of the line; for whom none was left keeps the place
+   * and is not even asked: in a long line asking each would take more than the work.
+   */
   #nextTurn(): void {
     this.#begun = false;
     if (this.#line.length === 0) return;
     const line = this.#line;
     this.#line = [];
     this.#begin();
-    for (const waiting of line) waiting.nextTurn();
+    let at = 0;
+    do line[at++]!.nextTurn();
+    while (at < line.length && !this.spent());
+    if (at < line.length) this.#line = [...line.slice(at), ...this.#line];
   }
 }

@@ -39,6 +39,26 @@ describe("the share of a turn that packets may take", () => {
     expect(seen).to.deep.equal(["a", "b", "c", "d", "e", "late"]);
   });
 
+  it("who has had time and wants more is behind those who have had none", async () => {
+    const clock = new ManualClock();
+    const share = new TurnShare(clock);
+    const seen: string[] = [];
+    const waiting = (name: string) => ({
+      nextTurn(): void {
+        if (share.spent()) {
+          share.wait(this);
+          return;
+        }
+        seen.push(name);
+        clock.advance(4);
+        if (seen.length < 6) share.wait(this); // as one whose chunk takes longer than a turn has
+      },
+    });
+    for (const name of ["a", "b", "c"]) share.wait(waiting(name));
+    await turns(6);
+    expect(seen).to.deep.equal(["a", "b", "c", "a", "b", "c"]);
+  });
+
   describe("with clients whose packets take long", () => {
     const count = 20;
     const slowRig = (): Rig => {
