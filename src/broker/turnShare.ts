@@ -9,6 +9,8 @@ const shareMs = 4;
 
 /** Somebody with packets to handle. */
 export interface Waiting {
+  /** False: it has ended, and needs no turn any more. */
+  readonly open: boolean;
   nextTurn(): void;
 }
 
@@ -64,6 +66,8 @@ export class TurnShare {
     let at = 0;
     do line[at++]!.nextTurn();
     while (at < line.length && !this.spent());
-    if (at < line.length) this.#line = [...line.slice(at), ...this.#line];
+    if (at === line.length) return;
+    // Who has ended holds what it had read, and counts for no limit any more.
+    this.#line = [...line.slice(at).filter(({ open }) => open), ...this.#line];
   }
 }

@@ -20,6 +20,7 @@ describe("the share of a turn that packets may take", () => {
     const share = new TurnShare(clock);
     const seen: string[] = [];
     const waiting = (name: string) => ({
+      open: true,
       nextTurn(): void {
         if (share.spent()) {
           share.wait(this);
@@ -44,6 +45,7 @@ describe("the share of a turn that packets may take", () => {
     const share = new TurnShare(clock);
     const seen: string[] = [];
     const waiting = (name: string) => ({
+      open: true,
       nextTurn(): void {
         if (share.spent()) {
           share.wait(this);
@@ -57,6 +59,26 @@ describe("the share of a turn that packets may take", () => {
     for (const name of ["a", "b", "c"]) share.wait(waiting(name));
     await turns(6);
     expect(seen).to.deep.equal(["a", "b", "c", "a", "b", "c"]);
+  });
+
+  it("who ends while it waits is let go of with the next turn, not when it would have its own", async () => {
+    const clock = new ManualClock();
+    const share = new TurnShare(clock);
+    const seen: string[] = [];
+    const waiting = (name: string, open: boolean) => ({
+      open,
+      nextTurn(): void {
+        seen.push(name);
+        clock.advance(4);
+      },
+    });
+    share.wait(waiting("a", true));
+    const gone = waiting("gone", false);
+    share.wait(gone);
+    await turns(1);
+    gone.open = true; // only to see whether it is still in line
+    await turns(3);
+    expect(seen).to.deep.equal(["a"]);
   });
 
   describe("with clients whose packets take long", () => {
