@@ -105,9 +105,9 @@ export class Outbox {
     this.#forget();
     this.#socket.write(out, this.#onWritten); // not the drain event: below the socket's own mark there is none
     this.#sent.value += bytes;
-    this.#written();
-    this.#prompt = this.#unsent === 0;
+    this.#prompt = this.#socket.writableLength === 0;
     if (!this.#prompt) this.#flusher.lent(out);
+    this.#written();
   }
 
   #written(): void {
