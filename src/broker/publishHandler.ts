@@ -20,12 +20,8 @@ const notPassedOn = 0x09;
 /** PUBLISH from a client (section 3.3). The packet is the scanner's current one. @throws ProtocolError */
 export function handlePublish(context: BrokerContext, connection: Connection, session: Session): void {
   const { buffer, first, start, body, end } = connection.scanner;
-  if (!scanPublish(buffer, first, body, end, connection.version, view)) {
-    const packet = decodePacket(buffer, first, body, end, connection.version, "client");
-    if (packet.kind === "publish") takeDecoded(context, connection, session, packet);
-    return;
-  }
-  const entry = context.cache.find(buffer, view.topicStart, view.topicEnd);
+  const scanned = scanPublish(buffer, first, body, end, connection.version, view);
+  const entry = scanned ? context.cache.find(buffer, view.topicStart, view.topicEnd) : undefined;
   if (entry === undefined) {
     const packet = decodePacket(buffer, first, body, end, connection.version, "client");
     if (packet.kind === "publish") takeDecoded(context, connection, session, packet);
