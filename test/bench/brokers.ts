@@ -114,11 +114,13 @@ export const natsServer = (): Broker =>
     ),
   ]);
 
-const script = (name: string, file: string): Broker =>
-  program(name, "running", async (port) => [process.execPath, join(import.meta.dirname, file), String(port)]);
+const script = (name: string, file: string, ...more: string[]): Broker =>
+  program(name, "running", async (port) => [process.execPath, join(import.meta.dirname, file), String(port), ...more]);
 
 export const aedes = (): Broker => script("aedes", "aedesBroker.mjs");
-/** What this machine gives to a broker in JavaScript that does nothing but forward. */
+/** What this machine gives to a broker in JavaScript that does nothing but forward, packet by packet. */
 export const bare = (): Broker => script("bare", "bareBroker.mjs");
+/** The same, and packets that follow each other with the same topic go on as one piece. */
+export const bareRuns = (): Broker => script("bare, in runs", "bareBroker.mjs", "runs");
 /** What Node's own sockets cost. */
 export const bareSockets = (): Broker => script("bare sockets", "bareSockets.mjs");

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { freePorts } from "../helpers/ports.ts";
-import { aedes, type Broker, bare, has, mosquitto, natsServer, pinned, tidegate } from "./brokers.ts";
+import { aedes, type Broker, bare, bareRuns, has, mosquitto, natsServer, pinned, tidegate } from "./brokers.ts";
 import { runScript } from "./loadProcess.ts";
 import type { BenchReport, Figure } from "./record.ts";
 import { median, say, thousands } from "./report.ts";
@@ -20,16 +20,20 @@ export const shapes: readonly Shape[] = [
   { name: "fan-out 1:100", traffic: { groups: 1, publishers: 1, subscribers: 100, qos: 0, window: 1000 } },
   { name: "100 pairs", traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 0, window: 500 } },
   { name: "1000 pairs, 1 in flight", traffic: { groups: 1000, publishers: 1, subscribers: 1, qos: 0, window: 1 } },
-  { name: "QoS 1, 100 pairs", traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 1, window: 20 } },
+  {
+    name: "QoS 1, 100 pairs",
+    traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 1, window: 20 },
+    without: ["bare, in runs"],
+  },
   {
     name: "QoS 2, 100 pairs",
     traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 2, window: 20 },
-    without: ["nats-server"],
+    without: ["nats-server", "bare, in runs"],
   },
   {
     name: "QoS 1, 100 pairs, persistent sessions (tidegate: synced before each PUBACK)",
     traffic: { groups: 100, publishers: 1, subscribers: 1, qos: 1, window: 20, persistent: true },
-    without: ["bare", "nats-server", "aedes"],
+    without: ["bare", "bare, in runs", "nats-server", "aedes"],
   },
 ];
 
@@ -51,7 +55,7 @@ export async function routing(rounds: number, seconds: number, only: readonly st
   const figures: Figure[] = [];
   for (const shape of shapes) {
     if (only.length > 0 && !only.some((part) => shape.name.includes(part))) continue;
-    const all = [tidegate({ durable: false }), bare(), ...(has("mosquitto") ? [mosquitto()] : [])];
+    const all = [tidegate({ durable: false }), bare(), bareRuns(), ...(has("mosquitto") ? [mosquitto()] : [])];
     if (has("nats-server")) all.push(natsServer());
     all.push(aedes());
     const brokers = all.filter(({ name }) => shape.without?.includes(name) !== true);
@@ -74,7 +78,7 @@ function tell(name: string, results: readonly TrafficResult[], ours: number): re
   const ratio = name === "tidegate" ? "" : `, tidegate ${(ours / median(rates)).toFixed(2)} x`;
   const range = `[${thousands(Math.min(...rates))} - ${thousands(Math.max(...rates))}]`;
   say(
-    `  ${name.padEnd(12)} ${thousands(median(rates)).padStart(9)} ${range}${ratio}${lost > 0 ? `, ${lost} lost` : ""}`,
+    `  ${name.padEnd(13)} ${thousands(median(rates)).padStart(9)} ${range}${ratio}${lost > 0 ? `, ${lost} lost` : ""}`,
   );
   return rates.map(Math.round);
 }
