@@ -2,6 +2,26 @@ import { expect } from "chai";
 import { TurnShare } from "../../../src/broker/turnShare.ts";
 import { ManualClock, Rig, turns } from "../../helpers/brokerRig.ts";
 
+/** Takers of turns of `ms` each, who want another one as long as there were fewer than `again`. */
+function line(ms: number, again: number) {
+  const clock = new ManualClock();
+  const share = new TurnShare(clock);
+  const seen: string[] = [];
+  const waiting = (name: string) => ({
+    open: true,
+    nextTurn(): void {
+      if (share.spent()) {
+        share.wait(this);
+        return;
+      }
+      seen.push(name);
+      clock.advance(ms);
+      if (seen.length < again) share.wait(this);
+    },
+  });
+  return { share, seen, waiting };
+}
+
 describe("the share of a turn that packets may take", () => {
   it("is spent after some milliseconds, and new in the next turn", async () => {
     const clock = new ManualClock();
@@ -16,20 +36,7 @@ describe("the share of a turn that packets may take", () => {
   });
 
   it("those who wait go on in the next turn in the order in which they came, and who finds it spent again is last", async () => {
-    const clock = new ManualClock();
-    const share = new TurnShare(clock);
-    const seen: string[] = [];
-    const waiting = (name: string) => ({
-      open: true,
-      nextTurn(): void {
-        if (share.spent()) {
-          share.wait(this);
-          return;
-        }
-        seen.push(name);
-        clock.advance(2);
-      },
-    });
+    const { share, seen, waiting } = line(2, 0);
     for (const name of ["a", "b", "c", "d", "e"]) share.wait(waiting(name));
     await turns(1);
     expect(seen).to.deep.equal(["a", "b"]);
@@ -41,21 +48,7 @@ describe("the share of a turn that packets may take", () => {
   });
 
   it("who has had time and wants more is behind those who have had none", async () => {
-    const clock = new ManualClock();
-    const share = new TurnShare(clock);
-    const seen: string[] = [];
-    const waiting = (name: string) => ({
-      open: true,
-      nextTurn(): void {
-        if (share.spent()) {
-          share.wait(this);
-          return;
-        }
-        seen.push(name);
-        clock.advance(4);
-        if (seen.length < 6) share.wait(this); // as one whose chunk takes longer than a turn has
-      },
-    });
+    const { share, seen, waiting } = line(4, 6); // as those whose chunk takes longer than a turn has
     for (const name of ["a", "b", "c"]) share.wait(waiting(name));
     await turns(6);
     expect(seen).to.deep.equal(["a", "b", "c", "a", "b", "c"]);
