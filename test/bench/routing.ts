@@ -2,11 +2,14 @@ import { join } from "node:path";
 import { freePorts } from "../helpers/ports.ts";
 import { aedes, type Broker, bare, bareRuns, has, mosquitto, natsServer, pinned, tidegate } from "./brokers.ts";
 import { runScript } from "./loadProcess.ts";
-import type { BenchReport, Figure } from "./record.ts";
+import { type BenchReport, type Figure, figure } from "./record.ts";
 import { median, say, thousands } from "./report.ts";
 import type { TrafficOptions, TrafficResult } from "./traffic.ts";
 
-/** Messages passed on, by shape of the traffic, the broker on one core and the load on the other; peers in turn. */
+/**
+ * Messages passed on, by shape of the traffic, the broker on one core and the load on the other; peers in turn. Where the load takes its whole core
+ * the rates say nothing of the brokers, so what each spends on a message is told as well.
+ */
 
 interface Shape {
   readonly name: string;
@@ -44,7 +47,7 @@ async function measure(broker: Broker, shape: Shape, seconds: number): Promise<T
   const [port = 0] = await freePorts(1);
   await broker.start(port, pinned(0));
   try {
-    return await runTraffic({ ...shape.traffic, payloadBytes: 100, port, seconds });
+    return await runTraffic({ ...shape.traffic, payloadBytes: 100, port, seconds, brokerPid: broker.pid() });
   } finally {
     await broker.stop();
   }
@@ -63,22 +66,40 @@ export async function routing(rounds: number, seconds: number, only: readonly st
     for (let round = 0; round < rounds; round += 1)
       for (const broker of brokers) seen.get(broker.name)?.push(await measure(broker, shape, seconds));
     say(`\n${shape.name}`);
-    const ours = median((seen.get("tidegate") ?? []).map(({ perSecond }) => perSecond));
+    const ours = seen.get("tidegate") ?? [];
     for (const [name, results] of seen) {
-      const values = tell(name, results, ours);
-      figures.push({ name: `${shape.name}, ${name}`, unit: "msg/s", better: "more", values });
+      tell(name, results, ours);
+      const about = `${shape.name}, ${name}`;
+      figures.push(
+        figure(
+          about,
+          "msg/s",
+          results.map((one) => Math.round(one.perSecond)),
+          "more",
+        ),
+        figure(
+          `${about}, CPU of the broker`,
+          "us/msg",
+          results.map((one) => one.brokerUs),
+        ),
+      );
     }
   }
   return { name: "routing", figures };
 }
 
-function tell(name: string, results: readonly TrafficResult[], ours: number): readonly number[] {
+const medianOf = (results: readonly TrafficResult[], field: keyof TrafficResult): number =>
+  median(results.map((one) => one[field]));
+
+function tell(name: string, results: readonly TrafficResult[], ours: readonly TrafficResult[]): void {
   const rates = results.map(({ perSecond }) => perSecond);
   const lost = results.reduce((sum, result) => sum + result.lost, 0);
-  const ratio = name === "tidegate" ? "" : `, tidegate ${(ours / median(rates)).toFixed(2)} x`;
+  const [rate, us] = [median(rates), medianOf(results, "brokerUs")];
+  const [rateRatio, usRatio] = [medianOf(ours, "perSecond") / rate, us / medianOf(ours, "brokerUs")];
   const range = `[${thousands(Math.min(...rates))} - ${thousands(Math.max(...rates))}]`;
+  const spent = `${us.toFixed(us < 1 ? 3 : 2)} us of CPU each, load ${medianOf(results, "loadCores").toFixed(2)} cores`;
+  const ratio = results === ours ? "" : `; tidegate ${rateRatio.toFixed(2)} x, by CPU ${usRatio.toFixed(2)} x`;
   say(
-    `  ${name.padEnd(13)} ${thousands(median(rates)).padStart(9)} ${range}${ratio}${lost > 0 ? `, ${lost} lost` : ""}`,
+    `  ${name.padEnd(13)} ${thousands(rate).padStart(9)} ${range}, ${spent}${ratio}${lost > 0 ? `, ${lost} lost` : ""}`,
   );
-  return rates.map(Math.round);
 }

@@ -6,11 +6,12 @@ import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { type Broker, bareSockets, has, mosquitto, pinned } from "./brokers.ts";
 import { runLoad } from "./loadProcess.ts";
+import { cpuSeconds } from "./procfs.ts";
 import { type BenchReport, type Figure, figure } from "./record.ts";
 import { median, say, thousands } from "./report.ts";
 import type { Connected } from "./scaleClients.ts";
 import { idle, quiet, small, start } from "./scaleFootprint.ts";
-import { cpuSeconds, ScaleClients } from "./scaleProcess.ts";
+import { ScaleClients } from "./scaleProcess.ts";
 
 /** Many of everything: retained values, subscriptions, connections; and what the gateway takes while it does little or has little. */
 

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { bareSockets } from "./brokers.ts";
+import { cpuSeconds, settledKb, statusKb } from "./procfs.ts";
 import { type Figure, figure } from "./record.ts";
 import { median, say } from "./report.ts";
-import { cpuSeconds, ScaleClients, settledKb, statusKb } from "./scaleProcess.ts";
+import { ScaleClients } from "./scaleProcess.ts";
 
 /** What the gateway takes: memory of idle clients, all of it in little memory, the time of a start, the processor while nothing happens. */
 

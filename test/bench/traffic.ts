@@ -1,5 +1,6 @@
 import { connect, type Socket } from "node:net";
 import mqtt from "mqtt-packet";
+import { cpuSeconds } from "./procfs.ts";
 
 /**
  * The traffic of a benchmark, in a process of its own: groups of publishers and subscribers on raw sockets, with packets made beforehand. It is a
@@ -16,6 +17,8 @@ export interface TrafficOptions {
   /** Messages of a group on their way, at most. QoS 1 and 2: of a publisher, and not acknowledged. */
   readonly window: number;
   readonly seconds: number;
+  /** The broker's process, to be asked for its CPU time. */
+  readonly brokerPid?: number;
   /** In front of its topics and client ids, where several run beside each other. */
   readonly name?: string;
   /** Sessions on both ends outlive their connections. */
@@ -27,6 +30,10 @@ export interface TrafficResult {
   readonly perSecond: number;
   /** Sent and never received, after a pause for what was on its way. */
   readonly lost: number;
+  /** CPU of the broker for each delivered message, microseconds: what it would cost, too, where the load is not the limit. */
+  readonly brokerUs: number;
+  /** Cores that the load took. At 1 it is the load that is measured, not the broker. */
+  readonly loadCores: number;
 }
 
 const options = JSON.parse(process.argv[2] ?? "{}") as TrafficOptions;
@@ -228,12 +235,24 @@ for (let at = 0; at < options.groups; at += 50)
   );
 for (const group of groups) for (const refill of group.refill) refill();
 await pause(1000); // warm
+const cpu = (): readonly [broker: number, load: number] => [
+  cpuSeconds(options.brokerPid ?? process.pid),
+  cpuSeconds(process.pid),
+];
 const before = received;
+const cpuBefore = cpu();
 const startMs = performance.now();
 await pause(options.seconds * 1000);
-const perSecond = (received - before) / ((performance.now() - startMs) / 1000);
+const seconds = (performance.now() - startMs) / 1000;
+const cpuAfter = cpu();
+const count = received - before;
+const result = {
+  perSecond: count / seconds,
+  brokerUs: ((cpuAfter[0] - cpuBefore[0]) * 1e6) / count,
+  loadCores: (cpuAfter[1] - cpuBefore[1]) / seconds,
+};
 stopped = true;
 const expected = (): number => groups.reduce((sum, { sent }) => sum + sent * options.subscribers, 0);
 for (let round = 0; round < 50 && received < expected(); round += 1) await pause(100);
-process.stdout.write(`${JSON.stringify({ perSecond, lost: expected() - received } satisfies TrafficResult)}\n`);
+process.stdout.write(`${JSON.stringify({ ...result, lost: expected() - received } satisfies TrafficResult)}\n`);
 process.exit(0);

@@ -111,7 +111,10 @@ uplinks:
   /** A good cloud again: everything is there, once and in order, and nothing was given up. */
   async settled(): Promise<void> {
     this.hostile = undefined;
-    this.cloud.last?.close();
+    const left = this.cloud.last;
+    left?.close();
+    // The gateway still says "up" until it sees the end of that connection.
+    await until("it comes again", () => this.cloud.last !== left);
     await until("all of them are there", () => this.complete);
     expect(this.#taken).to.deep.equal(Array.from({ length: this.#next - 1 }, (_, n) => n + 1));
     await until("the link is up", async () => (await this.state()).link === "up");
