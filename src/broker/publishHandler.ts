@@ -53,8 +53,11 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
     came.idAt = view.topicEnd - start;
     came.version = connection.version;
   }
-  take(context, connection, session, message, entry, packetId);
-  came.forget();
+  try {
+    take(context, connection, session, message, entry, packetId);
+  } finally {
+    came.forget(); // or the chunk of a client that broke its Receive Maximum stays until another one publishes
+  }
 }
 
 /** QoS 1 or 2 of which nothing is stored, the id of QoS 2 included, and that has not come before. */
