@@ -12,6 +12,8 @@ export class Deliverer {
   readonly #nowMs: () => number;
   /** The packet that is handled now; for whom it may be passed on as it is. */
   readonly came = new CameAs();
+  /** Messages times those they were for: what the work grows with. */
+  copies = 0;
   /** Taken while in use: a handler may publish, so deliveries nest. */
   #spare: PublishFrames | undefined;
 
@@ -34,6 +36,7 @@ export class Deliverer {
     group: number,
   ): number {
     const frames = this.#framesOf(message);
+    this.copies += targets.length;
     for (let at = 0; at < targets.length; at += 1) {
       const target = targets[at];
       if (target === undefined) continue;
@@ -71,6 +74,7 @@ export class Deliverer {
     let frames: PublishFrames | undefined;
     let sent = 0;
     const { deliveries } = entry;
+    this.copies += deliveries.length;
     for (let at = 0; at < deliveries.length; at += 1) {
       let delivery = deliveries[at];
       if (delivery?.own !== undefined && delivery.session === publisher) delivery = delivery.own ?? undefined;
