@@ -91,9 +91,10 @@ uplinks:
     cloud = await FakeCloud.open(5, {}, undefined, ports[2]);
     const draining = await until("it drains, measured over some seconds", async () => {
       const now = await state();
-      return now.eta.state === "draining" && (now.rates.outPerSecond1m ?? 99) < 14 && now;
+      // A mean since the link is up: of the first second alone it may be anything.
+      const { outPerSecond1m: out } = now.rates;
+      return now.eta.state === "draining" && out !== null && out >= 8 && out < 14 && now;
     });
-    expect(draining.rates.outPerSecond1m).to.be.within(8, 14);
     expect(draining.lastError?.code).to.equal("connection-refused");
     expect(await run("status")).to.match(/through in \d+ s/);
     const metrics = await (await fetch(`http://127.0.0.1:${ports[1]}/metrics`)).text();
@@ -116,9 +117,9 @@ uplinks:
     await until("up", async () => (await state()).link === "up");
     let stop = false;
     const feeding = (async () => {
-      for (let n = 0; !stop; n += 10) {
-        await publish("plant", n, n + 10);
-      }
+      // Some at once: a disk that is slow to sync takes more than ten a second all the same.
+      for (let n = 0; !stop; n += 100)
+        await Promise.all(Array.from({ length: 10 }, (_, at) => publish("plant", n + at * 10, n + at * 10 + 10)));
     })();
     await until("never", async () => (await state()).eta.state === "never", 20_000);
     expect(await run("status")).to.include("never through at this rate");
