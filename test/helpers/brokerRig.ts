@@ -16,6 +16,7 @@ import {
   type PeerInfo,
 } from "../../src/broker/options.ts";
 import { MemoryStore } from "./memoryStore.ts";
+import { comesMsMax } from "./wait.ts";
 
 export type Version = 4 | 5;
 export const versions: readonly Version[] = [4, 5];
@@ -54,9 +55,6 @@ export class ManualClock implements Clock {
     this.#nowMs = endMs;
   }
 }
-
-/** Until something counts as never coming. Password hashes are worked out in a thread, at their real cost: on a busy machine that takes seconds. */
-export const comesMsMax = 10_000;
 
 /** Some turns of the event loop: enough for packets to go there and back over a duplexPair. */
 export async function turns(count = 12): Promise<void> {

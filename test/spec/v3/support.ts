@@ -4,7 +4,8 @@
  */
 import { type Duplex, duplexPair } from "node:stream";
 import { expect } from "chai";
-import { comesMsMax, Rig, type RigOptions, turns } from "../../helpers/brokerRig.ts";
+import { Rig, type RigOptions, turns } from "../../helpers/brokerRig.ts";
+import { comesMsMax } from "../../helpers/wait.ts";
 
 export type Qos = 0 | 1 | 2;
 type Bytes = Uint8Array;

@@ -1,7 +1,8 @@
 /** Connections that speak bytes, and what tests of faults share. */
 import { type Duplex, duplexPair } from "node:stream";
 import { expect } from "chai";
-import { comesMsMax, Rig, type RigOptions, turns } from "../../helpers/brokerRig.ts";
+import { Rig, type RigOptions, turns } from "../../helpers/brokerRig.ts";
+import { comesMsMax } from "../../helpers/wait.ts";
 import {
   ack,
   type Connect,
