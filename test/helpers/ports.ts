@@ -7,6 +7,7 @@ import { type AddressInfo, createServer } from "node:net";
 
 const blockPorts = 64;
 const lowest = 10_240;
+const beyond = 20_000; // from here on the demo looks for its own: firmware-sim/demo/ports.ts
 
 /** Where the kernel begins to choose ports for who asks for none: what lies below is nobody's by chance. Undefined: not known here. */
 const chosenFrom = ((): number | undefined => {
@@ -17,7 +18,7 @@ const chosenFrom = ((): number | undefined => {
   }
 })();
 
-const blocks = Math.max(0, Math.floor(((chosenFrom ?? 0) - lowest) / blockPorts));
+const blocks = Math.max(0, Math.floor((Math.min(chosenFrom ?? 0, beyond) - lowest) / blockPorts));
 /** The next one of this process's block, and the end of it. No port is given twice. */
 let next = 0;
 let end = 0;
