@@ -59,7 +59,7 @@ interface Envelope {
 }
 
 describe("e2e: backup", function () {
-  this.timeout(90_000);
+  this.timeout(180_000);
   let cloud: Cloud;
   let port: number;
   let gateway: GatewayProcess;
@@ -93,12 +93,12 @@ describe("e2e: backup", function () {
       const had = new Set(envelopes().map(({ data }) => data.n));
       return numbers.every((n) => had.has(n));
     };
-    await until("the cloud has all", complete, 30_000);
+    await until("the cloud has all", complete, 60_000);
   }
 
   async function published(count: number): Promise<void> {
     publisher ??= new Publisher(port);
-    await until(`${count} are acknowledged`, () => (publisher?.acknowledged.length ?? 0) >= count, 30_000);
+    await until(`${count} are acknowledged`, () => (publisher?.acknowledged.length ?? 0) >= count, 60_000);
   }
 
   it("under load: a second gateway from it brings all that was acknowledged before, with a higher epoch", async () => {
@@ -129,7 +129,7 @@ describe("e2e: backup", function () {
         for (const { data, epoch: of } of envelopes()) if (of > epoch) had.add(data.n);
         return before.every((n) => had.has(n));
       },
-      30_000,
+      60_000,
     );
     expect(await readdir(inDir("restored"))).not.to.include("backup.json");
     // The backup stayed what it was: it can be started from again.

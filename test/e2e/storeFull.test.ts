@@ -82,7 +82,7 @@ uplinks:
       const uplinks = (await response.json()) as Array<{ queue: { messages: number } }>;
       return uplinks.reduce((sum, { queue }) => sum + queue.messages, 0);
     };
-    await until("nothing waits any more", async () => (await waiting()) === 0, 30_000);
+    await until("nothing waits any more", async () => (await waiting()) === 0, 60_000);
     return [...new Set(this.cloud.messages.map(({ payload }) => Number.parseInt(String(payload), 10)))];
   }
 
@@ -94,7 +94,7 @@ uplinks:
 }
 
 describe("e2e: a full store", function () {
-  this.timeout(90_000);
+  this.timeout(180_000);
   let bench: Bench;
   beforeEach(async () => {
     bench = await Bench.open();

@@ -27,7 +27,10 @@ class Gate {
   private constructor(to: number) {
     this.#server = createServer((gateway) => {
       gateway.on("error", () => {});
-      if (!this.admits) return gateway.destroy();
+      if (!this.admits) {
+        gateway.destroy();
+        return;
+      }
       const cloud = connect({ port: to, host: "127.0.0.1", noDelay: true });
       for (const [one, other] of [
         [gateway, cloud],
@@ -108,7 +111,7 @@ describe("peer: exactly once with mosquitto as the cloud", () => {
 
   for (const version of [5, 4]) {
     it(`MQTT ${version === 5 ? "5" : "3.1.1"}: each reading and each command once, over kills of either side`, async function () {
-      this.timeout(120_000);
+      this.timeout(240_000);
       gateway = await GatewayProcess.create(`
 gateway: { id: g1 }
 mqtt: { listeners: [ { url: "mqtt://127.0.0.1:${ports[0]}" } ] }
@@ -139,13 +142,13 @@ uplinks:
         const commanding = runPeer("mosquitto_pub", [...at(1), "-t", "gw/g1/cmd/x", "-l"], some);
         const moved = (): boolean => got(above).length >= Math.min(count, arrived + 60) && got(below).length > obeyed;
         if (turn % 2 === 0) {
-          await until("both ways are busy", moved, 20_000);
+          await until("both ways are busy", moved, 60_000);
           await gateway.end("SIGKILL");
           ok(await commanding);
           await gateway.start();
         } else {
           ok(await commanding);
-          await until("both ways are busy", moved, 20_000);
+          await until("both ways are busy", moved, 60_000);
           const { connections } = above;
           gate.admits = false;
           await cloud?.stop("SIGTERM");
@@ -154,8 +157,8 @@ uplinks:
           gate.admits = true;
         }
       }
-      await until("all readings", () => new Set(got(above)).size === count, 40_000);
-      await until("all commands", () => new Set(got(below)).size === commandCount, 40_000);
+      await until("all readings", () => new Set(got(above)).size === count, 60_000);
+      await until("all commands", () => new Set(got(below)).size === commandCount, 60_000);
       expect(oddities(got(above), count), "readings").to.equal("");
       expect(oddities(got(below), commandCount), "commands").to.equal("");
     });
