@@ -15,8 +15,14 @@ export type PasswordInput = NodeJS.ReadableStream & Partial<Pick<ReadStream, "is
  */
 export async function askPassword(input: PasswordInput, show: (text: string) => void): Promise<string> {
   if (input.isTTY !== true) return await readAll(input);
-  const password = await readHidden(input, show, "password: ");
-  if (password === (await readHidden(input, show, "again: "))) return password;
+  // Hidden before it is asked for, and until both are there: who sees the question may type at once.
+  input.setRawMode?.(true);
+  try {
+    const password = await readHidden(input, show, "password: ");
+    if (password === (await readHidden(input, show, "again: "))) return password;
+  } finally {
+    input.setRawMode?.(false);
+  }
   throw new TidegateError("TG_USAGE", "the two passwords differ; nothing was changed");
 }
 
@@ -32,17 +38,15 @@ async function readAll(input: PasswordInput): Promise<string> {
   return new TextDecoder("utf-8", { fatal: false }).decode(Buffer.concat(chunks)).replace(/\r?\n$/, "");
 }
 
-/** One line, keys as a terminal has them. */
+/** One line of a terminal in raw mode. */
 function readHidden(input: PasswordInput, show: (text: string) => void, prompt: string): Promise<string> {
   show(prompt);
-  input.setRawMode?.(true);
   const decoder = new StringDecoder("utf8");
   let typed: string[] = [];
   return new Promise((resolve, reject) => {
     const finish = (settle: () => void): void => {
       input.off("data", take);
       input.off("end", ended);
-      input.setRawMode?.(false);
       input.pause();
       show("\n");
       settle();

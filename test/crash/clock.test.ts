@@ -17,7 +17,7 @@ const preload = existsSync(libraries)
   : undefined;
 
 describe("process: clocks that jump", function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let gateway: GatewayProcess;
   let cloud: FakeCloud | undefined;
   let [port, cloudPort] = [0, 0];
@@ -87,7 +87,7 @@ uplinks:
   async function delivered(count: number): Promise<string[]> {
     cloud = await FakeCloud.open(5, {}, undefined, cloudPort);
     const seen = () => cloud!.connections.flatMap((connection) => connection.seen("publish"));
-    await until("the cloud has them", () => seen().length >= count, 20_000);
+    await until("the cloud has them", () => seen().length >= count, 60_000);
     return seen().map(({ topic, payload, properties }) => {
       const { userProperties } = properties as { userProperties: { ts: string } };
       return `${topic} ${String(payload)} ${userProperties.ts.slice(0, 4)}`;

@@ -72,7 +72,7 @@ describe("journal: a start on a disk that cannot be read for a moment", () => {
     ["read", 1],
   ] as const) {
     it(`no descriptors for ${times} ${operation}: costs nothing once it is over`, async function () {
-      this.timeout(60_000);
+      this.timeout(180_000);
       const built = await build();
       let starts = 0;
       for (let at = 0; ; at += 1) {

@@ -13,7 +13,7 @@ import { until } from "../helpers/wait.ts";
 // The real binary on a disk that is full, takes no writes, or belongs to somebody else.
 
 describe("process: disks that refuse", function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let gateway: GatewayProcess;
   let disk: PrivateDisk | undefined;
   let cloud: FakeCloud | undefined;
@@ -62,7 +62,7 @@ uplinks:
     return { status: response.status, reasons: reasons.join() };
   }
 
-  const healthy = (): Promise<unknown> => until("healthy", async () => (await health()).status === 200, 20_000);
+  const healthy = (): Promise<unknown> => until("healthy", async () => (await health()).status === 200, 60_000);
 
   async function cloudUp(): Promise<FakeCloud> {
     cloud = await FakeCloud.open(5, {}, undefined, cloudPort);
@@ -105,7 +105,7 @@ uplinks:
       const found = new Set(arrived());
       return publisher.acknowledged.every((number) => found.has(number));
     };
-    await until("all are in the cloud", complete, 30_000);
+    await until("all are in the cloud", complete, 60_000);
     expect(arrived()).to.deep.equal([...arrived()].sort((a, b) => a - b));
   }
 

@@ -21,7 +21,7 @@ function garbage(seed: number, length: number): Buffer {
 }
 
 describe("process: folders of others", function () {
-  this.timeout(30_000);
+  this.timeout(180_000);
   let gateway: GatewayProcess;
   let cloud: FakeCloud;
   let publisher: CountingPublisher | undefined;

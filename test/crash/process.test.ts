@@ -28,7 +28,7 @@ describe("process: kill -9", () => {
         await until(
           "the disk is given back",
           async () => (await lives.metric("tidegate_storage_segments")) <= 4,
-          30_000,
+          60_000,
         );
       const { kills, freed, checkpoints } = lives.summary();
       const seconds = Math.round((performance.now() - beganMs) / 1000);

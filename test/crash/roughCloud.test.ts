@@ -70,7 +70,7 @@ class Rig {
     const wantedNow = ledger.acknowledged + 40;
     const feeding = cloud.book.behind < behindMax;
     for (const feeder of this.feeders) feeder.feed(feeding);
-    if (feeding) await until("the feeders are at work", () => ledger.acknowledged >= wantedNow, 20_000);
+    if (feeding) await until("the feeders are at work", () => ledger.acknowledged >= wantedNow, 60_000);
     const dice = random();
     if (dice < 0.3) await cloud.down(random() < 0.6);
     await wait(random() * (random() < 0.3 ? 2500 : 500));
@@ -97,12 +97,12 @@ class Rig {
     const { cloud, feeders, ledger } = this;
     for (const feeder of feeders) feeder.feed(false);
     await cloud.behave();
-    await until("the feeders' last acknowledgements", () => feeders.every(({ idle }) => idle), 30_000);
+    await until("the feeders' last acknowledgements", () => feeders.every(({ idle }) => idle), 60_000);
     // Roughly first: looking at each number takes a tenth of a second in the end, and the cloud lives in this process.
     const nearly = (): boolean => ledger.faults.length > 0 || cloud.book.behind < 100;
     await until("", nearly, 120_000).catch(() => {});
     const complete = (): boolean => ledger.faults.length > 0 || cloud.book.missing("plant/").length === 0;
-    await until("", complete, 30_000).catch(() => {});
+    await until("", complete, 60_000).catch(() => {});
     const missing = cloud.book.missing("plant/");
     for (const name of missing.slice(0, 5)) ledger.fault(`${name} is missing: ${cloud.book.history(name)}`);
     if (missing.length > 0) {
@@ -110,7 +110,7 @@ class Rig {
       await this.letters();
     }
     ledger.check();
-    await until("the queue is empty", async () => (await this.metric("tidegate_uplink_queue_messages")) === 0, 30_000);
+    await until("the queue is empty", async () => (await this.metric("tidegate_uplink_queue_messages")) === 0, 60_000);
   }
 
   /** What the gateway says of its uplinks. */

@@ -35,7 +35,7 @@ describe("process: kill -9 under a shared group", () => {
     const feeders: Feeder[] = [];
     const progress = (): Promise<unknown> => {
       const more = ledger.acknowledged + 40;
-      return until("the feeders are at work", () => ledger.acknowledged >= more, 20_000);
+      return until("the feeders are at work", () => ledger.acknowledged >= more, 60_000);
     };
     try {
       await gateway.start();
@@ -62,7 +62,7 @@ describe("process: kill -9 under a shared group", () => {
       }
       for (const member of members) await member.online(true);
       for (const feeder of feeders) feeder.feed(false);
-      await until("the feeders' last acknowledgements", () => feeders.every(({ idle }) => idle), 30_000);
+      await until("the feeders' last acknowledgements", () => feeders.every(({ idle }) => idle), 60_000);
       const complete = (): boolean => ledger.faults.length > 0 || pool.missing().length === 0;
       await until("", complete, 60_000).catch(() => {});
       const missing = pool.missing();

@@ -17,7 +17,7 @@ import { until } from "../helpers/wait.ts";
 const program = join(import.meta.dirname, "..", "..", "dist", "main.js");
 
 describe("e2e: access", function () {
-  this.timeout(60_000); // a start and several passwd each, and each starts Node
+  this.timeout(180_000); // a start and several passwd each, and each starts Node
   let gateway: GatewayProcess;
   let port = 0;
   const clients: MqttClient[] = [];

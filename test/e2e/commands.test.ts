@@ -10,7 +10,7 @@ import { until } from "../helpers/wait.ts";
 
 /** A command of the cloud is for a device that is away: what the cloud was told is taken comes to it when it is back, unless it is stale. */
 describe("commands from the cloud for devices that are away, with the real binary", function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let gateway: GatewayProcess;
   let cloud: FakeCloud;
   let port = 0;

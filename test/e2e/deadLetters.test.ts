@@ -95,7 +95,7 @@ ${more}`);
 }
 
 describe("dead letters, with the real binary", function () {
-  this.timeout(120_000);
+  this.timeout(240_000);
   let bench: Bench;
   afterEach(() => bench.close());
 
@@ -148,7 +148,7 @@ describe("dead letters, with the real binary", function () {
     }
     killAt = Number.POSITIVE_INFINITY;
     await bench.start();
-    await until("drained", async () => (await bench.waiting()) === 0, 30_000);
+    await until("drained", async () => (await bench.waiting()) === 0, 60_000);
     const { letters } = await bench.letters();
     const dead: number[] = [];
     for (const { id } of letters) {

@@ -7,7 +7,7 @@ import { freePorts } from "../helpers/ports.ts";
 import { until } from "../helpers/wait.ts";
 
 describe("how much waits, and when it is through, with the real binary", function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let gateway: GatewayProcess;
   let cloud: FakeCloud | undefined;
   let client: MqttClient;
@@ -91,9 +91,10 @@ uplinks:
     cloud = await FakeCloud.open(5, {}, undefined, ports[2]);
     const draining = await until("it drains, measured over some seconds", async () => {
       const now = await state();
-      return now.eta.state === "draining" && (now.rates.outPerSecond1m ?? 99) < 14 && now;
+      // A mean since the link is up: of the first second alone it may be anything.
+      const { outPerSecond1m: out } = now.rates;
+      return now.eta.state === "draining" && out !== null && out >= 8 && out < 14 && now;
     });
-    expect(draining.rates.outPerSecond1m).to.be.within(8, 14);
     expect(draining.lastError?.code).to.equal("connection-refused");
     expect(await run("status")).to.match(/through in \d+ s/);
     const metrics = await (await fetch(`http://127.0.0.1:${ports[1]}/metrics`)).text();
@@ -105,7 +106,7 @@ uplinks:
     // It does what it says: the ETA of now against what it takes.
     const { seconds } = (await state()).eta;
     const startedMs = performance.now();
-    await until("drained", async () => (await state()).eta.state === "drained", 30_000);
+    await until("drained", async () => (await state()).eta.state === "drained", 60_000);
     const took = (performance.now() - startedMs) / 1000;
     expect(took).to.be.within((seconds ?? 0) * 0.5 - 1, (seconds ?? 0) * 1.5 + 1);
     expect(cloud.payloads).to.have.length(down.queue.messages);
@@ -116,11 +117,11 @@ uplinks:
     await until("up", async () => (await state()).link === "up");
     let stop = false;
     const feeding = (async () => {
-      for (let n = 0; !stop; n += 10) {
-        await publish("plant", n, n + 10);
-      }
+      // Some at once: a disk that is slow to sync takes more than ten a second all the same.
+      for (let n = 0; !stop; n += 100)
+        await Promise.all(Array.from({ length: 10 }, (_, at) => publish("plant", n + at * 10, n + at * 10 + 10)));
     })();
-    await until("never", async () => (await state()).eta.state === "never", 20_000);
+    await until("never", async () => (await state()).eta.state === "never", 60_000);
     expect(await run("status")).to.include("never through at this rate");
     stop = true;
     await feeding;

@@ -25,7 +25,6 @@ type Priority = (typeof priorities)[number];
 /** A cloud at a port of its own: what came, by priority, in the order of its first arrival. */
 class Cloud {
   readonly seen = new Map<Priority, number[]>(priorities.map((priority) => [priority, []]));
-  readonly delayMs: number[] = [];
   repeated = 0;
   acknowledged = 0;
   readonly #known = new Set<string>();
@@ -87,13 +86,12 @@ class Cloud {
   #take(connection: CloudConnection, { topic = "", payload, messageId }: SeenPacket): void {
     connection.packets.length = 0; // what is kept of it is kept here
     const priority = Number(topic.split("/")[1]) as Priority;
-    const [number, sentMs] = String(payload).split(" ", 2).map(Number);
+    const number = Number.parseInt(String(payload), 10);
     const key = `${priority} ${number}`;
     if (this.#known.has(key)) this.repeated += 1;
     else {
       this.#known.add(key);
-      this.of(priority).push(number!);
-      this.delayMs.push(performance.now() - sentMs!);
+      this.of(priority).push(number);
     }
     this.#unanswered.push({ connection, id: messageId });
     if (this.#pace === "quick") this.#answer();
@@ -150,11 +148,9 @@ class Gauge {
 const sum = (counts: Readonly<Record<string, number>>): number =>
   Object.values(counts).reduce((total, count) => total + count, 0);
 const from = (first: number, count: number): number[] => Array.from({ length: count }, (_, index) => first + index);
-const quantile = (values: readonly number[], part: number): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length * part)] ?? 0;
 
 describe("e2e: three uplinks, one dead for long, one slow, one well", function () {
-  this.timeout(120_000 * scale);
+  this.timeout(240_000 * scale);
   let gateway: GatewayProcess;
   let publisher: MqttClient;
   let gauge: Gauge;
@@ -163,6 +159,8 @@ describe("e2e: three uplinks, one dead for long, one slow, one well", function (
   let well: Cloud;
   /** Acknowledged to the publisher, by priority. */
   const accepted = new Map<Priority, number>(priorities.map((priority) => [priority, 0]));
+  /** Most that were acknowledged to the publisher and not yet at the well one, while messages came. */
+  let farthestBehind = 0;
   const acceptedInAll = (): number => [...accepted.values()].reduce((total, count) => total + count, 0);
 
   before(async () => {
@@ -200,9 +198,10 @@ uplinks:${uplink("dead", dead, capBytes)}${uplink("slow", slow, 256 * 1024 * 102
         const priority = of[next % of.length]!;
         const number = first.get(priority)! + Math.floor(next / of.length);
         next += 1;
-        const payload = `${number} ${performance.now()} ${filler}`;
+        const payload = `${number} ${filler}`;
         await publisher.publishAsync(`plant/${priority}/a`, payload, { qos: 1 });
         accepted.set(priority, accepted.get(priority)! + 1);
+        farthestBehind = Math.max(farthestBehind, acceptedInAll() - well.count);
       }
     };
     let feeding = true;
@@ -283,9 +282,8 @@ uplinks:${uplink("dead", dead, capBytes)}${uplink("slow", slow, 256 * 1024 * 102
     const { waiting, dropped } = await addsUp("well", well);
     expect([waiting, sum(dropped), well.repeated]).to.deep.equal([0, 0, 0]);
     for (const priority of priorities) expect(well.of(priority)).to.deep.equal(from(0, accepted.get(priority)!));
-    // Far below the time that the others were away or behind, which was seconds; far above what a crowded machine adds.
-    expect(quantile(well.delayMs, 0.5), "median").to.be.below(250);
-    expect(quantile(well.delayMs, 1), "longest").to.be.below(3000);
+    // In messages, for a crowded machine slows down all alike: far below what the others were behind, above what is under way at once.
+    expect(farthestBehind, "messages behind").to.be.below(each / 2);
   });
 
   it("the metrics say the same as the uplinks do", async () => {

@@ -16,6 +16,7 @@ import {
   type PeerInfo,
 } from "../../src/broker/options.ts";
 import { MemoryStore } from "./memoryStore.ts";
+import { comesMsMax } from "./wait.ts";
 
 export type Version = 4 | 5;
 export const versions: readonly Version[] = [4, 5];
@@ -108,9 +109,9 @@ export class TestClient {
     return this.received.splice(0);
   }
 
-  /** The next packet of this kind, those before it thrown away. Fails after two seconds. */
+  /** The next packet of this kind, those before it thrown away. Fails when it does not come. */
   async next<C extends Packet["cmd"]>(cmd: C): Promise<Extract<Packet, { cmd: C }>> {
-    const deadline = performance.now() + 2000;
+    const deadline = performance.now() + comesMsMax;
     while (performance.now() < deadline) {
       const at = this.received.findIndex((packet) => packet.cmd === cmd);
       const found = at < 0 ? undefined : this.received[at];
@@ -147,7 +148,7 @@ export class TestClient {
 
   /** Until the broker has ended the connection. */
   async gone(): Promise<void> {
-    const deadline = performance.now() + 2000;
+    const deadline = performance.now() + comesMsMax;
     while (!this.closed) {
       if (performance.now() > deadline) throw new Error("still connected");
       await turns(1);

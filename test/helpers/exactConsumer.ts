@@ -11,6 +11,8 @@ const againMs = 100;
 export class ExactConsumer {
   readonly got: string[] = [];
   subscribed = false;
+  /** How often a broker has taken it so far. */
+  connections = 0;
   readonly #id: string;
   readonly #port: number;
   readonly #filter: string;
@@ -49,6 +51,7 @@ export class ExactConsumer {
   }
 
   #take({ cmd, messageId = 0, payload, sessionPresent }: SeenPacket, send: (packet: object) => void): void {
+    if (cmd === "connack") this.connections += 1;
     if (cmd === "connack" && sessionPresent !== true) {
       this.#held.clear();
       send({ cmd: "subscribe", messageId: 1, subscriptions: [{ topic: this.#filter, qos: 2 }] });

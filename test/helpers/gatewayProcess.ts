@@ -4,6 +4,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { comesMsMax } from "./wait.ts";
 
 export const program = join(import.meta.dirname, "..", "..", "dist", "main.js");
 
@@ -89,7 +90,7 @@ export class GatewayProcess {
   }
 
   /** The first log line after the mark `from` with this msg, now or within `msMax`. */
-  line(msg: string, from = 0, msMax = 20_000): Promise<LogLine> {
+  line(msg: string, from = 0, msMax = comesMsMax): Promise<LogLine> {
     return new Promise((resolve, reject) => {
       const look = (): void => {
         const found = this.since(from).find((line) => line.msg === msg);

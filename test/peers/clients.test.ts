@@ -13,7 +13,7 @@ const needed = kits.flatMap(({ needs }) => needs);
 
 for (const scheme of ["mqtt", "mqtts"] as const) {
   describe(`peer: client libraries over ${scheme}`, function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     let gateway: PeerGateway;
     before(async function () {
       needPeers(this, "openssl");
@@ -35,7 +35,7 @@ for (const scheme of ["mqtt", "mqtts"] as const) {
 }
 
 describe("peer: every client library to every other, of either version", function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let gateway: PeerGateway;
   before(async function () {
     needPeers(this, "openssl", ...needed);

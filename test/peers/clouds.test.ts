@@ -133,7 +133,7 @@ uplinks:
         const arrived = new Set(this.#arrived.get(topic));
         return [...(this.#acknowledged.get(topic) ?? [])].filter((n) => !arrived.has(n)).map((n) => `${topic} ${n}`);
       });
-    await until("all are there", () => missing().length === 0, 30_000).catch((error: Error) => {
+    await until("all are there", () => missing().length === 0, 60_000).catch((error: Error) => {
       throw new Error(`${error.message}: ${missing().length} missing: ${missing().slice(0, 9)}; ${this.#faults}`);
     });
     expect(this.#faults).to.deep.equal([]);
@@ -146,7 +146,7 @@ uplinks:
   }
 
   async up(): Promise<void> {
-    await until("the link is up", async () => (await this.uplinkState()).link === "up", 30_000);
+    await until("the link is up", async () => (await this.uplinkState()).link === "up", 60_000);
   }
 
   async act(what: "pause" | "resume"): Promise<void> {
@@ -178,7 +178,7 @@ uplinks:
   }
 
   async obeyed(text: string): Promise<void> {
-    await until(`the command ${text}`, () => this.commands.includes(`cmd/boiler/set ${text}`), 20_000);
+    await until(`the command ${text}`, () => this.commands.includes(`cmd/boiler/set ${text}`), 60_000);
   }
 
   async remove(): Promise<void> {
@@ -240,7 +240,7 @@ const brokers: ReadonlyArray<readonly [string, string, () => CloudBroker]> = [
 ];
 
 describe("peer: real brokers as the cloud", function () {
-  this.timeout(120_000);
+  this.timeout(240_000);
   let rig: Rig | undefined;
   afterEach(async () => {
     await rig?.remove();

@@ -69,7 +69,7 @@ class LossyProxy {
 }
 
 describe("peer: the consumer of the README", function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let broker: Mosquitto | undefined;
   let proxy: LossyProxy | undefined;
   let gateway: GatewayProcess | undefined;
@@ -149,7 +149,7 @@ uplinks:
         proxy.interrupt();
       }
       const worked = (): boolean => new Set(lines(consumer).map(numberOf)).size === total;
-      await until("all are worked on", worked, 20_000).catch((error: Error) => {
+      await until("all are worked on", worked, 60_000).catch((error: Error) => {
         throw new Error(`${error.message}: ${lines(consumer).length} lines; ${consumer.output().slice(-500)}`);
       });
       await until("the broker has handed out duplicates", () => lines(plain).length > total);

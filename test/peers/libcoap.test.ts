@@ -114,7 +114,7 @@ uplinks:
   });
 
   it("observes coap-server's clock, also after that server was restarted", async function () {
-    this.timeout(120_000);
+    this.timeout(240_000);
     const start = (): PeerProcess => startPeer("coap-server-notls", ["-A", "127.0.0.1", "-p", String(sensorPort)]);
     sensor = start();
     await until("three notifications", () => lines("yard/time").length >= 3, 60_000);

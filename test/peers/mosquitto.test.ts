@@ -106,7 +106,7 @@ ${more}`);
           .output()
           .split("\n")
           .filter((line) => line.startsWith("gw/g1/plant/a "));
-      await until("all 500 arrived", () => new Set(arrived().map(numberOf)).size === 500, 20_000);
+      await until("all 500 arrived", () => new Set(arrived().map(numberOf)).size === 500, 60_000);
       const numbers = arrived().map(numberOf);
       expect([...new Set(numbers)]).to.deep.equal(Array.from({ length: 500 }, (_, n) => n));
       expect(arrived()[0]).to.match(version === "5" ? /gw:g1.*seq:1 / : /"gw":"g1".*"seq":1,/);

@@ -14,7 +14,7 @@ const libraries = [
 ] as const;
 
 describe("peer: what only MQTT 5 has", function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let gateway: PeerGateway;
   let tap: TapProxy | undefined;
   before(async function () {

@@ -24,7 +24,7 @@ sys.stdin.read()
 `;
 
 describe("link states against mosquitto", function () {
-  this.timeout(60_000);
+  this.timeout(180_000);
   let folder = "";
   let gateway: GatewayProcess;
   let ca: TestCa | undefined;
@@ -112,7 +112,7 @@ describe("link states against mosquitto", function () {
     brokers.push(peer);
     await until("its port", () => peer.stdout().includes("\n"));
     await start({ hole: `url: "mqtt://127.0.0.1:${peer.stdout().trim()}"` });
-    await until("given up", async () => (await uplink("hole")).lastError?.code === "connect-timeout", 25_000);
+    await until("given up", async () => (await uplink("hole")).lastError?.code === "connect-timeout", 60_000);
     expect((await uplink("hole")).lastError?.text).to.match(
       /no connection to .* within 15 s; nothing answers at that address/,
     );

@@ -186,7 +186,7 @@ describe("a shared group under random traffic", () => {
     ["a full queue and a full store", true, narrow],
   ] as const) {
     it(`${what}, ${runs} runs`, async function () {
-      this.timeout(20_000 + runs * 4000);
+      this.timeout(60_000 + runs * 4000);
       const first = Number(process.env["TIDEGATE_SEED"] ?? 1);
       for (let seed = first; seed < first + runs; seed += 1) {
         const world = new World(seed, clean, limits);

@@ -115,7 +115,7 @@ export class Lives {
     await this.#cloud.up();
     await this.#seldom.online(true);
     for (const feeder of this.#feeders) feeder.feed(false);
-    await until("the feeders' last acknowledgements", () => this.#feeders.every(({ idle }) => idle), 30_000);
+    await until("the feeders' last acknowledgements", () => this.#feeders.every(({ idle }) => idle), 60_000);
     const everyone = [...this.#receivers, this.#cloud];
     for (const { arrivals } of everyone) {
       const complete = (): boolean => this.ledger.faults.length > 0 || arrivals.missing("plant/").length === 0;
@@ -206,11 +206,11 @@ export class Lives {
   async #progress(): Promise<void> {
     if (this.#catchingUp) {
       const wanted = Math.max(0, this.#behind - 40);
-      await until("it catches up", () => this.#behind <= wanted, 20_000);
+      await until("it catches up", () => this.#behind <= wanted, 60_000);
       return;
     }
     const wanted = this.ledger.acknowledged + 40;
-    await until("the feeders are at work", () => this.ledger.acknowledged >= wanted, 20_000);
+    await until("the feeders are at work", () => this.ledger.acknowledged >= wanted, 60_000);
   }
 
   /** Retained values are those acknowledged last before the start, or later ones. */
@@ -228,7 +228,7 @@ export class Lives {
     if (watcher === undefined) throw new Error("no gateway");
     watcher.subscribe("state/#", 0);
     const wanted = [...before].filter(([topic, newest]) => topic.startsWith("state/") && newest > 0);
-    await until("", () => wanted.every(([topic]) => found.has(topic)), 5000).catch(() => {});
+    await until("", () => wanted.every(([topic]) => found.has(topic))).catch(() => {});
     await watcher.drop();
     for (const [topic, newest] of wanted) {
       const number = found.get(topic) ?? 0;

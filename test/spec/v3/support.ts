@@ -5,6 +5,7 @@
 import { type Duplex, duplexPair } from "node:stream";
 import { expect } from "chai";
 import { Rig, type RigOptions, turns } from "../../helpers/brokerRig.ts";
+import { comesMsMax } from "../../helpers/wait.ts";
 
 export type Qos = 0 | 1 | 2;
 type Bytes = Uint8Array;
@@ -245,9 +246,9 @@ export class Wire {
     return frames;
   }
 
-  /** Or until two seconds have passed: what the caller asserts then shows what is missing. */
+  /** Or until it counts as never: what the caller asserts then shows what is missing. */
   async #until(holds: () => boolean): Promise<void> {
-    const deadline = performance.now() + 2000;
+    const deadline = performance.now() + comesMsMax;
     while (!holds() && performance.now() < deadline) await turns(1);
   }
 }

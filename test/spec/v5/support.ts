@@ -2,6 +2,7 @@
 import { type Duplex, duplexPair } from "node:stream";
 import { expect } from "chai";
 import { Rig, type RigOptions, turns } from "../../helpers/brokerRig.ts";
+import { comesMsMax } from "../../helpers/wait.ts";
 import {
   ack,
   type Connect,
@@ -79,7 +80,7 @@ export class Peer {
 
   /** The first packet of this kind that is there or comes; those before it stay. */
   async next(kind: Kind): Promise<Seen> {
-    const deadline = performance.now() + 2000;
+    const deadline = performance.now() + comesMsMax;
     for (;;) {
       this.#read();
       const at = this.#inbox.findIndex((seen) => seen.kind === kind);
@@ -113,7 +114,7 @@ export class Peer {
 
   /** Until the broker has ended the connection. */
   async gone(): Promise<void> {
-    const deadline = performance.now() + 2000;
+    const deadline = performance.now() + comesMsMax;
     while (!this.closed) {
       if (performance.now() > deadline) throw new Error("still connected");
       await turns(1);

@@ -128,18 +128,25 @@ describe("tidegate passwd", () => {
   });
 
   describe("on a terminal", () => {
+    /** Someone who types as soon as the question is there: the terminal must not show it from then on. */
     function typing(...keys: string[]) {
       const modes: boolean[] = [];
       const shown: string[] = [];
+      const hidden: boolean[] = [];
       const input: PasswordInput = Object.assign(new PassThrough(), {
         isTTY: true as const,
         setRawMode(mode: boolean) {
           modes.push(mode);
-          if (mode) setImmediate(() => (input as PassThrough).write(keys.shift() ?? ""));
           return input as never;
         },
       });
-      return { asked: askPassword(input, (text) => shown.push(text)), modes, shown };
+      const show = (text: string): void => {
+        shown.push(text);
+        if (!text.endsWith(": ")) return;
+        hidden.push(modes.at(-1) === true);
+        setImmediate(() => (input as PassThrough).write(keys.shift() ?? ""));
+      };
+      return { asked: askPassword(input, show), modes, shown, hidden };
     }
     const failure = (asked: Promise<string>): Promise<string> =>
       asked.then(
@@ -148,9 +155,10 @@ describe("tidegate passwd", () => {
       );
 
     it("asks twice and shows nothing of it", async () => {
-      const { asked, modes, shown } = typing("se\u007fecrét\r", "seecrét\n");
+      const { asked, modes, shown, hidden } = typing("se\u007fecrét\r", "seecrét\n");
       expect(await failure(asked)).to.contain("differ");
-      expect(modes).to.deep.equal([true, false, true, false]);
+      expect(hidden, "before each question").to.deep.equal([true, true]);
+      expect(modes, "and in between; then the terminal is as it was").to.deep.equal([true, false]);
       expect(shown.join("")).to.equal("password: \nagain: \n");
       expect(await typing("wrong\u0015secrXX\u007f\bét\r", "secrét\r").asked).to.equal("secrét");
     });

@@ -1,4 +1,5 @@
 import type { SimClock } from "../../../firmware-sim/simClock.ts";
+import { comesMsMax } from "../../helpers/wait.ts";
 
 interface Job {
   dueMs: number;
@@ -46,7 +47,7 @@ export class FakeClock implements SimClock {
 }
 
 /** Waits until `condition` holds, looking often; fails with `what` after `ms`. For real sockets, where no clock can be moved. */
-export async function eventually(what: string, condition: () => boolean, ms = 8000): Promise<void> {
+export async function eventually(what: string, condition: () => boolean, ms = comesMsMax): Promise<void> {
   const deadlineMs = performance.now() + ms;
   while (!condition()) {
     if (performance.now() > deadlineMs) throw new Error(`not within ${ms} ms: ${what}`);

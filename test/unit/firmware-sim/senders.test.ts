@@ -74,7 +74,7 @@ describe("firmware-sim: CoAP poster", () => {
       tries.push(n);
       const count = tries.filter((each) => each === n).length;
       if (n === 2 && count <= 2) return undefined;
-      if (n === 3 && count <= 2) return "5.03";
+      if (n === 3 && (count <= 2 || poster?.stats().refused["5.03"] === undefined)) return "5.03";
       return "2.04";
     });
     poster = new CoapPoster({ url, periodMs: 5, answerMs: 60, retryMs: 5 });
@@ -82,9 +82,10 @@ describe("firmware-sim: CoAP poster", () => {
     await eventually("5 accepted", () => (poster?.accepted.length ?? 0) >= 5);
     expect(poster.accepted.slice(0, 5)).to.deep.equal([1, 2, 3, 4, 5]);
     expect(firstFalling(tries)).to.equal(undefined);
-    expect(tries.slice(0, 7)).to.deep.equal([1, 2, 2, 2, 3, 3, 3]);
-    expect(poster.stats().unanswered).to.equal(2);
-    expect(poster.stats().refused).to.deep.equal({ "5.03": 2 });
+    // At least: an answer that a busy machine hands over too late is none.
+    for (const n of [2, 3]) expect(tries.filter((each) => each === n).length, `tries of ${n}`).to.be.at.least(3);
+    expect(poster.stats().unanswered).to.be.at.least(2);
+    expect(Object.keys(poster.stats().refused)).to.deep.equal(["5.03"]);
   });
 
   it("stops at once although nobody answers, and makes nothing new after stopProducing", async () => {
@@ -103,6 +104,8 @@ describe("firmware-sim: MQTT 5 sensor", () => {
   it("takes a reading as accepted only when its PUBACK says success, and sends a refused or unanswered one again", async () => {
     const versions: unknown[] = [];
     const tries: number[] = [];
+    let fleet: MqttFleet;
+    const refused = (): number => fleet.stats()[0]?.refused ?? 0;
     const server = createServer((connection) => {
       const parser = mqttPacket.parser({ protocolVersion: 5 });
       connection.on("error", () => {});
@@ -119,7 +122,8 @@ describe("firmware-sim: MQTT 5 sensor", () => {
         tries.push(n);
         const count = tries.filter((each) => each === n).length;
         if (n === 3 && count === 1) return; // never answered on this connection
-        const reasonCode = n === 2 && count === 1 ? 0x97 : 0;
+        // Until it has heard it: an answer that comes too late on a busy machine is none.
+        const reasonCode = n === 2 && refused() === 0 ? 0x97 : 0;
         answer({ cmd: "puback", messageId: packet.messageId ?? 0, reasonCode });
       });
     });
@@ -127,7 +131,7 @@ describe("firmware-sim: MQTT 5 sensor", () => {
     await once(server, "listening");
     const { port } = server.address() as AddressInfo;
     const url = `mqtt://127.0.0.1:${port}`;
-    const fleet = new MqttFleet({ url, sensors: 1, binary: 0, periodMs: 20, window: 1, pubackMs: 100, versions: [5] });
+    fleet = new MqttFleet({ url, sensors: 1, binary: 0, periodMs: 20, window: 1, pubackMs: 100, versions: [5] });
     try {
       await fleet.start();
       const sensor = fleet.sensors[0];

@@ -181,7 +181,8 @@ setInterval(askYard, 2000);
 askYard();
 
 const field = createSocket("udp4", (datagram, from) => {
-  const { messageId, token, payload } = parse(datagram);
+  const { code, messageId, token, payload } = parse(datagram);
+  if (code === "0.00") return; // an RST: the answer came when the device had given it up
   accept("field/greenhouse", JSON.parse(payload.toString()) as Record<string, unknown>);
   field.send(generate({ code: "2.04", ack: true, messageId, token }), from.port, from.address);
 });

@@ -146,7 +146,7 @@ describe("journal: a crowded store", () => {
       const { messages, bytes, dropped } = queue.stats();
       expect(messages + (dropped["store-full"] ?? 0)).to.equal(publishers.accepted);
       expect(bytes, "not more than needed").to.be.above(mebi);
-    }).timeout(20_000);
+    });
   }
 
   /** Drop-oldest, as full as it gets while no file can go. */
@@ -303,6 +303,6 @@ describe("journal: merging comes before dropping", () => {
       } finally {
         await store.close();
       }
-    }).timeout(30_000);
+    });
   }
 });

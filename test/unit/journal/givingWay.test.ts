@@ -307,7 +307,7 @@ describe("journal: a full store gives way", () => {
         expect(got).to.have.length(counts[at]!.messages);
         expect(got.filter((text) => work.delivered[at]!.has(text))).to.deep.equal([]);
       }
-    }).timeout(20_000);
+    });
   }
 });
 

@@ -10,6 +10,7 @@ import type { UplinkOptions } from "../../../src/uplink/options.ts";
 import { Uplink } from "../../../src/uplink/uplink.ts";
 import { FaultyFiles } from "../../helpers/faultyFiles.ts";
 import type { SessionCloud } from "../../helpers/sessionCloud.ts";
+import { comesMsMax } from "../../helpers/wait.ts";
 import { generous, message, open, TestClock, taker, textOf, turn } from "../journal/support.ts";
 import { uplinkOptions } from "./bench.ts";
 
@@ -104,7 +105,7 @@ export class ExactRig {
 
   /** Turns of the event loop, real sockets among them, while time passes. @throws Error after many */
   async until(what: string, condition: () => boolean): Promise<void> {
-    const endMs = Date.now() + 15_000;
+    const endMs = Date.now() + comesMsMax;
     for (let turns = 0; !condition() && !this.dead && !this.#files.stopped; turns += 1) {
       if (Date.now() > endMs) throw new Error(`never: ${what}; ${JSON.stringify(this.uplink.state())}`);
       await turn();

@@ -5,7 +5,7 @@ import { expect } from "chai";
 import type { QueuedMessage, Store } from "../../../src/base/contracts.ts";
 import { nodeFiles } from "../../../src/base/files.ts";
 import { until } from "../../helpers/wait.ts";
-import { durable, generous, open, TestClock, textOf } from "../../unit/journal/support.ts";
+import { generous, open, TestClock, textOf } from "../../unit/journal/support.ts";
 import type { ExpectedMessage, ExpectedStore } from "./expected.ts";
 
 // A store of every format that ever shipped opens with today's code and holds what it held. makeStore.ts has made them.
@@ -129,7 +129,7 @@ for (const format of formats) {
         const message = { topic: "new", payload: Buffer.from("new"), qos: 1, retain: false, source: "mqtt:x" } as const;
         txn.message(message, [{ lane, rule: 1, ttlMs: undefined }]);
       });
-      await durable(store, group);
+      await until("durable", () => store.durableGroup >= group);
       await store.close();
       await start();
       const emptied: ExpectedStore["queues"] = {};

@@ -11,6 +11,7 @@ import {
   parseMessage,
 } from "../../../../src/wire/coap/message.ts";
 import { firstOption, uintOption } from "../../../../src/wire/coap/options.ts";
+import { comesMsMax } from "../../../helpers/wait.ts";
 
 /** A clock that only the test moves. Timers fire in order of their moment. */
 export class FakeClock implements Clock {
@@ -67,7 +68,7 @@ export class FakeIntake implements Intake {
   }
 }
 
-export async function until(condition: () => boolean, what: string, deadlineMs = 5000): Promise<void> {
+export async function until(condition: () => boolean, what: string, deadlineMs = comesMsMax): Promise<void> {
   const end = performance.now() + deadlineMs;
   while (!condition()) {
     if (performance.now() > end) throw new Error(`waited in vain: ${what}`);

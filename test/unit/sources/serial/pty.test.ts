@@ -12,6 +12,7 @@ import type { SerialSourceOptions } from "../../../../src/sources/serial/options
 import { openSerialPort } from "../../../../src/sources/serial/port.ts";
 import { createSerialSource } from "../../../../src/sources/serial/source.ts";
 import { createFramer, type FramingOptions } from "../../../../src/wire/frame/framer.ts";
+import { comesMsMax } from "../../../helpers/wait.ts";
 import { loadPty, type PtyDevice } from "./pty.ts";
 
 const framing: FramingOptions = { type: "cobs", crc: "crc16-ccitt" };
@@ -19,7 +20,7 @@ const wire = (text: string): string =>
   Buffer.from(createFramer(framing).encode(Buffer.from(text, "latin1"))).toString("latin1");
 
 async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadlineMs = performance.now() + 8000;
+  const deadlineMs = performance.now() + comesMsMax;
   while (!condition()) {
     if (performance.now() > deadlineMs) throw new Error(`waited in vain until ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
