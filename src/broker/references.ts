@@ -55,6 +55,8 @@ export class References {
   #timer: Timer | undefined;
   #total = 0;
   readonly #write = (txn: Txn): void => this.flushInto(txn);
+  /** Not made where it is needed: a function that may make one makes an object with each call. */
+  readonly #flushLate = (): void => this.flush();
 
   constructor(deps: { store: Store; clock: Clock; metrics: BrokerMetrics }) {
     this.#store = deps.store;
@@ -165,7 +167,7 @@ export class References {
     if (recKey !== undefined) this.#recKeys.push(recKey);
     if (sentKey !== undefined) this.#sentKeys.push(sentKey);
     if (this.#count >= lazyMax) this.flush();
-    else this.#timer ??= this.#clock.setTimer(lazyMs, () => this.flush());
+    else this.#timer ??= this.#clock.setTimer(lazyMs, this.#flushLate);
   }
 
   /** References of a queue that still wait: those about to be released no longer count. */
