@@ -16,7 +16,7 @@ export type ReferenceBatch = readonly Reference[];
 
 /** Holes are given back once there are so many entries, and lists cut when they are so much longer than twice what is in them. */
 const compactedMin = 64;
-const slackMax = 256;
+const slackMax = 128;
 
 export class References {
   readonly name: string;
