@@ -133,9 +133,9 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
 
   /**
    * Acknowledgements that may wait for the disk before we stop reading: 3.1.1 has no Receive Maximum, and PUBREL, PUBREC and what is sent
-   * again count for none in MQTT 5 either.
+   * again count for none in MQTT 5 either. No getter: a private one is a call into V8's runtime, and this is asked with each packet.
    */
-  get #waitingAcksMax(): number {
+  #waitingAcksMax(): number {
     const { receiveMaximum } = this.#context.limits;
     return this.version === 5 ? 2 * receiveMaximum + this.window : receiveMaximum;
   }
@@ -278,7 +278,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
           askAt = deliverer.copies + askCopies;
           if ((left <= 0 || turn.spent()) && turn.holds(unread)) this.#pauses |= pause.turn;
         }
-        if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax) this.#pauses |= pause.acks;
+        if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax()) this.#pauses |= pause.acks;
       }
       if (left < turnPackets) this.#alive();
       this.#countPartial(left < turnPackets);

@@ -165,6 +165,7 @@ export class Outbox {
     // From no pool where the socket may hold it: a small slice must not keep others' bytes alive.
     const out = (this.#prompt ? this.#flusher.lend(bytes) : undefined) ?? Buffer.allocUnsafeSlow(bytes);
     let at = 0;
+    let copied = 0; // of `out`: all bytes before it are there but for packet ids
     for (let index = 0; index < this.#count; index += 1) {
       const source = this.#sources[index];
       const start = this.#marks[index * marksEach] ?? 0;
@@ -178,7 +179,7 @@ export class Outbox {
         at += 4;
         continue;
       }
-      copyRange(source, start, end, out, at);
+      if (at >= copied) copied = at + copyRange(source, start, this.#endOfRun(index), out, at);
       const patchAt = this.#marks[index * marksEach + 2] ?? -1;
       if (patchAt >= 0) {
         out[at + patchAt] = id >> 8;
@@ -188,16 +189,28 @@ export class Outbox {
     }
     return out;
   }
+
+  /** Where the bytes end that begin with this piece and go on in the pieces after it: a chunk of PUBLISH that differ in their packet ids only. */
+  #endOfRun(index: number): number {
+    const source = this.#sources[index];
+    let end = this.#marks[index * marksEach + 1] ?? 0;
+    for (let next = index + 1; next < this.#count; next += 1) {
+      if (this.#sources[next] !== source || this.#marks[next * marksEach] !== end) break;
+      end = this.#marks[next * marksEach + 1] ?? end;
+    }
+    return end;
+  }
 }
 
-/** A loop is faster than the call into C++ for the short packets that are most of the traffic (measured: up to about 100 bytes). */
-function copyRange(source: Buffer, start: number, end: number, target: Buffer, at: number): void {
-  if (end - start > 96) {
-    source.copy(target, at, start, end);
-    return;
-  }
+/**
+ * A loop is faster than the call into C++ for the short packets that are most of the traffic (measured: up to about 100 bytes).
+ * @returns how many bytes
+ */
+function copyRange(source: Buffer, start: number, end: number, target: Buffer, at: number): number {
+  if (end - start > 96) return source.copy(target, at, start, end);
   let to = at;
   for (let from = start; from < end; from += 1) target[to++] = source[from] as number;
+  return end - start;
 }
 
 /** How long writes may take in one turn of the event loop, and after how many the clock is asked. */

@@ -42,4 +42,26 @@ describe("writes of a turn", () => {
     await turns(1);
     expect(seen.length).to.equal(300);
   });
+
+  for (const bytes of [8, 60]) {
+    it(`packets of ${bytes} bytes that follow on each other in their buffer have each its own id`, async () => {
+      const { all, seen } = outboxes(1, 0);
+      const chunk = Buffer.from([..."abcdef"].map((letter) => letter.repeat(bytes)).join(""));
+      const packet = (letter: string, id: string): string => `${letter}${id}${letter.repeat(bytes - 3)}`;
+      const send = (at: number, id: string): void =>
+        all[0]?.appendWithId(chunk, at * bytes, (at + 1) * bytes, 1, Buffer.from(id).readUInt16BE());
+      for (const [at, id] of ["11", "12", "13"].entries()) send(at, id);
+      all[0]?.appendAck(0x40, 0x4141);
+      send(3, "14");
+      send(5, "15"); // one is left out
+      send(0, "16");
+      all[0]?.append(text, 0, 5);
+      send(1, "17");
+      await turns(1);
+      const first = packet("a", "11") + packet("b", "12") + packet("c", "13");
+      const then = packet("d", "14") + packet("f", "15") + packet("a", "16");
+      expect(seen).to.deep.equal([`0 ${first}@\u0002AA${then}hello${packet("b", "17")}`]);
+      expect(chunk.toString()).to.equal([..."abcdef"].map((letter) => letter.repeat(bytes)).join(""));
+    });
+  }
 });
