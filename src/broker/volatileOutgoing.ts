@@ -6,6 +6,7 @@ import { Fifo } from "./fifo.ts";
 import { type Given, GivenMessages } from "./givenMessages.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
+import { PacketIds } from "./packetIds.ts";
 import { answers, messageBytes, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
 import type { Outgoing, Session } from "./session.ts";
 import { encodeFor } from "./topicAliases.ts";
@@ -22,7 +23,7 @@ interface Waiting {
 type Next = "puback" | "pubrec" | "pubcomp";
 
 /** For all that were sent nothing of QoS 1 or 2 yet; nothing is ever put into it. */
-const noneYet = new Map<number, Next>();
+const noneYet = new PacketIds<Next>();
 
 /** What all clean sessions of a broker have waiting, in bytes: many slow subscribers together must not fill the memory either. */
 export interface VolatileTotal {
@@ -47,8 +48,8 @@ export class VolatileOutgoing implements Outgoing {
   readonly #nowMs: () => number;
   readonly #total: VolatileTotal;
   readonly #access: Pick<Access, "mayRead">;
-  /** Packet id to what comes next from the client. */
-  #inflight: Map<number, Next> = noneYet;
+  /** What comes next from the client. */
+  #inflight = noneYet;
   /** Those among them that shared groups gave and may get back: QoS 1, and QoS 2 not sent yet. */
   readonly #given = new GivenMessages();
   readonly #waiting = new Fifo<Waiting>();
@@ -228,7 +229,7 @@ export class VolatileOutgoing implements Outgoing {
   #nextId(qos: Qos): number {
     do this.#lastId = this.#lastId >= 65_535 ? 1 : this.#lastId + 1;
     while (this.#inflight.has(this.#lastId));
-    if (this.#inflight === noneYet) this.#inflight = new Map();
+    if (this.#inflight === noneYet) this.#inflight = new PacketIds();
     this.#inflight.set(this.#lastId, qos === 2 ? "pubrec" : "puback");
     return this.#lastId;
   }
