@@ -25,7 +25,6 @@ export class Outbox {
   #unsent = 0;
   /** The socket took the last write at once, so that the bytes of the next one may be lent to it. TLS and WebSockets never do. */
   #prompt = false;
-  #dirty = false;
   #closed = false;
   /** Undefined: the client takes none. */
   aliases: TopicAliases | undefined;
@@ -90,7 +89,6 @@ export class Outbox {
 
   /** Writes now. Called by the flusher, and before the end. */
   flush(): void {
-    this.#dirty = false;
     const pieces = this.#pieces;
     if (pieces === undefined) return;
     const bytes = this.#queued;
@@ -119,9 +117,8 @@ export class Outbox {
   }
 
   #open(): Pieces {
-    this.#pieces ??= this.#flusher.borrow();
-    if (!this.#dirty) {
-      this.#dirty = true;
+    if (this.#pieces === undefined) {
+      this.#pieces = this.#flusher.borrow();
       this.#flusher.add(this);
     }
     return this.#pieces;
