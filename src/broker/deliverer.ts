@@ -90,19 +90,20 @@ export class Deliverer {
       } else if (asItIs && delivery.session.outgoing.pass?.(buffer, start, end, topicEnd - start, qos) === true) {
         sent += 1;
       } else {
-        frames ??= this.#framesOf({
-          topic: entry.topic,
-          payload: buffer.subarray(payloadStart, end),
-          qos,
-          retain: false,
-          source: publisher.source,
-        });
+        if (frames === undefined) {
+          const payload = buffer.subarray(payloadStart, end);
+          const message = { topic: entry.topic, payload, qos, retain: false, source: publisher.source };
+          this.came.set(message, buffer, start, end, topicEnd - start, version);
+          frames = this.#framesOf(message);
+        }
         this.#send(delivery, frames, false, 0, 0);
       }
     }
     this.#metrics.sent[qos].value += sent;
     this.#metrics.payloadSent.value += sent * (end - payloadStart);
-    if (frames !== undefined) this.#giveBack(frames);
+    if (frames === undefined) return;
+    this.came.forget();
+    this.#giveBack(frames);
   }
 
   /** A retained message for a new subscription. */

@@ -45,14 +45,8 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
   const payload = buffer.subarray(view.payloadStart, end);
   const message = { topic: entry.topic, payload, qos, retain, source: session.source };
   const { came } = context.deliverer;
-  if (entry.durable && (first & notPassedOn) === 0) {
-    came.message = message;
-    came.buffer = buffer;
-    came.start = start;
-    came.end = end;
-    came.idAt = view.topicEnd - start;
-    came.version = connection.version;
-  }
+  if (entry.durable && (first & notPassedOn) === 0)
+    came.set(message, buffer, start, end, view.topicEnd - start, connection.version);
   try {
     take(context, connection, session, message, entry, packetId);
   } finally {

@@ -64,4 +64,24 @@ describe("writes of a turn", () => {
       expect(chunk.toString()).to.equal([..."abcdef"].map((letter) => letter.repeat(bytes)).join(""));
     });
   }
+
+  it("have the lists of pieces back for others, and what they wrote is not kept alive by them", async () => {
+    const { flusher, all, seen } = outboxes(3, 0);
+    const [first, second, third] = all;
+    first?.append(text, 0, 2);
+    second?.append(text, 2, 5);
+    flusher.flush();
+    third?.appendAck(0x30, 1);
+    first?.appendWithId(text, 0, 5, 0, 0x2a2b);
+    first?.close();
+    second?.append(text, 0, 5);
+    await turns(1);
+    first?.append(text, 0, 5);
+    first?.flush();
+    expect(seen).to.deep.equal(["0 he", "1 llo", "2 0\x02\0\x01", "1 hello"]);
+    const lists = [flusher.borrow(), flusher.borrow(), flusher.borrow(), flusher.borrow()];
+    for (const list of lists) expect(list.whole()).to.equal(undefined);
+    expect(new Set(lists).size).to.equal(4);
+    expect(lists.filter(({ room }) => room > 0).length).to.equal(2);
+  });
 });
