@@ -115,10 +115,10 @@ export async function soak(): Promise<BenchReport> {
     const endMs = performance.now() + minutes * 60_000;
     const ended = (): boolean => performance.now() >= endMs;
     const [samples] = await Promise.all([watch(gateway.pid, ended), load(port, cloudPort, minutes * 60, ended)]);
-    const { slope, growth, noise, first, last, flat } = trendOf(samples.filter((one) => one.minutes >= minutes / 3));
+    const { slope, uncertainty, first, last, flat } = trendOf(samples.filter((one) => one.minutes >= minutes / 3));
     const highest = Math.max(...samples.map(({ value }) => value));
     say(
-      `  RSS of the last two thirds: ${slope.toFixed(1)} kB a minute, ${growth.toFixed(0)} kB in all, readings differ by ${noise.toFixed(0)} kB (standard deviation) from that: ${flat ? "flat" : "IT GROWS"}`,
+      `  RSS of the last two thirds: ${slope.toFixed(1)} kB a minute, known within ${uncertainty.toFixed(1)} (95 %): ${flat ? "flat" : "IT GROWS"}`,
     );
     say(`  median of their first tenth ${first} kB, of their last ${last} kB; highest of all ${highest} kB`);
     const passed = await counters(httpPort, /^tidegate_mqtt_messages_total/);
