@@ -40,7 +40,7 @@ export class KeptPacket {
   readonly qos: Qos;
   readonly topic: string;
   readonly payloadBytes: number;
-  /** For limits. */
+  /** For limits: the packet, with all identifiers, and the topic once more, which may be a text of its own. */
   readonly bytes: number;
 
   constructor(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos, message: Message) {
@@ -51,7 +51,7 @@ export class KeptPacket {
     this.qos = qos;
     this.topic = message.topic;
     this.payloadBytes = message.payload.length;
-    this.bytes = messageBytes(message);
+    this.bytes = end - start + message.topic.length;
   }
 }
 
@@ -61,6 +61,8 @@ export class KeptPacket {
  */
 const slabBytes = 2048;
 const shortBytes = 512;
+/** So many different packets of one message are shared by those that keep them, and so many by those who take them at once. */
+const sharedMax = 32;
 
 /**
  * One message on its way out, encoded once for all subscribers that get the same bytes: version, QoS and retain bit. With
@@ -75,7 +77,8 @@ export class PublishFrames {
   #message: Message | undefined;
   #cameAs: CameAs | undefined;
   #owned: Message | undefined;
-  #kept: KeptPacket | undefined;
+  /** Each with the buffer that it was copied from. */
+  readonly #kept: Array<{ from: Buffer; packet: KeptPacket }> = [];
   #acceptedAtMs = -1;
   /** Where kept packets are copied to. */
   #slab = nothing;
@@ -101,14 +104,14 @@ export class PublishFrames {
   set(message: Message, cameAs?: CameAs): void {
     this.#message = message;
     this.#cameAs = cameAs;
-    this.#owned = this.#kept = undefined;
+    this.#owned = undefined;
     this.#acceptedAtMs = -1;
     this.#forgetFrames();
   }
 
   /** Lets go of the message. */
   clear(): void {
-    this.#message = this.#owned = this.#kept = this.#cameAs = undefined;
+    this.#message = this.#owned = this.#cameAs = undefined;
     this.#forgetFrames();
   }
 
@@ -117,6 +120,7 @@ export class PublishFrames {
     if (this.#framed) for (let slot = 0; slot < this.#frames.length; slot += 1) this.#frames[slot] = undefined;
     this.#framed = false;
     if (this.#others.length > 0) this.#others.length = 0;
+    if (this.#kept.length > 0) this.#kept.length = 0;
   }
 
   /** The message with a payload of its own, for those that keep it: what came in is a view of a read buffer. */
@@ -154,16 +158,20 @@ export class PublishFrames {
     if (link.outbox.aliases !== undefined || this.message.properties?.messageExpirySeconds !== undefined)
       return undefined;
     const came = this.cameAs(link, qos, retain, ids === undefined);
-    if (came === undefined) {
-      const frame = this.frame(link.version, qos, retain, ids);
-      return new KeptPacket(frame, 0, frame.length, packetIdOffset(frame), qos, this.message);
-    }
-    this.#kept ??= this.#copy(came);
-    return this.#kept;
+    const from = came?.buffer ?? this.frame(link.version, qos, retain, ids);
+    for (const known of this.#kept) if (known.from === from) return known.packet;
+    const packet =
+      came === undefined
+        ? this.#copy(from, 0, from.length, packetIdOffset(from), qos)
+        : this.#copy(from, came.start, came.end, came.idAt, qos);
+    if (this.#kept.length < sharedMax) this.#kept.push({ from, packet });
+    return packet;
   }
 
-  #copy({ buffer, start, end, idAt }: CameAs): KeptPacket {
+  /** Not where it fills a buffer by itself: else what waits would keep a chunk alive, or other packets with which it was encoded. */
+  #copy(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos): KeptPacket {
     const size = end - start;
+    if (size === buffer.buffer.byteLength) return new KeptPacket(buffer, start, end, idAt, qos, this.message);
     const short = size <= shortBytes;
     if (short && this.#slabUsed + size > this.#slab.length) {
       this.#slab = Buffer.allocUnsafeSlow(slabBytes);
@@ -173,7 +181,7 @@ export class PublishFrames {
     const at = short ? this.#slabUsed : 0;
     buffer.copy(target, at, start, end);
     if (short) this.#slabUsed += size;
-    return new KeptPacket(target, at, at + size, idAt, this.message.qos, this.message);
+    return new KeptPacket(target, at, at + size, idAt, qos, this.message);
   }
 
   /** The same for one client, with an alias for the topic where it takes them. To be given to its outbox at once, or not at all. */
@@ -199,7 +207,7 @@ export class PublishFrames {
     if (alias !== 0) packet.topicAlias = Math.abs(alias);
     if (alias > 0) packet.topic = "";
     const frame = encodePublish(packet, 5);
-    if (this.#others.length < 32) this.#others.push({ slot, ids, alias, frame });
+    if (this.#others.length < sharedMax) this.#others.push({ slot, ids, alias, frame });
     return frame;
   }
 }
