@@ -56,8 +56,8 @@ export class KeptPacket {
 }
 
 /**
- * Short packets that wait lie together: a buffer for each would be most of what it takes. They are few to a slab, because it lives as long as one of
- * them, and a client that takes nothing may hold one in each.
+ * Short packets and payloads that wait lie together, and with nothing else: a buffer for each would be most of what it takes. They are few to a slab,
+ * because it lives as long as one of them, and a client that takes nothing may hold one in each.
  */
 const slabBytes = 2048;
 const shortBytes = 512;
@@ -80,9 +80,17 @@ export class PublishFrames {
   /** Each with the buffer that it was copied from. */
   readonly #kept: Array<{ from: Buffer; packet: KeptPacket }> = [];
   #acceptedAtMs = -1;
-  /** Where kept packets are copied to. */
+  /** Where what is kept is copied to. */
   #slab = nothing;
   #slabUsed = 0;
+  readonly #copyOf = (bytes: Uint8Array): Buffer => {
+    const size = bytes.length;
+    if (size === 0) return nothing;
+    const target = this.#bufferFor(size);
+    const at = this.#placeIn(target, size);
+    target.set(bytes, at);
+    return at === 0 && size === target.length ? target : target.subarray(at, at + size);
+  };
 
   /** @param nowMs the store's clock */
   constructor(nowMs: () => number) {
@@ -125,7 +133,7 @@ export class PublishFrames {
 
   /** The message with a payload of its own, for those that keep it: what came in is a view of a read buffer. */
   owned(): Message {
-    this.#owned ??= ownedMessage(this.message);
+    this.#owned ??= ownedMessage(this.message, this.#copyOf);
     return this.#owned;
   }
 
@@ -172,16 +180,26 @@ export class PublishFrames {
   #copy(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos): KeptPacket {
     const size = end - start;
     if (size === buffer.buffer.byteLength) return new KeptPacket(buffer, start, end, idAt, qos, this.message);
-    const short = size <= shortBytes;
-    if (short && this.#slabUsed + size > this.#slab.length) {
+    const target = this.#bufferFor(size);
+    const at = this.#placeIn(target, size);
+    buffer.copy(target, at, start, end);
+    return new KeptPacket(target, at, at + size, idAt, qos, this.message);
+  }
+
+  /** With room for so many bytes: the slab, or one of their own. */
+  #bufferFor(size: number): Buffer {
+    if (size > shortBytes) return Buffer.allocUnsafeSlow(size);
+    if (this.#slabUsed + size > this.#slab.length) {
       this.#slab = Buffer.allocUnsafeSlow(slabBytes);
       this.#slabUsed = 0;
     }
-    const target = short ? this.#slab : Buffer.allocUnsafeSlow(size);
-    const at = short ? this.#slabUsed : 0;
-    buffer.copy(target, at, start, end);
-    if (short) this.#slabUsed += size;
-    return new KeptPacket(target, at, at + size, idAt, qos, this.message);
+    return this.#slab;
+  }
+
+  #placeIn(target: Buffer, size: number): number {
+    if (target !== this.#slab) return 0;
+    this.#slabUsed += size;
+    return this.#slabUsed - size;
   }
 
   /** The same for one client, with an alias for the topic where it takes them. To be given to its outbox at once, or not at all. */
@@ -213,11 +231,11 @@ export class PublishFrames {
 }
 
 /** The message with a copied payload and copied correlation data. */
-export function ownedMessage(message: Message): Message {
+export function ownedMessage(message: Message, copyOf: (bytes: Uint8Array) => Buffer = Buffer.from): Message {
   const correlationData = message.properties?.correlationData;
-  const owned = { ...message, payload: Buffer.from(message.payload) };
+  const owned = { ...message, payload: copyOf(message.payload) };
   if (correlationData === undefined) return owned;
-  return { ...owned, properties: { ...message.properties, correlationData: Buffer.from(correlationData) } };
+  return { ...owned, properties: { ...message.properties, correlationData: copyOf(correlationData) } };
 }
 
 export function publishPacket(
