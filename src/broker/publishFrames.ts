@@ -40,7 +40,7 @@ export class KeptPacket {
   readonly qos: Qos;
   readonly topic: string;
   readonly payloadBytes: number;
-  /** For limits. */
+  /** For limits: the packet, with all identifiers, and the topic once more, which may be a text of its own. */
   readonly bytes: number;
 
   constructor(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos, message: Message) {
@@ -51,16 +51,18 @@ export class KeptPacket {
     this.qos = qos;
     this.topic = message.topic;
     this.payloadBytes = message.payload.length;
-    this.bytes = messageBytes(message);
+    this.bytes = end - start + message.topic.length;
   }
 }
 
 /**
- * Short packets that wait lie together: a buffer for each would be most of what it takes. They are few to a slab, because it lives as long as one of
- * them, and a client that takes nothing may hold one in each.
+ * Short packets and payloads that wait lie together, and with nothing else: a buffer for each would be most of what it takes. They are few to a slab,
+ * because it lives as long as one of them, and a client that takes nothing may hold one in each.
  */
 const slabBytes = 2048;
 const shortBytes = 512;
+/** So many different packets of one message are shared by those that keep them, and so many by those who take them at once. */
+const sharedMax = 32;
 
 /**
  * One message on its way out, encoded once for all subscribers that get the same bytes: version, QoS and retain bit. With
@@ -75,11 +77,20 @@ export class PublishFrames {
   #message: Message | undefined;
   #cameAs: CameAs | undefined;
   #owned: Message | undefined;
-  #kept: KeptPacket | undefined;
+  /** Each with the buffer that it was copied from. */
+  readonly #kept: Array<{ from: Buffer; packet: KeptPacket }> = [];
   #acceptedAtMs = -1;
-  /** Where kept packets are copied to. */
+  /** Where what is kept is copied to. */
   #slab = nothing;
   #slabUsed = 0;
+  readonly #copyOf = (bytes: Uint8Array): Buffer => {
+    const size = bytes.length;
+    if (size === 0) return nothing;
+    const target = this.#bufferFor(size);
+    const at = this.#placeIn(target, size);
+    target.set(bytes, at);
+    return at === 0 && size === target.length ? target : target.subarray(at, at + size);
+  };
 
   /** @param nowMs the store's clock */
   constructor(nowMs: () => number) {
@@ -101,14 +112,14 @@ export class PublishFrames {
   set(message: Message, cameAs?: CameAs): void {
     this.#message = message;
     this.#cameAs = cameAs;
-    this.#owned = this.#kept = undefined;
+    this.#owned = undefined;
     this.#acceptedAtMs = -1;
     this.#forgetFrames();
   }
 
   /** Lets go of the message. */
   clear(): void {
-    this.#message = this.#owned = this.#kept = this.#cameAs = undefined;
+    this.#message = this.#owned = this.#cameAs = undefined;
     this.#forgetFrames();
   }
 
@@ -117,11 +128,12 @@ export class PublishFrames {
     if (this.#framed) for (let slot = 0; slot < this.#frames.length; slot += 1) this.#frames[slot] = undefined;
     this.#framed = false;
     if (this.#others.length > 0) this.#others.length = 0;
+    if (this.#kept.length > 0) this.#kept.length = 0;
   }
 
   /** The message with a payload of its own, for those that keep it: what came in is a view of a read buffer. */
   owned(): Message {
-    this.#owned ??= ownedMessage(this.message);
+    this.#owned ??= ownedMessage(this.message, this.#copyOf);
     return this.#owned;
   }
 
@@ -154,26 +166,40 @@ export class PublishFrames {
     if (link.outbox.aliases !== undefined || this.message.properties?.messageExpirySeconds !== undefined)
       return undefined;
     const came = this.cameAs(link, qos, retain, ids === undefined);
-    if (came === undefined) {
-      const frame = this.frame(link.version, qos, retain, ids);
-      return new KeptPacket(frame, 0, frame.length, packetIdOffset(frame), qos, this.message);
-    }
-    this.#kept ??= this.#copy(came);
-    return this.#kept;
+    const from = came?.buffer ?? this.frame(link.version, qos, retain, ids);
+    for (const known of this.#kept) if (known.from === from) return known.packet;
+    const packet =
+      came === undefined
+        ? this.#copy(from, 0, from.length, packetIdOffset(from), qos)
+        : this.#copy(from, came.start, came.end, came.idAt, qos);
+    if (this.#kept.length < sharedMax) this.#kept.push({ from, packet });
+    return packet;
   }
 
-  #copy({ buffer, start, end, idAt }: CameAs): KeptPacket {
+  /** Not where it fills a buffer by itself: else what waits would keep a chunk alive, or other packets with which it was encoded. */
+  #copy(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos): KeptPacket {
     const size = end - start;
-    const short = size <= shortBytes;
-    if (short && this.#slabUsed + size > this.#slab.length) {
+    if (size === buffer.buffer.byteLength) return new KeptPacket(buffer, start, end, idAt, qos, this.message);
+    const target = this.#bufferFor(size);
+    const at = this.#placeIn(target, size);
+    buffer.copy(target, at, start, end);
+    return new KeptPacket(target, at, at + size, idAt, qos, this.message);
+  }
+
+  /** With room for so many bytes: the slab, or one of their own. */
+  #bufferFor(size: number): Buffer {
+    if (size > shortBytes) return Buffer.allocUnsafeSlow(size);
+    if (this.#slabUsed + size > this.#slab.length) {
       this.#slab = Buffer.allocUnsafeSlow(slabBytes);
       this.#slabUsed = 0;
     }
-    const target = short ? this.#slab : Buffer.allocUnsafeSlow(size);
-    const at = short ? this.#slabUsed : 0;
-    buffer.copy(target, at, start, end);
-    if (short) this.#slabUsed += size;
-    return new KeptPacket(target, at, at + size, idAt, this.message.qos, this.message);
+    return this.#slab;
+  }
+
+  #placeIn(target: Buffer, size: number): number {
+    if (target !== this.#slab) return 0;
+    this.#slabUsed += size;
+    return this.#slabUsed - size;
   }
 
   /** The same for one client, with an alias for the topic where it takes them. To be given to its outbox at once, or not at all. */
@@ -199,17 +225,17 @@ export class PublishFrames {
     if (alias !== 0) packet.topicAlias = Math.abs(alias);
     if (alias > 0) packet.topic = "";
     const frame = encodePublish(packet, 5);
-    if (this.#others.length < 32) this.#others.push({ slot, ids, alias, frame });
+    if (this.#others.length < sharedMax) this.#others.push({ slot, ids, alias, frame });
     return frame;
   }
 }
 
 /** The message with a copied payload and copied correlation data. */
-export function ownedMessage(message: Message): Message {
+export function ownedMessage(message: Message, copyOf: (bytes: Uint8Array) => Buffer = Buffer.from): Message {
   const correlationData = message.properties?.correlationData;
-  const owned = { ...message, payload: Buffer.from(message.payload) };
+  const owned = { ...message, payload: copyOf(message.payload) };
   if (correlationData === undefined) return owned;
-  return { ...owned, properties: { ...message.properties, correlationData: Buffer.from(correlationData) } };
+  return { ...owned, properties: { ...message.properties, correlationData: copyOf(correlationData) } };
 }
 
 export function publishPacket(

@@ -70,6 +70,8 @@ export class TopicCache {
     const there = this.#slots[slot];
     const taken = there !== undefined && there.topic !== entry.topic && there.generation === this.#generation;
     this.#slots[taken ? slot ^ 1 : slot] = entry;
+    // What lay beside may be its older entry, which nobody finds and `weight` does not count any more.
+    if (!taken && this.#slots[slot ^ 1]?.topic === entry.topic) this.#slots[slot ^ 1] = undefined;
   }
 
   #clear(): void {

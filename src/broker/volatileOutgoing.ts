@@ -218,15 +218,21 @@ export class VolatileOutgoing implements Outgoing {
   }
 
   #enqueue(link: Link, frames: PublishFrames, qos: Qos, retain: boolean, ids: readonly number[] | undefined): void {
-    const bytes = messageBytes(frames.message) + entryBytes;
+    const newestGoes = this.#limits.whenFull === "drop-newest";
+    if (newestGoes && this.#isFull(entryBytes)) {
+      this.#metrics.dropped("queue-full").value += 1; // before anything is encoded for it
+      return;
+    }
+    const next = frames.keep(link, qos, retain, ids) ?? new Late(frames, qos, retain, ids);
+    const bytes = next.bytes + entryBytes;
     while (this.#isFull(bytes)) {
       this.#metrics.dropped("queue-full").value += 1;
-      if (this.#limits.whenFull === "drop-newest") return;
+      if (newestGoes) return;
       const oldest = this.#waiting.shift();
       if (oldest === undefined) return; // larger than the whole queue
       this.#left(oldest.bytes + entryBytes);
     }
-    this.#waiting.push(frames.keep(link, qos, retain, ids) ?? new Late(frames, qos, retain, ids));
+    this.#waiting.push(next);
     this.#waitingBytes += bytes;
     this.#total.bytes += bytes;
   }

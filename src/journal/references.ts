@@ -37,6 +37,8 @@ export class References {
   #newest = { group: 0, from: 0 };
   #before = { group: 0, from: 0 };
   #late = new Map<number, Reference>();
+  /** Rises when entries move to other indexes. */
+  #moves = 0;
 
   constructor(name: string) {
     this.name = name;
@@ -121,6 +123,7 @@ export class References {
     }
     this.#head = 0;
     this.#length = kept;
+    this.#moves += 1;
     if (this.#positions.length <= 2 * kept + slackMax) return;
     this.#ordinals = this.#ordinals.slice(0, kept);
     this.#positions = this.#positions.slice(0, kept);
@@ -134,10 +137,17 @@ export class References {
     return 0;
   }
 
+  /** By rising ordinal. Who reads them may take many turns for it: each that waits all the while is among them, whatever goes and is compacted. */
   *positions(): Generator<number> {
+    let moves = this.#moves;
     for (let index = this.#head; index < this.#length; index += 1) {
       const position = this.#positions[index]!;
-      if (position !== 0) yield position;
+      if (position === 0) continue;
+      const ordinal = this.#ordinals[index]!;
+      yield position;
+      if (moves === this.#moves) continue;
+      moves = this.#moves;
+      index = this.#lowerBound(ordinal + 1) - 1;
     }
   }
 

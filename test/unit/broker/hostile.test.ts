@@ -1,13 +1,19 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { expect } from "chai";
 import type { Message, MessageProperties } from "../../../src/base/message.ts";
 import { Meter } from "../../../src/base/meter.ts";
 import { BrokerMetrics } from "../../../src/broker/metrics.ts";
 import { Retained } from "../../../src/broker/retained.ts";
 import { TopicCache } from "../../../src/broker/topicCache.ts";
+import type { Delivery } from "../../../src/broker/topicEntry.ts";
 import { TopicTree } from "../../../src/broker/topicTree.ts";
 import { Trie } from "../../../src/broker/trie.ts";
 import { durable, ManualClock, Rig, turns } from "../../helpers/brokerRig.ts";
 import { MemoryStore } from "../../helpers/memoryStore.ts";
+
+setFlagsFromString("--expose-gc");
+const gc = runInNewContext("gc") as () => void;
 
 describe("clients that mean harm", () => {
   const deep = new Array(32_768).fill("a").join("/");
@@ -51,6 +57,29 @@ describe("clients that mean harm", () => {
       expect(lost()).to.be.lessThan(20); // with one slot to each: 59
       cache.invalidate();
     }
+  });
+
+  it("a topic that lay beside its slot leaves nothing of old subscriptions there when it gets the slot", async () => {
+    let made: Array<WeakRef<readonly Delivery[]>> = [];
+    const cache = new TopicCache((topic, generation) => {
+      const deliveries: Delivery[] = [];
+      made.push(new WeakRef(deliveries));
+      return {
+        ...{ topic, bytes: Buffer.from(topic), generation, deliveries, shares: [], handlers: [], routes: [] },
+        ...{ stored: [], live: [], rejectNewest: [], durable: false, plain: true },
+      };
+    });
+    const topics = Array.from({ length: 3000 }, (_, at) => `bench/${String(at).padStart(4, "0")}/t`);
+    for (const topic of topics) cache.get(topic);
+    const used = (_: unknown, at: number): boolean => at % 2 === 1;
+    const old = made.filter(used);
+    made = [];
+    cache.invalidate();
+    for (const topic of topics.filter(used)) cache.get(topic);
+    await turns(); // a WeakRef keeps what it was asked for until the end of the turn
+    gc();
+    expect(made.filter((each) => each.deref() !== undefined).length).to.equal(topics.length / 2);
+    expect(old.filter((each) => each.deref() !== undefined).length).to.equal(0);
   });
 
   it("the topic cache is bounded in bytes: 64 KiB topics are not kept by the thousand", () => {
