@@ -2,11 +2,11 @@ import type { Duplex } from "node:stream";
 import type { Timer } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
 import { encodeAck } from "../wire/mqtt/ack.ts";
-import { isWrittenAsVersion5, versionOfConnect } from "../wire/mqtt/connect.ts";
+import { connectByte, isWrittenAsVersion5, mustBeginConnect, versionOfConnect } from "../wire/mqtt/connect.ts";
 import { encodePacket } from "../wire/mqtt/encode.ts";
 import { FrameScanner } from "../wire/mqtt/frameScanner.ts";
 import type { Packet, ProtocolVersion } from "../wire/mqtt/packet.ts";
-import { malformed, ProtocolError, violation } from "../wire/mqtt/protocolError.ts";
+import { ProtocolError } from "../wire/mqtt/protocolError.ts";
 import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
 import type { Identity } from "./access/access.ts";
 import { type AckByte, ackByte } from "./ackLedger.ts";
@@ -46,7 +46,6 @@ const ackNames = { 64: "puback", 80: "pubrec", 98: "pubrel", 112: "pubcomp" } as
 const lingerMs = 1000;
 /** Beyond the outbox limit, which only acknowledgements and answers can pass. */
 const answersMax = 256 * 1024;
-const connectByte = 0x10;
 /** So much of a packet that has not all come yet is a sign of life, too: on a slow link one may take longer than the Keep Alive. */
 const livelyBytes = 1024;
 
@@ -95,6 +94,8 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
   unreadBytes = 0;
   /** Its turn came when it had nothing, and since then neither have packets. */
   #mayRead = false;
+  /** Nothing more comes, but not all that came has been handled. */
+  #hungUp = false;
   #linger: Timer | undefined;
   readonly #socket: Duplex;
   readonly #context: BrokerContext;
@@ -249,8 +250,10 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     this.#countPartial(bytes === 0);
   }
 
+  /** What came before that still counts, its DISCONNECT above all: paused streams tell it as soon as they have nothing left themselves. */
   ended(): void {
-    this.#finish("publish", false);
+    if (this.scanner.unreadBytes > 0) this.#hungUp = true;
+    else this.#finish("publish", false);
   }
 
   closed(): void {
@@ -269,7 +272,10 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     const unread = this.scanner.unreadBytes;
     let askAt = deliverer.copies + askCopies;
     try {
-      if (!this.#begun && first !== undefined) this.#begin(first);
+      if (!this.#begun && first !== undefined) {
+        this.#begun = true;
+        mustBeginConnect(first[0] ?? 0);
+      }
       if (unread > 0 && turn.spent() && turn.holds(unread)) this.#pauses |= pause.turn;
       while (this.#pauses === 0 && this.#state.phase !== "closed" && this.scanner.next()) {
         this.#host.frame(this);
@@ -322,14 +328,6 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     this.#resumeReading();
   }
 
-  /** The very first byte says whether it can be a CONNECT [MQTT-3.1.0-1]: whoever speaks another protocol need not be listened to. */
-  #begin(chunk: Buffer): void {
-    this.#begun = true;
-    if (chunk[0] === connectByte) return;
-    if ((chunk[0] ?? 0) >> 4 === connectByte >> 4) malformed("wrong flags in the fixed header of CONNECT"); // [MQTT-2.1.3-1]
-    violation("the first packet is not CONNECT");
-  }
-
   #fault(error: unknown): void {
     const { metrics, log } = this.#context;
     const clientId = this.session?.clientId;
@@ -375,7 +373,9 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     if (this.#pauses !== 0 || !this.open) return;
     this.#alive(); // Keep Alive stood still with us
     this.#readPackets(); // what was left of the last chunk
-    if (this.#pauses === 0 && this.open) readOn(this.#socket);
+    if (this.#pauses !== 0 || !this.open) return;
+    if (this.#hungUp) this.#finish("publish", false);
+    else readOn(this.#socket);
   }
 
   #finish(will: WillFate, polite: boolean): void {

@@ -10,7 +10,7 @@ export interface SocketUser {
   received(chunk: Buffer): void;
   /** So much of a WebSocket message has come, and it is not whole; 0: it is. Bytes. */
   framed(bytes: number): void;
-  /** Nothing more comes. */
+  /** Nothing more comes. The socket can still be written to, until `its` user ends it. */
   ended(): void;
   closed(): void;
 }
@@ -39,6 +39,7 @@ const listeners = {
 /** Tells `its` from now on what happens on `socket`, which must not be used by another. */
 export function useSocket(socket: Duplex, its: SocketUser): void {
   (socket as Used)[user] = its;
+  socket.allowHalfOpen = true; // or it closes while what came before its end waits for its turn
   socket.on("data", listeners.data);
   socket.on("end", listeners.end);
   socket.on("close", listeners.close);

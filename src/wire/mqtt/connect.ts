@@ -5,6 +5,8 @@ import { decodeProperties, holder } from "./properties.ts";
 import { malformed, ProtocolError, violation } from "./protocolError.ts";
 import { reason } from "./reasonCodes.ts";
 
+/** The first byte of the fixed header. */
+export const connectByte = 0x10;
 const flag = { reserved: 0x01, clean: 0x02, will: 0x04, willRetain: 0x20, password: 0x40, username: 0x80 } as const;
 
 /**
@@ -104,6 +106,13 @@ function readWill(cursor: Cursor, flags: number, version: ProtocolVersion): Will
     if (properties.responseTopic !== undefined) requireTopicName(properties.responseTopic); // [MQTT-3.3.2-14]
   }
   return will;
+}
+
+/** The very first byte says whether it can be a CONNECT [MQTT-3.1.0-1]: whoever speaks another protocol need not be listened to. @throws ProtocolError */
+export function mustBeginConnect(first: number): void {
+  if (first === connectByte) return;
+  if (first >> 4 === connectByte >> 4) malformed("wrong flags in the fixed header of CONNECT"); // [MQTT-2.1.3-1]
+  violation("the first packet is not CONNECT");
 }
 
 /** @throws ProtocolError 0x90 for an empty name or one with wildcards; how many levels are allowed is the broker's to say */
