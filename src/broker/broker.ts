@@ -50,6 +50,8 @@ import { TurnShare } from "./turnShare.ts";
 import { MqttUpgrade } from "./webSocketDoor.ts";
 import { Wills } from "./wills.ts";
 
+/** Of the limit for incomplete packets, as much again: for what has come and waits for its turn. */
+const unreadShare = 1 / 4;
 const pendingBytesMax = 4 * 1024 * 1024;
 /** Fine enough for a Keep Alive or a will delay of a second. */
 const tickMs = 250;
@@ -121,7 +123,7 @@ class MqttBroker implements Broker {
     const partials = new PartialPackets(limits.partialBytes);
     this.#context = {
       ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(clock), ledger, pending, partials },
-      turn: new TurnShare(clock),
+      turn: new TurnShare(clock, limits.partialBytes * unreadShare),
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);
@@ -370,8 +372,9 @@ class MqttBroker implements Broker {
   }
 
   #registerGauges({ meter }: BrokerDeps): void {
-    const { sessions, subscriptions, retained, partials } = this.#context;
+    const { sessions, subscriptions, retained, partials, turn } = this.#context;
     meter.gauge("tidegate_mqtt_incomplete_bytes", "Memory of packets not all come", () => partials.bytes);
+    meter.gauge("tidegate_mqtt_unread_bytes", "Memory for what has come and waits for its turn", () => turn.heldBytes);
     meter.gauge("tidegate_mqtt_connections", "Clients connected", () => this.#online());
     meter.gauge("tidegate_mqtt_sessions", "Sessions, of connected clients and durable", () => sessions.size);
     meter.gauge("tidegate_mqtt_subscriptions", "Subscriptions of clients", () => subscriptions.count);

@@ -17,10 +17,11 @@ import { faultOf } from "./metrics.ts";
 import type { PeerInfo } from "./options.ts";
 import { Outbox } from "./outbox.ts";
 import type { PartialHolder } from "./partialPackets.ts";
+import { explanation, unexplained } from "./reasonText.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
 import type { Link, Session } from "./session.ts";
-import { type SocketUser, useSocket } from "./socketUser.ts";
-import type { Waiting } from "./turnShare.ts";
+import { readBytes, readOn, type SocketUser, stopReading, useSocket } from "./socketUser.ts";
+import { greedyBytes, type Waiting } from "./turnShare.ts";
 import type { WillFate } from "./wills.ts";
 
 /** Why reading stands still; bits, because several may hold at once. */
@@ -36,8 +37,9 @@ const turnPackets = 4096;
  * loop. Where there is more to do, it is one write more in a turn.
  */
 const lonelyBytes = 1024;
-/** After so many of them it is asked whether the turn has had its time. */
+/** After so many of them, or so many copies for subscribers, it is asked whether the turn has had its time. */
 const askEvery = 64;
+const askCopies = 256;
 
 const ackNames = { 64: "puback", 80: "pubrec", 98: "pubrel", 112: "pubcomp" } as const;
 /** How long the peer may take for the last bytes after we ended. */
@@ -90,6 +92,9 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
   #begun = false;
   #state: State = { phase: "connecting" };
   #pauses = 0;
+  unreadBytes = 0;
+  /** Its turn came when it had nothing, and since then neither have packets. */
+  #mayRead = false;
   #linger: Timer | undefined;
   readonly #socket: Duplex;
   readonly #context: BrokerContext;
@@ -128,9 +133,9 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
 
   /**
    * Acknowledgements that may wait for the disk before we stop reading: 3.1.1 has no Receive Maximum, and PUBREL, PUBREC and what is sent
-   * again count for none in MQTT 5 either.
+   * again count for none in MQTT 5 either. No getter: a private one is a call into V8's runtime, and this is asked with each packet.
    */
-  get #waitingAcksMax(): number {
+  #waitingAcksMax(): number {
     const { receiveMaximum } = this.#context.limits;
     return this.version === 5 ? 2 * receiveMaximum + this.window : receiveMaximum;
   }
@@ -168,10 +173,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
   }
 
   acksSettled(): void {
-    if ((this.#pauses & pause.acks) !== 0 && this.waitingAcks * 2 <= this.#context.limits.receiveMaximum) {
-      this.#pauses &= ~pause.acks;
-      this.#resumeSoon();
-    }
+    if (this.waitingAcks * 2 <= this.#context.limits.receiveMaximum) this.resume(pause.acks);
   }
 
   /** The publisher learns that nothing more is acknowledged by losing its connection; it sends again elsewhere or later. */
@@ -263,15 +265,20 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
 
   #readPackets(first?: Buffer): void {
     let left = turnPackets;
-    const { turn } = this.#context;
+    const { turn, deliverer } = this.#context;
+    const unread = this.scanner.unreadBytes;
+    let askAt = deliverer.copies + askCopies;
     try {
       if (!this.#begun && first !== undefined) this.#begin(first);
-      if (turn.spent()) this.#pauses |= pause.turn;
+      if (unread > 0 && turn.spent() && turn.holds(unread)) this.#pauses |= pause.turn;
       while (this.#pauses === 0 && this.#state.phase !== "closed" && this.scanner.next()) {
         this.#host.frame(this);
         left -= 1;
-        if (left === 0 || (left % askEvery === 0 && turn.spent())) this.#pauses |= pause.turn;
-        if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax) this.#pauses |= pause.acks;
+        if (left % askEvery === 0 || deliverer.copies >= askAt) {
+          askAt = deliverer.copies + askCopies;
+          if ((left <= 0 || turn.spent()) && turn.holds(unread)) this.#pauses |= pause.turn;
+        }
+        if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax()) this.#pauses |= pause.acks;
       }
       if (left < turnPackets) this.#alive();
       this.#countPartial(left < turnPackets);
@@ -283,9 +290,21 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     if (this.outbox.bytes > this.#context.limits.outboxBytes + answersMax && this.outbox.full) {
       this.#pauses |= pause.outbox;
     }
-    if (this.#pauses === 0 || !this.open) return;
-    this.#socket.pause();
-    if ((this.#pauses & pause.turn) !== 0) turn.wait(this);
+    if (unread >= greedyBytes && turn.crowded) this.#pauses |= pause.turn;
+    if (this.#pauses !== 0 && this.open) this.#stop(left < turnPackets);
+  }
+
+  #stop(handledSome: boolean): void {
+    const { turn } = this.#context;
+    this.scanner.rest();
+    this.unreadBytes = this.scanner.unreadBytes;
+    const waits = (this.#pauses & pause.turn) !== 0;
+    if (waits && this.unreadBytes > 0 && this.unreadBytes < greedyBytes && turn.lavish) {
+      this.#socket.pause();
+      this.unreadBytes += readBytes;
+    } else stopReading(this.#socket);
+    if (waits) turn.wait(this, this.#mayRead && !handledSome);
+    this.#mayRead = false;
   }
 
   #countPartial(begun: boolean): void {
@@ -299,6 +318,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
 
   nextTurn(): void {
     this.#pauses &= ~pause.turn;
+    this.#mayRead = this.unreadBytes === 0;
     this.#resumeReading();
   }
 
@@ -355,7 +375,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     if (this.#pauses !== 0 || !this.open) return;
     this.#alive(); // Keep Alive stood still with us
     this.#readPackets(); // what was left of the last chunk
-    if (this.#pauses === 0 && this.open) this.#socket.resume();
+    if (this.#pauses === 0 && this.open) readOn(this.#socket);
   }
 
   #finish(will: WillFate, polite: boolean): void {
@@ -368,7 +388,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     this.feed = undefined;
     if (polite) {
       this.#socket.end();
-      this.#socket.resume(); // or the peer's end is never seen
+      readOn(this.#socket); // or the peer's end is never seen
       this.#linger = this.#context.clock.setTimer(lingerMs, () => this.#socket.destroy());
     } else this.#socket.destroy();
     this.scanner.drop();
@@ -376,14 +396,4 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     if (session !== undefined && session.link === this) this.#context.sessions.detached(session, will);
     this.#host.closed(this);
   }
-}
-
-function explanation(why: string | undefined): { reasonString: string } | undefined {
-  return why === undefined ? undefined : { reasonString: why };
-}
-
-/** Without its Reason String, which is all that these have beside what they must say. */
-function unexplained(packet: Packet): Packet {
-  const explains = packet.kind === "disconnect" || (packet.kind === "connack" && packet.reasonCode !== 0);
-  return explains ? { ...packet, properties: undefined } : packet;
 }

@@ -12,6 +12,8 @@ export class Deliverer {
   readonly #nowMs: () => number;
   /** The packet that is handled now; for whom it may be passed on as it is. */
   readonly came = new CameAs();
+  /** Messages times those they were for: what the work grows with. */
+  copies = 0;
   /** Taken while in use: a handler may publish, so deliveries nest. */
   #spare: PublishFrames | undefined;
 
@@ -34,6 +36,7 @@ export class Deliverer {
     group: number,
   ): number {
     const frames = this.#framesOf(message);
+    this.copies += targets.length;
     for (let at = 0; at < targets.length; at += 1) {
       const target = targets[at];
       if (target === undefined) continue;
@@ -71,6 +74,7 @@ export class Deliverer {
     let frames: PublishFrames | undefined;
     let sent = 0;
     const { deliveries } = entry;
+    this.copies += deliveries.length;
     for (let at = 0; at < deliveries.length; at += 1) {
       let delivery = deliveries[at];
       if (delivery?.own !== undefined && delivery.session === publisher) delivery = delivery.own ?? undefined;
@@ -86,19 +90,20 @@ export class Deliverer {
       } else if (asItIs && delivery.session.outgoing.pass?.(buffer, start, end, topicEnd - start, qos) === true) {
         sent += 1;
       } else {
-        frames ??= this.#framesOf({
-          topic: entry.topic,
-          payload: buffer.subarray(payloadStart, end),
-          qos,
-          retain: false,
-          source: publisher.source,
-        });
+        if (frames === undefined) {
+          const payload = buffer.subarray(payloadStart, end);
+          const message = { topic: entry.topic, payload, qos, retain: false, source: publisher.source };
+          this.came.set(message, buffer, start, end, topicEnd - start, version);
+          frames = this.#framesOf(message);
+        }
         this.#send(delivery, frames, false, 0, 0);
       }
     }
     this.#metrics.sent[qos].value += sent;
     this.#metrics.payloadSent.value += sent * (end - payloadStart);
-    if (frames !== undefined) this.#giveBack(frames);
+    if (frames === undefined) return;
+    this.came.forget();
+    this.#giveBack(frames);
   }
 
   /** A retained message for a new subscription. */

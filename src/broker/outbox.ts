@@ -1,6 +1,7 @@
 import type { Duplex } from "node:stream";
 import type { Clock } from "../base/clock.ts";
 import type { Counter } from "../base/meter.ts";
+import { Pieces } from "./pieces.ts";
 import type { TopicAliases } from "./topicAliases.ts";
 
 /**
@@ -8,10 +9,6 @@ import type { TopicAliases } from "./topicAliases.ts";
  * reads up to 2 MB of each publisher in one. Only while the socket takes it, else the pieces would just pile up there.
  */
 const earlyBytes = 64 * 1024;
-/** Numbers kept of a piece: start, end, where its packet id goes (-1: nowhere; the frame is shared, the id is not), packet id. */
-const marksEach = 4;
-/** The lists of so many pieces are kept for the next turn: making them anew for each was a tenth of the garbage. */
-const keptPieces = 64;
 
 /**
  * What is to be written to one connection, collected during an event-loop turn and written with one call. Bytes are not copied when
@@ -22,16 +19,12 @@ export class Outbox {
   readonly #socket: Duplex;
   readonly #flusher: Flusher;
   readonly #limit: number;
-  /** Of each piece; undefined: an acknowledgement, whose `start` is its first byte. */
-  #sources: Array<Buffer | undefined> = [];
-  #marks: number[] = [];
-  #count = 0;
-  #last: Buffer | undefined;
+  /** Lent by the flusher while there is something to be written. */
+  #pieces: Pieces | undefined;
   #queued = 0;
   #unsent = 0;
   /** The socket took the last write at once, so that the bytes of the next one may be lent to it. TLS and WebSockets never do. */
   #prompt = false;
-  #dirty = false;
   #closed = false;
   /** Undefined: the client takes none. */
   aliases: TopicAliases | undefined;
@@ -72,37 +65,36 @@ export class Outbox {
 
   /** Adds bytes start..end of `source`, which must never change again. */
   append(source: Buffer, start: number, end: number): void {
+    if (this.#closed) return;
     this.#queued += end - start;
-    const lastEnd = (this.#count - 1) * marksEach + 1;
-    if (source === this.#last && this.#marks[lastEnd] === start) {
-      this.#marks[lastEnd] = end;
-    } else {
-      this.#piece(source, start, end, -1, 0);
-      this.#last = source;
-    }
+    const pieces = this.#open();
+    if (pieces.append(source, start, end)) this.aliases?.taken(source);
     if (this.#queued >= earlyBytes && this.#unsent === 0) this.flush();
   }
 
   /** Adds a PUBLISH of QoS 1 or 2, bytes start..end of `source`, with a packet id of its own at `idAt` of the packet. */
   appendWithId(source: Buffer, start: number, end: number, idAt: number, packetId: number): void {
+    if (this.#closed) return;
     this.#queued += end - start;
-    this.#piece(source, start, end, idAt, packetId);
+    this.#open().add(source, start, end, idAt, packetId);
+    this.aliases?.taken(source);
   }
 
   /** Adds a four-byte acknowledgement: the only packets so frequent that a buffer for each would show. */
   appendAck(firstByte: number, packetId: number): void {
+    if (this.#closed) return;
     this.#queued += 4;
-    this.#piece(undefined, firstByte, 4, -1, packetId);
+    this.#open().add(undefined, firstByte, 4, -1, packetId);
   }
 
   /** Writes now. Called by the flusher, and before the end. */
   flush(): void {
-    this.#dirty = false;
-    if (this.#queued === 0 || this.#closed) return;
+    const pieces = this.#pieces;
+    if (pieces === undefined) return;
     const bytes = this.#queued;
-    const out = (this.#count === 1 ? this.#whole() : undefined) ?? this.#joined(bytes);
+    const out = pieces.whole() ?? this.#joined(pieces, bytes);
     this.#queued = 0;
-    this.#forget();
+    this.#forget(pieces);
     this.#socket.write(out, this.#onWritten); // not the drain event: below the socket's own mark there is none
     this.#sent.value += bytes;
     this.#prompt = this.#socket.writableLength === 0;
@@ -121,83 +113,28 @@ export class Outbox {
   close(): void {
     this.#closed = true;
     this.#queued = 0;
-    this.#last = undefined;
-    this.#sources = [];
-    this.#marks = [];
-    this.#count = 0;
+    if (this.#pieces !== undefined) this.#forget(this.#pieces);
   }
 
-  #piece(source: Buffer | undefined, start: number, end: number, patchAt: number, patchId: number): void {
-    if (this.#closed) return;
-    this.#last = undefined;
-    const at = this.#count * marksEach;
-    this.#sources[this.#count] = source;
-    this.#count += 1;
-    this.#marks[at] = start;
-    this.#marks[at + 1] = end;
-    this.#marks[at + 2] = patchAt;
-    this.#marks[at + 3] = patchId;
-    if (this.aliases !== undefined) this.aliases.taken(source);
-    if (!this.#dirty) {
-      this.#dirty = true;
+  #open(): Pieces {
+    if (this.#pieces === undefined) {
+      this.#pieces = this.#flusher.borrow();
       this.#flusher.add(this);
     }
+    return this.#pieces;
   }
 
-  #forget(): void {
-    this.#last = undefined;
-    if (this.#count > keptPieces) {
-      this.#sources = [];
-      this.#marks = [];
-    } else for (let at = 0; at < this.#count; at += 1) this.#sources[at] = undefined; // the marks are written over
-    this.#count = 0;
+  #forget(pieces: Pieces): void {
+    this.#pieces = undefined;
+    this.#flusher.giveBack(pieces);
   }
 
-  /** The only piece, to go out as it is; undefined when it cannot, or would keep a much larger buffer alive in a slow socket. */
-  #whole(): Buffer | undefined {
-    const source = this.#sources[0];
-    const [start = 0, end = 0, patchAt = -1] = this.#marks;
-    if (source === undefined || patchAt >= 0 || (end - start) * 8 < source.buffer.byteLength) return undefined;
-    return start === 0 && end === source.length ? source : source.subarray(start, end);
-  }
-
-  #joined(bytes: number): Buffer {
+  #joined(pieces: Pieces, bytes: number): Buffer {
     // From no pool where the socket may hold it: a small slice must not keep others' bytes alive.
     const out = (this.#prompt ? this.#flusher.lend(bytes) : undefined) ?? Buffer.allocUnsafeSlow(bytes);
-    let at = 0;
-    for (let index = 0; index < this.#count; index += 1) {
-      const source = this.#sources[index];
-      const start = this.#marks[index * marksEach] ?? 0;
-      const end = this.#marks[index * marksEach + 1] ?? 0;
-      const id = this.#marks[index * marksEach + 3] ?? 0;
-      if (source === undefined) {
-        out[at] = start;
-        out[at + 1] = 2;
-        out[at + 2] = id >> 8;
-        out[at + 3] = id & 0xff;
-        at += 4;
-        continue;
-      }
-      copyRange(source, start, end, out, at);
-      const patchAt = this.#marks[index * marksEach + 2] ?? -1;
-      if (patchAt >= 0) {
-        out[at + patchAt] = id >> 8;
-        out[at + patchAt + 1] = id & 0xff;
-      }
-      at += end - start;
-    }
+    pieces.joinInto(out);
     return out;
   }
-}
-
-/** A loop is faster than the call into C++ for the short packets that are most of the traffic (measured: up to about 100 bytes). */
-function copyRange(source: Buffer, start: number, end: number, target: Buffer, at: number): void {
-  if (end - start > 96) {
-    source.copy(target, at, start, end);
-    return;
-  }
-  let to = at;
-  for (let from = start; from < end; from += 1) target[to++] = source[from] as number;
 }
 
 /** How long writes may take in one turn of the event loop, and after how many the clock is asked. */
@@ -206,16 +143,21 @@ const askEvery = 64;
 
 /** What may be lent for one write: what makes a write early, and a packet of some size more. */
 const slabBytes = earlyBytes + 16 * 1024;
+/** Lists for so many pieces are kept for the next turns: making them anew was a tenth of the garbage. Kept here, not by each of many clients. */
+const keptPieces = 32 * 1024;
 
 /**
  * Writes all outboxes that got something in this turn of the event loop, after its poll phase. One per broker. It lends them the bytes that they
- * write: a socket with room takes them before `write` returns, so the same memory serves the next write.
+ * write: a socket with room takes them before `write` returns, so the same memory serves the next write. And the lists of what is to be written.
  */
 export class Flusher {
   #outboxes: Outbox[] = [];
   #spare: Outbox[] | undefined;
   #scheduled = false;
   #slab: Buffer | undefined;
+  readonly #lists: Pieces[] = [];
+  /** Of `lists`, together. */
+  #room = 0;
   readonly #run = (): void => {
     this.#scheduled = false;
     this.flush();
@@ -241,6 +183,20 @@ export class Flusher {
   /** A socket has kept `bytes`: if they were lent, their slab is its now. That happens once to a socket that becomes slow, not at each of its writes. */
   lent(bytes: Buffer): void {
     if (bytes.buffer === this.#slab?.buffer) this.#slab = undefined;
+  }
+
+  borrow(): Pieces {
+    const pieces = this.#lists.pop();
+    if (pieces === undefined) return new Pieces();
+    this.#room -= pieces.room;
+    return pieces;
+  }
+
+  giveBack(pieces: Pieces): void {
+    pieces.forget();
+    if (this.#room + pieces.room > keptPieces) return;
+    this.#room += pieces.room;
+    this.#lists.push(pieces);
   }
 
   /** Writes what there is now, not at the end of the turn; what takes too long is left for the next one. */

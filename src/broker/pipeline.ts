@@ -8,11 +8,12 @@ import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
 import { lowerQos, messageBytes } from "./publishFrames.ts";
+import { forget, hasOwn, type Item, needsStore, newItem, noTakers, ownOf, takersOf, zeros } from "./publishItem.ts";
 import { mapNames, type References } from "./references.ts";
 import type { Retained } from "./retained.ts";
 import type { Session } from "./session.ts";
 import type { TopicCache } from "./topicCache.ts";
-import type { Delivery, StoredForward, TopicEntry } from "./topicEntry.ts";
+import type { StoredForward, TopicEntry } from "./topicEntry.ts";
 
 export interface PipelineDeps {
   readonly store: Store;
@@ -27,25 +28,8 @@ export interface PipelineDeps {
   readonly letters: RouteLetters | undefined;
 }
 
-/** One message of a publish and what is decided about it. */
-interface Item {
-  readonly message: Message;
-  readonly entry: TopicEntry;
-  /** Who gets it, beside the members of shared groups. */
-  readonly targets: readonly Delivery[];
-  takers: TopicEntry["stored"];
-  /** By index in targets: ordinal of its reference; 0 none; -1 wanted. */
-  ordinals: number[] | undefined;
-  /** By index in entry.shares, the same; below -1: dropped. */
-  shared: number[] | undefined;
-  /** How many references are wanted. */
-  wanted: number;
-  /** now: in this commit. later: QoS 0, lazily. ram: of `sys`. */
-  retain: "no" | "now" | "later" | "ram";
-  position: number;
-}
-
 const none: readonly string[] = [];
+const noItems: readonly Item[] = [];
 const accepted0: { readonly accepted: true; readonly group: number } = { accepted: true, group: 0 };
 
 /**
@@ -54,14 +38,16 @@ const accepted0: { readonly accepted: true; readonly group: number } = { accepte
  */
 export class Pipeline {
   readonly #deps: PipelineDeps;
-  #items: readonly Item[] = [];
+  #items: readonly Item[] = noItems;
+  /** The item of the last publish without routes: made anew for each message it was a third of the garbage. Taken while in use: a handler may publish. */
+  #spare: Item[] | undefined;
   #heldKey: string | undefined;
   #heldMap: string = mapNames.qos2In;
   /** What routes could not transform of the present publish. */
   #failures: RouteFailure[] = [];
   readonly #dead = (failure: RouteFailure): void => void this.#failures.push(failure);
   readonly #write = (txn: Txn): void => this.#writeAll(txn);
-  /** Of the one message that is being stored. */
+  /** What the store is asked, filled for each question. */
   readonly #admission: { bytes: number; rejectNewest: readonly string[] } = { bytes: 0, rejectNewest: [] };
   #message: Message | undefined;
   #takers: readonly StoredForward[] = [];
@@ -120,6 +106,7 @@ export class Pipeline {
     }
     let last = group;
     for (const item of items) last = Math.max(last, this.#finish(item, publisher, group));
+    if (items.length === 1 && forget(items[0]!)) this.#spare = items;
     return this.#acceptedIn(last);
   }
 
@@ -162,36 +149,36 @@ export class Pipeline {
   }
 
   #plan(message: Message, entry: TopicEntry, publisher: Session | undefined): Item[] {
-    const items = [this.#item(message, entry, publisher)];
+    const items = this.#spare ?? [newItem(message, entry)];
+    this.#spare = undefined;
+    this.#decide(items[0]!, message, entry, publisher);
     if (this.#failures.length > 0) this.#failures = [];
     if (entry.routes.length === 0) return items;
     const { cache, metrics, limits } = this.#deps;
     const { maxTopicLevels: levelsMax, maxPacketSize: payloadMax } = limits;
     const how = { cache, metrics, levelsMax, payloadMax, dead: this.#dead };
     for (const derived of expandRoutes(message, entry, how)) {
-      items.push(this.#item(derived.message, derived.entry, undefined));
+      const item = newItem(derived.message, derived.entry);
+      this.#decide(item, derived.message, derived.entry, undefined);
+      items.push(item);
     }
     return items;
   }
 
-  #item(message: Message, entry: TopicEntry, publisher: Session | undefined): Item {
+  #decide(item: Item, message: Message, entry: TopicEntry, publisher: Session | undefined): void {
     const { queueQos0 } = this.#deps.limits.session;
     const { retained } = this.#deps;
     let targets = entry.deliveries;
     if (publisher !== undefined && hasOwn(targets, publisher)) {
       targets = targets.flatMap((target) => (target.session === publisher ? ownOf(target) : [target]));
     }
-    const item: Item = {
-      message,
-      entry,
-      targets,
-      takers: [],
-      ordinals: undefined,
-      shared: undefined,
-      wanted: 0,
-      retain: "no",
-      position: 0,
-    };
+    item.message = message;
+    item.entry = entry;
+    item.targets = targets;
+    item.takers = noTakers;
+    item.ordinals = item.shared = undefined;
+    item.wanted = item.position = 0;
+    item.retain = "no";
     const isSys = message.source === "sys"; // never journalled
     if (message.retain && this.#retainable(message)) {
       if (isSys) item.retain = "ram";
@@ -199,24 +186,23 @@ export class Pipeline {
       // Removing what is not there stores nothing.
       else item.retain = message.payload.length > 0 || retained.isStored(message.topic) ? "now" : "no";
     }
-    if (isSys) return item;
+    if (isSys) return;
     if (entry.stored.length > 0) item.takers = takersOf(message, entry);
     for (let at = 0; at < targets.length; at += 1) {
       const target = targets[at];
       if (target?.session.durable !== true) continue;
       const qos = Math.min(message.qos, target.qos);
       if (qos === 0 && (!queueQos0 || target.session.link !== undefined)) continue;
-      item.ordinals ??= zeros(targets.length);
+      item.ordinals ??= zeros(targets.length, item.spareOrdinals);
       item.ordinals[at] = -1;
       item.wanted += 1;
     }
     for (let at = 0; at < entry.shares.length; at += 1) {
       if (entry.shares[at]?.stores(message.qos, queueQos0) !== true) continue;
-      item.shared ??= zeros(entry.shares.length);
+      item.shared ??= zeros(entry.shares.length, []);
       item.shared[at] = -1;
       item.wanted += 1;
     }
-    return item;
   }
 
   #retainable(message: Message): boolean {
@@ -241,7 +227,9 @@ export class Pipeline {
       }
     }
     if (bytes === 0) return undefined;
-    const verdict = store.admit({ bytes, rejectNewest: rejectNewest ?? none });
+    this.#admission.bytes = bytes;
+    this.#admission.rejectNewest = rejectNewest ?? none;
+    const verdict = store.admit(this.#admission);
     if (verdict === "ok") return undefined;
     // A source can always be told, whatever QoS its readings have: it acknowledges to the device only what it was not refused.
     if (original.qos > 0 || original.source.startsWith("source:")) {
@@ -281,7 +269,7 @@ export class Pipeline {
     this.#items = items;
     this.#heldKey = heldKey;
     const { group } = this.#deps.store.commit(this.#write);
-    this.#items = [];
+    this.#items = noItems;
     let bytes = 0;
     for (const { message } of this.#failures) bytes += messageBytes(message);
     for (const item of items) if (item.position > 0) bytes += messageBytes(item.message);
@@ -351,32 +339,4 @@ export class Pipeline {
     if (entry.shares.length > 0) this.#deps.deliverer.share(message, entry, item.shared, item.position);
     return last;
   }
-}
-
-/** What the publisher itself gets: without its No Local subscriptions [MQTT-3.8.3-3]. */
-function ownOf(target: Delivery): Delivery[] {
-  if (target.own === undefined) return [target];
-  return target.own === null ? [] : [target.own];
-}
-
-/** The uplinks that take it, but for the one that brought it: a command of the cloud must not go back up and round. */
-function takersOf(message: Message, entry: TopicEntry): TopicEntry["stored"] {
-  if (!message.source.startsWith("uplink:")) return entry.stored;
-  return entry.stored.filter((forward) => message.source !== `uplink:${forward.uplink}`);
-}
-
-function needsStore(item: Item): boolean {
-  return item.takers.length > 0 || item.retain === "now" || item.wanted > 0;
-}
-
-function hasOwn(targets: readonly Delivery[], publisher: Session): boolean {
-  for (const target of targets) if (target.own !== undefined && target.session === publisher) return true;
-  return false;
-}
-
-/** Not by `fill`, which costs more than all of the rest for the one or two that are usual. */
-function zeros(count: number): number[] {
-  const list: number[] = [];
-  while (list.length < count) list.push(0);
-  return list;
 }

@@ -1,7 +1,7 @@
 import type { Message, Qos } from "../base/message.ts";
 import type { ProtocolVersion, PublishPacket } from "../wire/mqtt/packet.ts";
 import { violation } from "../wire/mqtt/protocolError.ts";
-import { encodePublish } from "../wire/mqtt/publish.ts";
+import { encodePublish, packetIdOffset } from "../wire/mqtt/publish.ts";
 import type { Link } from "./session.ts";
 
 const nothing = Buffer.alloc(0);
@@ -16,11 +16,51 @@ export class CameAs {
   idAt = 0;
   version: ProtocolVersion = 4;
 
+  set(message: Message, buffer: Buffer, start: number, end: number, idAt: number, version: ProtocolVersion): void {
+    this.message = message;
+    this.buffer = buffer;
+    this.start = start;
+    this.end = end;
+    this.idAt = idAt;
+    this.version = version;
+  }
+
   forget(): void {
     this.message = undefined;
     this.buffer = nothing;
   }
 }
+
+/** A PUBLISH of QoS 1 or 2 that waits: bytes start..end of `buffer`, which never change, with the place of its packet id. Its sessions share it. */
+export class KeptPacket {
+  readonly buffer: Buffer;
+  readonly start: number;
+  readonly end: number;
+  readonly idAt: number;
+  readonly qos: Qos;
+  readonly topic: string;
+  readonly payloadBytes: number;
+  /** For limits. */
+  readonly bytes: number;
+
+  constructor(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos, message: Message) {
+    this.buffer = buffer;
+    this.start = start;
+    this.end = end;
+    this.idAt = idAt;
+    this.qos = qos;
+    this.topic = message.topic;
+    this.payloadBytes = message.payload.length;
+    this.bytes = messageBytes(message);
+  }
+}
+
+/**
+ * Short packets that wait lie together: a buffer for each would be most of what it takes. They are few to a slab, because it lives as long as one of
+ * them, and a client that takes nothing may hold one in each.
+ */
+const slabBytes = 2048;
+const shortBytes = 512;
 
 /**
  * One message on its way out, encoded once for all subscribers that get the same bytes: version, QoS and retain bit. With
@@ -35,7 +75,11 @@ export class PublishFrames {
   #message: Message | undefined;
   #cameAs: CameAs | undefined;
   #owned: Message | undefined;
+  #kept: KeptPacket | undefined;
   #acceptedAtMs = -1;
+  /** Where kept packets are copied to. */
+  #slab = nothing;
+  #slabUsed = 0;
 
   /** @param nowMs the store's clock */
   constructor(nowMs: () => number) {
@@ -57,14 +101,14 @@ export class PublishFrames {
   set(message: Message, cameAs?: CameAs): void {
     this.#message = message;
     this.#cameAs = cameAs;
-    this.#owned = undefined;
+    this.#owned = this.#kept = undefined;
     this.#acceptedAtMs = -1;
     this.#forgetFrames();
   }
 
   /** Lets go of the message. */
   clear(): void {
-    this.#message = this.#owned = this.#cameAs = undefined;
+    this.#message = this.#owned = this.#kept = this.#cameAs = undefined;
     this.#forgetFrames();
   }
 
@@ -100,6 +144,36 @@ export class PublishFrames {
     if (came === undefined || !plain || retain || this.message.qos !== qos || came.version !== version)
       return undefined;
     return outbox.aliases === undefined && came.end - came.start <= packetSizeMax ? came : undefined;
+  }
+
+  /**
+   * The packet for those that keep it, if nothing about it may change until it is sent: no alias of that client's, and no expiry, of which less is left
+   * then.
+   */
+  keep(link: Link, qos: Qos, retain: boolean, ids: readonly number[] | undefined): KeptPacket | undefined {
+    if (link.outbox.aliases !== undefined || this.message.properties?.messageExpirySeconds !== undefined)
+      return undefined;
+    const came = this.cameAs(link, qos, retain, ids === undefined);
+    if (came === undefined) {
+      const frame = this.frame(link.version, qos, retain, ids);
+      return new KeptPacket(frame, 0, frame.length, packetIdOffset(frame), qos, this.message);
+    }
+    this.#kept ??= this.#copy(came);
+    return this.#kept;
+  }
+
+  #copy({ buffer, start, end, idAt }: CameAs): KeptPacket {
+    const size = end - start;
+    const short = size <= shortBytes;
+    if (short && this.#slabUsed + size > this.#slab.length) {
+      this.#slab = Buffer.allocUnsafeSlow(slabBytes);
+      this.#slabUsed = 0;
+    }
+    const target = short ? this.#slab : Buffer.allocUnsafeSlow(size);
+    const at = short ? this.#slabUsed : 0;
+    buffer.copy(target, at, start, end);
+    if (short) this.#slabUsed += size;
+    return new KeptPacket(target, at, at + size, idAt, this.message.qos, this.message);
   }
 
   /** The same for one client, with an alias for the topic where it takes them. To be given to its outbox at once, or not at all. */

@@ -45,16 +45,13 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
   const payload = buffer.subarray(view.payloadStart, end);
   const message = { topic: entry.topic, payload, qos, retain, source: session.source };
   const { came } = context.deliverer;
-  if (entry.durable && (first & notPassedOn) === 0) {
-    came.message = message;
-    came.buffer = buffer;
-    came.start = start;
-    came.end = end;
-    came.idAt = view.topicEnd - start;
-    came.version = connection.version;
+  if (entry.durable && (first & notPassedOn) === 0)
+    came.set(message, buffer, start, end, view.topicEnd - start, connection.version);
+  try {
+    take(context, connection, session, message, entry, packetId);
+  } finally {
+    came.forget(); // or the chunk of a client that broke its Receive Maximum stays until another one publishes
   }
-  take(context, connection, session, message, entry, packetId);
-  came.forget();
 }
 
 /** QoS 1 or 2 of which nothing is stored, the id of QoS 2 included, and that has not come before. */

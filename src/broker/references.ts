@@ -46,13 +46,17 @@ export class References {
   #count = 0;
   readonly #queues: string[] = [];
   readonly #ordinals: number[] = [];
-  /** How many of each queue are among them. */
+  /** How many of each queue are among them, but for those of the newest one that came last: a client's acknowledgements come together. */
   readonly #countOf = new Map<string, number>();
+  #newest = "";
+  #newestCount = 0;
   #recKeys: string[] = [];
   #sentKeys: string[] = [];
   #timer: Timer | undefined;
   #total = 0;
   readonly #write = (txn: Txn): void => this.flushInto(txn);
+  /** Not made where it is needed: a function that may make one makes an object with each call. */
+  readonly #flushLate = (): void => this.flush();
 
   constructor(deps: { store: Store; clock: Clock; metrics: BrokerMetrics }) {
     this.#store = deps.store;
@@ -154,16 +158,25 @@ export class References {
     this.#queues[this.#count] = queue;
     this.#ordinals[this.#count] = ordinal;
     this.#count += 1;
-    this.#countOf.set(queue, (this.#countOf.get(queue) ?? 0) + 1);
+    if (queue === this.#newest) this.#newestCount += 1;
+    else {
+      if (this.#newestCount > 0) this.#countOf.set(this.#newest, this.#aboutToGo(this.#newest));
+      this.#newest = queue;
+      this.#newestCount = 1;
+    }
     if (recKey !== undefined) this.#recKeys.push(recKey);
     if (sentKey !== undefined) this.#sentKeys.push(sentKey);
     if (this.#count >= lazyMax) this.flush();
-    else this.#timer ??= this.#clock.setTimer(lazyMs, () => this.flush());
+    else this.#timer ??= this.#clock.setTimer(lazyMs, this.#flushLate);
   }
 
   /** References of a queue that still wait: those about to be released no longer count. */
   waiting(queue: string): number {
-    return (this.#store.references(queue)?.size ?? 0) - (this.#countOf.get(queue) ?? 0);
+    return (this.#store.references(queue)?.size ?? 0) - this.#aboutToGo(queue);
+  }
+
+  #aboutToGo(queue: string): number {
+    return (this.#countOf.get(queue) ?? 0) + (queue === this.#newest ? this.#newestCount : 0);
   }
 
   /** All references of a queue go with this commit. Call `flush` before the commit. */
@@ -177,10 +190,10 @@ export class References {
     for (let at = 0; at < this.#count; at += 1) txn.release(this.#queues[at]!, this.#ordinals[at]!);
     for (const key of this.#recKeys) txn.delete(mapNames.qos2Out, key);
     for (const key of this.#sentKeys) txn.delete(mapNames.shareSent, key);
-    this.#count = 0;
-    this.#countOf.clear();
-    this.#recKeys = [];
-    this.#sentKeys = [];
+    this.#count = this.#newestCount = 0;
+    if (this.#countOf.size > 0) this.#countOf.clear();
+    if (this.#recKeys.length > 0) this.#recKeys = [];
+    if (this.#sentKeys.length > 0) this.#sentKeys = [];
   }
 
   flush(): void {

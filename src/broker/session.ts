@@ -4,6 +4,7 @@ import type { Verdicts } from "./access/access.ts";
 import type { AckTarget } from "./ackLedger.ts";
 import type { Given } from "./givenMessages.ts";
 import type { Outbox } from "./outbox.ts";
+import { PacketIds } from "./packetIds.ts";
 import type { PublishFrames } from "./publishFrames.ts";
 import type { ShareGroup } from "./shareGroup.ts";
 
@@ -62,7 +63,8 @@ export interface Outgoing {
   detached(): void;
 }
 
-const none: ReadonlyMap<number, number> = new Map();
+/** Nothing is ever put into it. */
+const none = new PacketIds<number>();
 
 /** What the broker keeps of a client between its packets; a durable session also between its connections and over restarts. */
 export class Session {
@@ -72,7 +74,7 @@ export class Session {
   /** `mqtt:<client id>`, the source of its messages. */
   readonly source: string;
   readonly subscriptions = new Map<string, SubscriptionOptions>();
-  #held: Map<number, number> | undefined;
+  #held = none;
   /** Whose it is; undefined: the anonymous one's, and so anybody's. */
   user: string | undefined;
   /** What it may publish to; see Access. */
@@ -98,18 +100,18 @@ export class Session {
   }
 
   /** QoS 2 packet ids received and not yet released, with the group that made them durable (0: none). */
-  get held(): ReadonlyMap<number, number> {
-    return this.#held ?? none;
+  get held(): Pick<PacketIds<number>, "size" | "has" | "get" | "keys"> {
+    return this.#held;
   }
 
   hold(packetId: number, group: number): void {
-    this.#held ??= new Map();
+    if (this.#held === none) this.#held = new PacketIds();
     this.#held.set(packetId, group);
   }
 
   /** False: it was not held. */
   release(packetId: number): boolean {
-    return this.#held?.delete(packetId) === true;
+    return this.#held.delete(packetId);
   }
 
   /** It has room: its groups may have something for it, each of them first in turn. */

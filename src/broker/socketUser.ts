@@ -1,5 +1,9 @@
+import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocketDuplex } from "./webSocketDuplex.ts";
+
+/** What Node reads from a socket at once. */
+export const readBytes = 64 * 1024;
 
 /** Who hears what happens on a socket. */
 export interface SocketUser {
@@ -40,4 +44,44 @@ export function useSocket(socket: Duplex, its: SocketUser): void {
   socket.on("close", listeners.close);
   if (socket.listenerCount("error") === 0) socket.on("error", listeners.error);
   if (socket instanceof WebSocketDuplex) socket.on("partial", listeners.partial);
+}
+
+const stopped = Symbol("stopped");
+
+interface Stoppable {
+  [stopped]?: boolean;
+  /** What Node reads with; it has no public way to stop it. */
+  readonly _handle?: { reading?: boolean; readStop?: () => unknown } | null;
+  _read(size: number): void;
+}
+
+/** Node asks for more than it was let, to have something in its buffer. */
+function readUnlessStopped(this: Stoppable, size: number): void {
+  if (this[stopped] !== true) Socket.prototype._read.call(this as unknown as Socket, size);
+}
+
+/**
+ * Until `readOn`. `pause` alone lets a socket read once more, and what it read lies in it: 64 KiB of each connection, counted nowhere. It takes two system calls, which are 3 to 7 % of what a
+ * hundred clients with small packets cost: not for those who have hardly more.
+ */
+export function stopReading(socket: Duplex): void {
+  socket.pause();
+  if (!(socket instanceof Socket)) return;
+  const its = socket as unknown as Stoppable;
+  const handle = its._handle;
+  if (typeof handle?.readStop !== "function") return;
+  its[stopped] = true;
+  its._read = readUnlessStopped;
+  if (handle.reading === false) return;
+  handle.reading = false;
+  handle.readStop();
+}
+
+export function readOn(socket: Duplex): void {
+  const its = socket as unknown as Stoppable;
+  if (its[stopped] === true && !socket.destroyed) {
+    its[stopped] = false;
+    its._read(0); // `resume` would not: for it, the one that was not let has not ended
+  }
+  socket.resume();
 }

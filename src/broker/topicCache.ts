@@ -14,7 +14,7 @@ const bytesPerWeight = 32;
 export class TopicCache {
   readonly #resolve: (topic: string, generation: number) => TopicEntry;
   readonly #byTopic = new Map<string, TopicEntry>();
-  /** Direct-mapped: a collision replaces. */
+  /** Each topic has its slot and the one beside it; a third one that collides replaces. */
   readonly #slots: Array<TopicEntry | undefined> = new Array(slotCount).fill(undefined);
   /** Found last: a client that sends much at once sends it to few topics. */
   #recent: TopicEntry | undefined;
@@ -43,7 +43,7 @@ export class TopicCache {
     if (this.#byTopic.size >= entriesMax || this.#weight + weight > weightMax) this.#clear();
     this.#weight += weight;
     this.#byTopic.set(topic, entry);
-    this.#slots[hash(entry.bytes, 0, entry.bytes.length)] = entry;
+    this.#place(entry);
     return entry;
   }
 
@@ -53,11 +53,23 @@ export class TopicCache {
     if (recent !== undefined && recent.generation === this.#generation && isAt(recent.bytes, buffer, start, end)) {
       return recent;
     }
-    const entry = this.#slots[hash(buffer, start, end)];
-    if (entry === undefined || entry.generation !== this.#generation) return undefined;
-    if (!isAt(entry.bytes, buffer, start, end)) return undefined;
+    const slot = hash(buffer, start, end);
+    let entry = this.#slots[slot];
+    if (entry === undefined || !isAt(entry.bytes, buffer, start, end)) {
+      entry = this.#slots[slot ^ 1];
+      if (entry === undefined || !isAt(entry.bytes, buffer, start, end)) return undefined;
+    }
+    if (entry.generation !== this.#generation) return undefined;
     this.#recent = entry;
     return entry;
+  }
+
+  /** In its own slot, or beside it when another topic that is still in use, and not this one's older entry, is there. */
+  #place(entry: TopicEntry): void {
+    const slot = hash(entry.bytes, 0, entry.bytes.length);
+    const there = this.#slots[slot];
+    const taken = there !== undefined && there.topic !== entry.topic && there.generation === this.#generation;
+    this.#slots[taken ? slot ^ 1 : slot] = entry;
   }
 
   #clear(): void {

@@ -1,4 +1,5 @@
 import type { Clock } from "../base/clock.ts";
+import { readBytes } from "./socketUser.ts";
 
 /**
  * Of one turn of the event loop, how long packets may be handled; ms. libuv hands over all that has come on all sockets, up to 2 MB of each, before
@@ -6,32 +7,61 @@ import type { Clock } from "../base/clock.ts";
  * long again, and garbage collection comes on top.
  */
 const shareMs = 4;
+/**
+ * So many of those who wait with nothing read may read in a turn: about as many chunks of 64 KiB as it has time for. When they take longer, no more
+ * than these lie there.
+ */
+const readersMax = 16;
 
-/** Somebody with packets to handle. */
+/** Who had so much in one go has more, mostly, and waits for leave to read it while others wait. */
+export const greedyBytes = 16 * 1024;
+
+/** Somebody with packets to handle, or who has had its time and may have more in its socket. */
 export interface Waiting {
   /** False: it has ended, and needs no turn any more. */
   readonly open: boolean;
+  /** What it has read and not handled; bytes, what its socket may take counted; the same as long as it waits. None: its turn is the leave to read. */
+  readonly unreadBytes: number;
   nextTurn(): void;
 }
 
 /**
  * The time that all connections together may take in one turn of the event loop; who comes too late waits in line for the next one. By the clock on the
- * wall, because reading it is cheap: who is short of processor time goes round more often.
+ * wall, because reading it is cheap: who is short of processor time goes round more often. While there is a line, who has had time waits there without
+ * having read anything, or all that wait would hold a chunk each.
  */
 export class TurnShare {
   readonly #clock: Clock;
+  readonly #max: number;
   #begun = false;
   #endMs = 0;
   #line: Waiting[] = [];
+  /** Those who were let read and found no time. */
+  #first: Waiting[] = [];
+  /** Of the line that is handled now. */
+  #behind = 0;
+  #held = 0;
   readonly #next = (): void => this.#nextTurn();
 
-  constructor(clock: Clock) {
+  /** @param max bytes that those who wait may hold unread. Beyond it what has come is handled at once, however long the turn becomes */
+  constructor(clock: Clock, max: number) {
     this.#clock = clock;
+    this.#max = max;
   }
 
   /** Nothing has come in this turn yet. */
   get fresh(): boolean {
     return !this.#begun;
+  }
+
+  /** Somebody waits. */
+  get crowded(): boolean {
+    return this.#behind + this.#line.length + this.#first.length > 0;
+  }
+
+  /** Unread, of all who wait. */
+  get heldBytes(): number {
+    return this.#held;
   }
 
   /** This turn has had its time. The first call in a turn begins it. */
@@ -41,10 +71,22 @@ export class TurnShare {
     return false;
   }
 
-  /** Calls `waiting.nextTurn()` in the next turn, after those who were here before. */
-  wait(waiting: Waiting): void {
+  /** There is so much room that who waits may read once more into its socket, if that is counted. */
+  get lavish(): boolean {
+    return this.#held * 2 <= this.#max - 2 * readBytes;
+  }
+
+  /** Whether so much more may wait unread. */
+  holds(bytes: number): boolean {
+    return this.#held + bytes <= this.#max;
+  }
+
+  /** Calls `waiting.nextTurn()` in the next turn, after those who were here before. @param first before them: it was let read, and found no time */
+  wait(waiting: Waiting, first = false): void {
     if (!this.#begun) this.#begin();
-    this.#line.push(waiting);
+    this.#held += waiting.unreadBytes;
+    if (first) this.#first.push(waiting);
+    else this.#line.push(waiting);
   }
 
   #begin(): void {
@@ -59,15 +101,29 @@ export class TurnShare {
    */
   #nextTurn(): void {
     this.#begun = false;
-    if (this.#line.length === 0) return;
-    const line = this.#line;
+    if (this.#line.length + this.#first.length === 0) return;
+    const line = this.#first.length === 0 ? this.#line : [...this.#first, ...this.#line];
     this.#line = [];
+    this.#first = [];
     this.#begin();
+    let readers = 0;
     let at = 0;
-    do line[at++]!.nextTurn();
-    while (at < line.length && !this.spent());
+    do {
+      const waiting = line[at]!;
+      if (waiting.unreadBytes === 0 && ++readers > readersMax) break;
+      at += 1;
+      this.#held -= waiting.unreadBytes;
+      this.#behind = line.length - at;
+      waiting.nextTurn();
+    } while (at < line.length && !this.spent());
+    this.#behind = 0;
     if (at === line.length) return;
-    // Who has ended holds what it had read, and counts for no limit any more.
-    this.#line = [...line.slice(at).filter(({ open }) => open), ...this.#line];
+    this.#line = [...line.slice(at).filter((waiting) => this.#stays(waiting)), ...this.#line];
+  }
+
+  /** False: it has ended, and holds nothing once it is out of the line. */
+  #stays({ open, unreadBytes }: Waiting): boolean {
+    if (!open) this.#held -= unreadBytes;
+    return open;
   }
 }

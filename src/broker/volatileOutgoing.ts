@@ -6,23 +6,43 @@ import { Fifo } from "./fifo.ts";
 import { type Given, GivenMessages } from "./givenMessages.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
-import { answers, messageBytes, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
-import type { Outgoing, Session } from "./session.ts";
+import { PacketIds } from "./packetIds.ts";
+import { answers, KeptPacket, messageBytes, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
+import type { Link, Outgoing, Session } from "./session.ts";
 import { encodeFor } from "./topicAliases.ts";
 
-interface Waiting {
+/** A message of which the packet is not known before it is sent. */
+class Late {
   readonly message: Message;
   readonly qos: Qos;
   readonly retain: boolean;
   readonly ids: readonly number[] | undefined;
   readonly acceptedAtMs: number;
   readonly bytes: number;
+
+  constructor(frames: PublishFrames, qos: Qos, retain: boolean, ids: readonly number[] | undefined) {
+    this.message = frames.owned();
+    this.qos = qos;
+    this.retain = retain;
+    this.ids = ids;
+    this.acceptedAtMs = frames.acceptedAtMs;
+    this.bytes = messageBytes(this.message);
+  }
+
+  /** As it may be sent now; undefined: not any more. */
+  packet(link: Link, nowMs: number): KeptPacket | undefined {
+    const { qos, retain, ids } = this;
+    const left = unexpired(this.message, this.acceptedAtMs, nowMs);
+    if (left === undefined) return undefined;
+    const frame = encodeFor(link, publishPacket(left, qos, retain, 1, ids));
+    return new KeptPacket(frame, 0, frame.length, packetIdOffset(frame), qos, left);
+  }
 }
 
 type Next = "puback" | "pubrec" | "pubcomp";
 
 /** For all that were sent nothing of QoS 1 or 2 yet; nothing is ever put into it. */
-const noneYet = new Map<number, Next>();
+const noneYet = new PacketIds<Next>();
 
 /** What all clean sessions of a broker have waiting, in bytes: many slow subscribers together must not fill the memory either. */
 export interface VolatileTotal {
@@ -47,11 +67,11 @@ export class VolatileOutgoing implements Outgoing {
   readonly #nowMs: () => number;
   readonly #total: VolatileTotal;
   readonly #access: Pick<Access, "mayRead">;
-  /** Packet id to what comes next from the client. */
-  #inflight: Map<number, Next> = noneYet;
+  /** What comes next from the client. */
+  #inflight = noneYet;
   /** Those among them that shared groups gave and may get back: QoS 1, and QoS 2 not sent yet. */
   readonly #given = new GivenMessages();
-  readonly #waiting = new Fifo<Waiting>();
+  readonly #waiting = new Fifo<KeptPacket | Late>();
   #waitingBytes = 0;
   #lastId = 0;
 
@@ -83,7 +103,7 @@ export class VolatileOutgoing implements Outgoing {
     const link = this.#session.link;
     if (link === undefined) return;
     if (this.#waiting.size > 0 || this.#inflight.size >= link.window || link.outbox.full) {
-      this.#enqueue(frames, qos, retain, ids);
+      this.#enqueue(link, frames, qos, retain, ids);
       return;
     }
     const frame = frames.frameFor(link, qos, retain, ids);
@@ -166,26 +186,24 @@ export class VolatileOutgoing implements Outgoing {
     while (this.#inflight.size < link.window && this.#waiting.size > 0 && !link.outbox.full) {
       const next = this.#waiting.shift();
       if (next === undefined) return;
-      this.#left(next.bytes);
-      const message = unexpired(next.message, next.acceptedAtMs, this.#nowMs());
-      if (message === undefined) {
-        this.#metrics.dropped("expired").value += 1;
-        continue;
-      }
-      // Rules may have changed while it waited.
-      if (!this.#access.mayRead(this.#session, message.topic)) {
-        this.#metrics.dropped("denied").value += 1;
-        continue;
-      }
-      const frame = encodeFor(link, publishPacket(message, next.qos, next.retain, 1, next.ids));
-      if (frame.length > link.packetSizeMax) {
-        this.#metrics.dropped("too-large").value += 1;
-        continue;
-      }
-      link.outbox.appendWithId(frame, 0, frame.length, packetIdOffset(frame), this.#nextId(next.qos));
-      this.#metrics.countSent(next.qos, message.payload.length);
+      this.#left(next.bytes + entryBytes);
+      const packet = next instanceof Late ? next.packet(link, this.#nowMs()) : next;
+      if (packet === undefined) this.#metrics.dropped("expired").value += 1;
+      else this.#send(link, packet);
     }
     if (this.#session.shares.length > 0 && this.hasRoom) this.#session.pull();
+  }
+
+  #send(link: Link, { buffer, start, end, idAt, qos, topic, payloadBytes }: KeptPacket): void {
+    // Rules may have changed while it waited.
+    if (!this.#access.mayRead(this.#session, topic)) {
+      this.#metrics.dropped("denied").value += 1;
+    } else if (end - start > link.packetSizeMax) {
+      this.#metrics.dropped("too-large").value += 1;
+    } else {
+      link.outbox.appendWithId(buffer, start, end, idAt, this.#nextId(qos));
+      this.#metrics.countSent(qos, payloadBytes);
+    }
   }
 
   attached(): void {}
@@ -199,16 +217,16 @@ export class VolatileOutgoing implements Outgoing {
     this.#given.back(false);
   }
 
-  #enqueue(frames: PublishFrames, qos: Qos, retain: boolean, ids: readonly number[] | undefined): void {
+  #enqueue(link: Link, frames: PublishFrames, qos: Qos, retain: boolean, ids: readonly number[] | undefined): void {
     const bytes = messageBytes(frames.message) + entryBytes;
     while (this.#isFull(bytes)) {
       this.#metrics.dropped("queue-full").value += 1;
       if (this.#limits.whenFull === "drop-newest") return;
       const oldest = this.#waiting.shift();
       if (oldest === undefined) return; // larger than the whole queue
-      this.#left(oldest.bytes);
+      this.#left(oldest.bytes + entryBytes);
     }
-    this.#waiting.push({ message: frames.owned(), qos, retain, ids, acceptedAtMs: frames.acceptedAtMs, bytes });
+    this.#waiting.push(frames.keep(link, qos, retain, ids) ?? new Late(frames, qos, retain, ids));
     this.#waitingBytes += bytes;
     this.#total.bytes += bytes;
   }
@@ -228,7 +246,7 @@ export class VolatileOutgoing implements Outgoing {
   #nextId(qos: Qos): number {
     do this.#lastId = this.#lastId >= 65_535 ? 1 : this.#lastId + 1;
     while (this.#inflight.has(this.#lastId));
-    if (this.#inflight === noneYet) this.#inflight = new Map();
+    if (this.#inflight === noneYet) this.#inflight = new PacketIds();
     this.#inflight.set(this.#lastId, qos === 2 ? "pubrec" : "puback");
     return this.#lastId;
   }

@@ -1,6 +1,20 @@
 /** Varints and texts. A uvarint is LEB128 of a whole number up to 2^53 - 1: doubles, because 32-bit shifts would wrap a position. */
 import type { TextCache } from "./textCache.ts";
 
+/**
+ * Four bytes, little-endian, of a record in RAM: each has three such numbers, and Node's own methods are shared with all of the process, so that V8
+ * cannot fit them to their use here. Nothing is checked.
+ */
+export const u32At = (buffer: Uint8Array, at: number): number =>
+  (buffer[at]! | (buffer[at + 1]! << 8) | (buffer[at + 2]! << 16) | (buffer[at + 3]! << 24)) >>> 0;
+
+export function setU32(buffer: Uint8Array, at: number, value: number): void {
+  buffer[at] = value;
+  buffer[at + 1] = value >>> 8;
+  buffer[at + 2] = value >>> 16;
+  buffer[at + 3] = value >>> 24;
+}
+
 /** Writes into a buffer that the caller made large enough. */
 export class ByteWriter {
   buffer: Buffer;
@@ -16,7 +30,8 @@ export class ByteWriter {
   }
 
   u32(value: number): void {
-    this.at = this.buffer.writeUInt32LE(value, this.at);
+    setU32(this.buffer, this.at, value);
+    this.at += 4;
   }
 
   uvarint(value: number): void {

@@ -8,6 +8,7 @@
  * A length of 0 means "preallocated space begins here", never an empty record.
  */
 import { crc32 } from "node:zlib";
+import { setU32 } from "./bytes.ts";
 import { checksum } from "./checksum.ts";
 
 /** Written into every header; older ones are read. 2: merged segments. */
@@ -167,5 +168,5 @@ export function plausibleLength(buffer: Buffer, at: number, lengthMax: number): 
 
 /** Sets the checksum of a finished record. */
 export function sealRecord(buffer: Buffer, at: number, length: number, seed: number): void {
-  buffer.writeUInt32LE(checksum(buffer, at + 8, at + length, seed), at + 4);
+  setU32(buffer, at + 4, checksum(buffer, at + 8, at + length, seed));
 }

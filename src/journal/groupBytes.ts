@@ -1,6 +1,7 @@
 /** A closed group's checksums, and getting bytes into a file whole. */
 import { crc32 } from "node:zlib";
 import type { OpenFile } from "../base/files.ts";
+import { setU32, u32At } from "./bytes.ts";
 import { recordHeaderBytes, sealRecord } from "./format.ts";
 import type { Segment } from "./segments.ts";
 import type { Tail } from "./tail.ts";
@@ -27,7 +28,7 @@ export function sealGroup(tail: Tail, group: Group): void {
   let endAt = 0;
   for (const slice of slices) {
     for (let at = 0; at < slice.length; ) {
-      const length = slice.readUInt32LE(at);
+      const length = u32At(slice, at);
       sealRecord(slice, at, length, seed);
       endAt = at;
       at += length;
@@ -37,7 +38,7 @@ export function sealGroup(tail: Tail, group: Group): void {
   let crc = seed;
   for (const slice of slices.slice(0, -1)) crc = crc32(slice, crc);
   crc = crc32(last.subarray(0, endAt), crc);
-  last.writeUInt32LE(crc, endAt + recordHeaderBytes);
+  setU32(last, endAt + recordHeaderBytes, crc);
   sealRecord(last, endAt, last.length - endAt, seed);
 }
 

@@ -1,6 +1,7 @@
 /**
  * A queue of references: ordinal, position, meta and size of each, in RAM, 24 bytes apiece, by rising ordinal. A released one leaves a hole
- * (position 0) until `compact`, so a queue whose oldest never goes does not grow with what passes it.
+ * (position 0) until `compact`, so a queue whose oldest never goes does not grow with what passes it. The lists stay when it is emptied: made anew
+ * with every few dozen messages, they lived just long enough to become garbage of the old generation.
  */
 import type { ReferenceQueue } from "../base/contracts.ts";
 
@@ -13,6 +14,10 @@ export interface Reference {
 
 export type ReferenceBatch = readonly Reference[];
 
+/** Holes are given back once there are so many entries, and lists cut when they are so much longer than twice what is in them. */
+const compactedMin = 64;
+const slackMax = 128;
+
 export class References {
   readonly name: string;
   /** What other stages see of it, once they have asked: one object, since they ask with each message. */
@@ -21,6 +26,8 @@ export class References {
   #positions: number[] = [];
   /** meta + 256 * bytes. */
   #sizes: number[] = [];
+  /** How many entries the three lists hold: they may be longer. */
+  #length = 0;
   /** Index before which there are only holes. */
   #head = 0;
   nextOrdinal = 1;
@@ -47,9 +54,7 @@ export class References {
       this.#newest = { group, from: ordinal };
     }
     this.nextOrdinal += 1;
-    this.#ordinals.push(ordinal);
-    this.#positions.push(position);
-    this.#sizes.push(meta + 256 * bytes);
+    this.#put(this.#length++, ordinal, position, meta + 256 * bytes);
     this.size += 1;
     this.bytes += bytes;
     return ordinal;
@@ -57,11 +62,10 @@ export class References {
 
   /** Takes the newest away, as if it had never been. */
   undoAdd(): void {
-    this.nextOrdinal = this.#ordinals.pop()!;
-    const position = this.#positions.pop()!;
-    const size = this.#sizes.pop()!;
-    if (position > 0) this.#count(-1, size);
-    this.#head = Math.min(this.#head, this.#positions.length);
+    this.#length -= 1;
+    this.nextOrdinal = this.#ordinals[this.#length]!;
+    if (this.#positions[this.#length] !== 0) this.#count(-1, this.#sizes[this.#length]!);
+    this.#head = Math.min(this.#head, this.#length);
   }
 
   /** Position, 0 when that ordinal does not wait. */
@@ -96,7 +100,7 @@ export class References {
     if (position === 0) return 0;
     this.#positions[index] = 0;
     this.#count(-1, this.#sizes[index]!);
-    while (this.#head < this.#positions.length && this.#positions[this.#head] === 0) this.#head += 1;
+    while (this.#head < this.#length && this.#positions[this.#head] === 0) this.#head += 1;
     return position;
   }
 
@@ -109,29 +113,37 @@ export class References {
 
   /** Gives the holes back once they are the greater part. Not between a release and its undo. */
   compact(): void {
-    const { length } = this.#positions;
-    if (length < 64 || this.size * 2 > length) return;
-    const keep = (_: number, index: number): boolean => this.#positions[index] !== 0;
-    this.#ordinals = this.#ordinals.filter(keep);
-    this.#sizes = this.#sizes.filter(keep);
-    this.#positions = this.#positions.filter((position) => position !== 0);
+    if (this.#length < compactedMin || this.size * 2 > this.#length) return;
+    let kept = 0;
+    for (let index = this.#head; index < this.#length; index += 1) {
+      const position = this.#positions[index]!;
+      if (position !== 0) this.#put(kept++, this.#ordinals[index]!, position, this.#sizes[index]!);
+    }
     this.#head = 0;
+    this.#length = kept;
+    if (this.#positions.length <= 2 * kept + slackMax) return;
+    this.#ordinals = this.#ordinals.slice(0, kept);
+    this.#positions = this.#positions.slice(0, kept);
+    this.#sizes = this.#sizes.slice(0, kept);
   }
 
   /** The oldest ordinal above `after` that waits; 0 when there is none. */
   nextAfter(after: number): number {
     let index = after < (this.#ordinals[this.#head] ?? 0) ? this.#head : this.#lowerBound(after + 1);
-    for (; index < this.#positions.length; index += 1) if (this.#positions[index] !== 0) return this.#ordinals[index]!;
+    for (; index < this.#length; index += 1) if (this.#positions[index] !== 0) return this.#ordinals[index]!;
     return 0;
   }
 
   *positions(): Generator<number> {
-    for (const position of this.#positions) if (position !== 0) yield position;
+    for (let index = this.#head; index < this.#length; index += 1) {
+      const position = this.#positions[index]!;
+      if (position !== 0) yield position;
+    }
   }
 
   /** Calls for each that waits, by rising ordinal. `visit` may release what it is given. */
   forEach(visit: (position: number, ordinal: number) => void): void {
-    for (let index = this.#head; index < this.#positions.length; index += 1) {
+    for (let index = this.#head; index < this.#length; index += 1) {
       const position = this.#positions[index]!;
       if (position !== 0) visit(position, this.#ordinals[index]!);
     }
@@ -141,7 +153,7 @@ export class References {
   batch(after: number, before: number, count: number): Reference[] {
     const batch: Reference[] = [];
     let index = after < (this.#ordinals[this.#head] ?? 0) ? this.#head : this.#lowerBound(after + 1);
-    for (; index < this.#positions.length && batch.length < count; index += 1) {
+    for (; index < this.#length && batch.length < count; index += 1) {
       const ordinal = this.#ordinals[index]!;
       if (ordinal >= before) break;
       const position = this.#positions[index]!;
@@ -173,19 +185,26 @@ export class References {
     this.#positions = all.map(({ position }) => position);
     this.#sizes = all.map(({ meta, bytes }) => meta + 256 * bytes);
     this.#head = 0;
+    this.#length = all.length;
+  }
+
+  #put(index: number, ordinal: number, position: number, size: number): void {
+    this.#ordinals[index] = ordinal;
+    this.#positions[index] = position;
+    this.#sizes[index] = size;
   }
 
   #indexOf(ordinal: number): number {
-    const first = this.#ordinals[0];
-    if (first === undefined) return -1;
-    if (this.#ordinals[ordinal - first] === ordinal) return ordinal - first;
+    if (this.#length === 0) return -1;
+    const near = ordinal - this.#ordinals[0]!;
+    if (near < this.#length && this.#ordinals[near] === ordinal) return near;
     const index = this.#lowerBound(ordinal);
-    return this.#ordinals[index] === ordinal ? index : -1;
+    return index < this.#length && this.#ordinals[index] === ordinal ? index : -1;
   }
 
   #lowerBound(ordinal: number): number {
     let low = 0;
-    let high = this.#ordinals.length;
+    let high = this.#length;
     while (low < high) {
       const middle = (low + high) >>> 1; // an index, not an ordinal
       if (this.#ordinals[middle]! < ordinal) low = middle + 1;

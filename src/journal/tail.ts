@@ -4,7 +4,7 @@
  *
  *   chunks  [ durable ... | durable, being written | open .......free ]
  */
-import { ByteWriter } from "./bytes.ts";
+import { ByteWriter, setU32 } from "./bytes.ts";
 import { recordHeaderBytes } from "./format.ts";
 
 interface Chunk {
@@ -56,7 +56,7 @@ export class Tail {
   finish(): number {
     const chunk = this.#chunks[this.#chunks.length - 1]!;
     const length = this.#writer.at - chunk.used;
-    chunk.buffer.writeUInt32LE(length, chunk.used);
+    setU32(chunk.buffer, chunk.used, length);
     chunk.used += length;
     this.#end += length;
     return length;

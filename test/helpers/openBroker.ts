@@ -10,6 +10,8 @@ export interface OpenBroker {
   /** Of a counter with a reason: `refused("tls")`, `faults("websocket")`. */
   refused(reason: string): number;
   faults(reason: string): number;
+  /** Of a gauge or counter, by its name with its labels. */
+  metric(name: string): number;
 }
 
 /** A broker on a memory store whose listeners are real: what the tests of transports need. */
@@ -33,6 +35,14 @@ export function openBroker(
   return {
     broker,
     refused: (reason) => value("tidegate_mqtt_refused_total", reason),
+    metric: (name) =>
+      Number(
+        meter
+          .expose()
+          .split("\n")
+          .find((line) => line.startsWith(`${name} `))
+          ?.slice(name.length),
+      ),
     faults: (reason) => value("tidegate_mqtt_protocol_errors_total", reason),
   };
 }

@@ -40,6 +40,11 @@ export class FrameScanner {
     return this.#tail.length;
   }
 
+  /** Memory held for packets that `next()` has not come to. */
+  get unreadBytes(): number {
+    return this.#at < this.#chunk.length ? this.#chunk.length : 0;
+  }
+
   /** A packet has begun and is not whole yet. */
   get partial(): boolean {
     return this.#tailLength > 0;
@@ -138,9 +143,15 @@ export class FrameScanner {
     this.#tail = grown;
   }
 
-  /** Lets go of an incomplete packet; for a stream that is not read any more. The packet of the last `next()` stays. */
+  /** Lets go of the packet of the last `next()`, where it was the last one. */
+  rest(): void {
+    if (this.#at === this.#chunk.length) this.#idle();
+  }
+
+  /** Lets go of all that was not read; for a stream that is not read any more. The packet of the last `next()` stays. */
   drop(): void {
-    this.#tail = nothing;
+    this.#chunk = this.#tail = nothing;
+    this.#at = 0;
     this.#tailLength = this.#tailTotal = 0;
   }
 

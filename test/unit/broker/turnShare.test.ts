@@ -1,14 +1,16 @@
 import { expect } from "chai";
+import { readBytes } from "../../../src/broker/socketUser.ts";
 import { TurnShare } from "../../../src/broker/turnShare.ts";
-import { ManualClock, Rig, turns } from "../../helpers/brokerRig.ts";
+import { ManualClock, Rig, type RigOptions, turns } from "../../helpers/brokerRig.ts";
 
 /** Takers of turns of `ms` each, who want another one as long as there were fewer than `again`. */
 function line(ms: number, again: number) {
   const clock = new ManualClock();
-  const share = new TurnShare(clock);
+  const share = new TurnShare(clock, 1000);
   const seen: string[] = [];
   const waiting = (name: string) => ({
     open: true,
+    unreadBytes: 100,
     nextTurn(): void {
       if (share.spent()) {
         share.wait(this);
@@ -22,10 +24,19 @@ function line(ms: number, again: number) {
   return { share, seen, waiting };
 }
 
+const metric = ({ meter }: Rig, name: string): number =>
+  Number(
+    meter
+      .expose()
+      .split("\n")
+      .find((line) => line.startsWith(`${name} `))
+      ?.slice(name.length),
+  );
+
 describe("the share of a turn that packets may take", () => {
   it("is spent after some milliseconds, and new in the next turn", async () => {
     const clock = new ManualClock();
-    const share = new TurnShare(clock);
+    const share = new TurnShare(clock, 1000);
     expect(share.spent()).to.equal(false);
     clock.advance(3);
     expect(share.spent()).to.equal(false);
@@ -56,10 +67,11 @@ describe("the share of a turn that packets may take", () => {
 
   it("who ends while it waits is let go of with the next turn, not when it would have its own", async () => {
     const clock = new ManualClock();
-    const share = new TurnShare(clock);
+    const share = new TurnShare(clock, 1000);
     const seen: string[] = [];
     const waiting = (name: string, open: boolean) => ({
       open,
+      unreadBytes: 100,
       nextTurn(): void {
         seen.push(name);
         clock.advance(4);
@@ -68,16 +80,72 @@ describe("the share of a turn that packets may take", () => {
     share.wait(waiting("a", true));
     const gone = waiting("gone", false);
     share.wait(gone);
+    expect(share.heldBytes).to.equal(200);
     await turns(1);
+    expect(share.heldBytes).to.equal(0);
     gone.open = true; // only to see whether it is still in line
     await turns(3);
     expect(seen).to.deep.equal(["a"]);
   });
 
+  /** Who is let read, for whom `time` says whether there was any. */
+  function readers(share: TurnShare, count: number, seen: number[], time: (n: number) => boolean) {
+    for (let n = 0; n < count; n += 1) {
+      const waiting = { open: true, unreadBytes: 0, nextTurn: (): void => granted(n) };
+      const granted = (at: number): void => {
+        seen.push(at);
+        if (time(at) || waiting.unreadBytes > 0) return;
+        waiting.unreadBytes = 64;
+        share.wait(waiting, true);
+      };
+      share.wait(waiting);
+    }
+  }
+
+  it("of those who have read nothing some are let read in each turn, so that few of them hold what they find no time for", async () => {
+    const share = new TurnShare(new ManualClock(), 1e6);
+    const seen: number[] = [];
+    readers(share, 40, seen, () => true);
+    expect(share.heldBytes).to.equal(0);
+    await turns(1);
+    expect(seen).to.have.length(16);
+    await turns(2);
+    expect(seen).to.deep.equal(Array.from({ length: 40 }, (_, n) => n));
+    expect(share.crowded).to.equal(false);
+  });
+
+  it("who was let read and found no time comes before all others, in order", async () => {
+    const share = new TurnShare(new ManualClock(), 1e6);
+    const seen: number[] = [];
+    readers(share, 20, seen, (n) => n < 13);
+    await turns(1);
+    expect(share.heldBytes).to.equal(3 * 64);
+    seen.length = 0;
+    await turns(1);
+    expect(seen).to.deep.equal([13, 14, 15, 16, 17, 18, 19]);
+  });
+
+  it("has room for so many bytes that wait unread", () => {
+    const share = new TurnShare(new ManualClock(), 1000);
+    share.wait({ open: true, unreadBytes: 600, nextTurn() {} });
+    expect(share.holds(400)).to.equal(true);
+    expect(share.holds(401)).to.equal(false);
+  });
+
+  it("lets who waits read once more only while half of the room and more is left", () => {
+    const share = new TurnShare(new ManualClock(), 10 * readBytes);
+    const wait = (): void => share.wait({ open: true, unreadBytes: readBytes, nextTurn() {} });
+    let lavish = 0;
+    for (; share.lavish; lavish += 1) wait();
+    expect(lavish).to.equal(5);
+    for (let n = lavish; n < 10; n += 1) wait();
+    expect(share.holds(1)).to.equal(false);
+  });
+
   describe("with clients whose packets take long", () => {
     const count = 20;
-    const slowRig = (): Rig => {
-      const rig = new Rig();
+    const slowRig = (options: RigOptions = {}): Rig => {
+      const rig = new Rig(options);
       let nowMs = 0;
       rig.clock.monotonicMs = () => (nowMs += 1); // each look at the clock takes one
       return rig;
@@ -112,6 +180,38 @@ describe("the share of a turn that packets may take", () => {
         const payloads = got.filter(({ topic }) => topic === `t/${n}`).map(({ payload }) => Number(payload));
         expect(payloads).to.deep.equal(Array.from({ length: each }, (_, at) => at));
       }
+      await rig.close();
+    });
+
+    it("what waits takes a bounded memory over all of them: beyond it what comes is handled at once, and nobody is closed", async () => {
+      const chunk = Buffer.alloc(2048, "c000", "hex");
+      const maxBytes = 5 * chunk.length;
+      const rig = slowRig({ limits: { partialBytes: 4 * maxBytes } });
+      const clients = await Promise.all(Array.from({ length: count }, (_, n) => rig.client(4, `c${n}`)));
+      for (const client of clients) client.raw(chunk);
+      const answers = (): number => clients.reduce((all, { received }) => all + received.length, 0);
+      let most = 0;
+      while (answers() < count * (chunk.length / 2)) {
+        most = Math.max(most, metric(rig, "tidegate_mqtt_unread_bytes"));
+        await turns(1);
+      }
+      expect(most).to.be.within(maxBytes - chunk.length + 1, maxBytes);
+      expect(metric(rig, "tidegate_mqtt_unread_bytes")).to.equal(0);
+      expect(clients.filter(({ closed }) => closed)).to.deep.equal([]);
+      await rig.close();
+    });
+
+    it("copies for subscribers count, not packets alone", async () => {
+      const rig = slowRig();
+      const subscribers = await Promise.all(Array.from({ length: 300 }, (_, n) => rig.client(4, `s${n}`)));
+      await Promise.all(subscribers.map((subscriber) => subscriber.subscribe("t")));
+      const publisher = await rig.client(4, "publisher");
+      const packets = 60; // fewer than those after which the clock is asked anyway
+      publisher.raw(Buffer.concat(Array.from({ length: packets }, () => Buffer.from([0x30, 4, 0, 1, 0x74, 0x78]))));
+      const came = (): number => metric(rig, 'tidegate_mqtt_messages_total{direction="in",qos="0"}');
+      while (came() === 0) await turns(1);
+      expect(came()).to.be.below(10);
+      while (came() < packets) await turns(1);
       await rig.close();
     });
   });

@@ -40,6 +40,23 @@ describe("MQTT FrameScanner", () => {
     expect(scanner.buffer).to.have.length(0);
   });
 
+  it("tells how much it holds of what was not read, and lets go of the rest that is none", () => {
+    const one = publish(Buffer.from("x"));
+    const scanner = new FrameScanner(100);
+    scanner.push(Buffer.concat([one, one]));
+    scanner.next();
+    expect(scanner.unreadBytes).to.equal(2 * one.length);
+    scanner.rest();
+    expect(scanner.buffer).not.to.have.length(0); // there is more
+    scanner.next();
+    expect(scanner.unreadBytes).to.equal(0);
+    scanner.rest();
+    expect(scanner.buffer).to.have.length(0);
+    scanner.push(one);
+    scanner.drop();
+    expect(scanner.unreadBytes).to.equal(0);
+  });
+
   it("gives a packet that was cut off memory of its own, which stays true", () => {
     const scanner = new FrameScanner(100);
     const stream = Buffer.concat(["first", "second", "third"].map((text) => publish(Buffer.from(text))));
