@@ -23,7 +23,7 @@ export const versions: readonly Version[] = [4, 5];
 
 export class ManualClock implements Clock {
   #nowMs = 0;
-  #timers: Array<{ dueMs: number; callback: () => void }> = [];
+  readonly #timers = new Set<{ dueMs: number; callback: () => void }>();
 
   monotonicMs(): number {
     return this.#nowMs;
@@ -35,20 +35,18 @@ export class ManualClock implements Clock {
 
   setTimer(ms: number, callback: () => void): Timer {
     const timer = { dueMs: this.#nowMs + ms, callback };
-    this.#timers.push(timer);
-    return {
-      cancel: () => {
-        this.#timers = this.#timers.filter((other) => other !== timer);
-      },
-    };
+    this.#timers.add(timer);
+    return { cancel: () => void this.#timers.delete(timer) };
   }
 
   advance(ms: number): void {
     const endMs = this.#nowMs + ms;
     for (;;) {
-      const next = this.#timers.filter((timer) => timer.dueMs <= endMs).sort((a, b) => a.dueMs - b.dueMs)[0];
+      let next: { dueMs: number; callback: () => void } | undefined;
+      for (const timer of this.#timers)
+        if (timer.dueMs <= endMs && (next === undefined || timer.dueMs < next.dueMs)) next = timer;
       if (next === undefined) break;
-      this.#timers = this.#timers.filter((timer) => timer !== next);
+      this.#timers.delete(next);
       this.#nowMs = Math.max(this.#nowMs, next.dueMs);
       next.callback();
     }

@@ -197,17 +197,18 @@ for (const version of versions) {
       await small.close();
     });
 
-    it("a client that asks and never reads the answers is not read either, until it does", async () => {
+    it("a client that asks and never reads the answers is not read either, until it does", async function () {
+      this.timeout(90_000);
       const small = new Rig({ limits: { outboxBytes: 1000 } });
       const client = await small.client(version, "a");
       client.stall();
-      const pings = Buffer.alloc(150_000, Buffer.from([0xc0, 0]));
+      const pings = Buffer.alloc(75_000, Buffer.from([0xc0, 0]));
       for (let round = 0; round < 6; round += 1) client.raw(pings);
       await turns(60);
       const { value } = small.meter.counter("tidegate_mqtt_bytes_total", "", { direction: "in" });
-      expect(value).to.be.lessThan(500_000);
+      expect(value).to.be.lessThan(400_000);
       client.resume();
-      await until("all were answered", () => client.received.length === 450_000);
+      await until("all were answered", () => client.received.length === 225_000, 60_000);
       await small.close();
     });
 

@@ -265,7 +265,9 @@ describe("uplink/link", () => {
     const send = async (count: number): Promise<void> => {
       cloud.sendRaw(bytes.subarray(sent, sent + count));
       sent += count;
-      await new Promise((resolve) => setTimeout(resolve, 20)); // no sign tells when it has been read
+      // No sign tells when it has been read: the time to arrive, then turns of the loop in which it is, though this process may have had none meanwhile.
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      for (let turns = 0; turns < 3; turns += 1) await new Promise((resolve) => setImmediate(resolve));
     };
     await send(8);
     for (let seconds = 0; seconds < 8; seconds += 1) {
