@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
-import { pinned } from "./brokers.ts";
+import { pinned, unitEnvironment } from "./brokers.ts";
 import { CloudProcess } from "./cloudProcess.ts";
 import { runLoad } from "./loadProcess.ts";
 import type { BenchReport } from "./record.ts";
@@ -12,7 +12,7 @@ import { type Sample, trendOf } from "./trend.ts";
 
 /**
  * Full load for half an hour (TIDEGATE_BENCH_MINUTES): QoS 0, 1 and 2 as fast as they go, kept sessions among them, retained values that are set again
- * and again, sessions that come and go, and an uplink whose cloud does so too. Resident memory is read each second; the first third is
+ * and again, sessions that come and go, and an uplink whose cloud does so too. Resident memory is read each second, in the environment of the systemd unit; the first third is
  * for V8 and the store to get to their size. test/soak is the one that counts every message.
  */
 const minutes = Number(process.env["TIDEGATE_BENCH_MINUTES"] ?? 30);
@@ -111,7 +111,7 @@ export async function soak(): Promise<BenchReport> {
   const gateway = await GatewayProcess.create(configOf(port, httpPort, cloudPort));
   gateway.prefix = pinned(0);
   try {
-    await gateway.start();
+    await gateway.start(unitEnvironment());
     const endMs = performance.now() + minutes * 60_000;
     const ended = (): boolean => performance.now() >= endMs;
     const [samples] = await Promise.all([watch(gateway.pid, ended), load(port, cloudPort, minutes * 60, ended)]);
