@@ -154,7 +154,7 @@ for (const version of versions) {
       for (const whenFull of ["drop-oldest", "drop-newest"] as const) {
         for (const kind of ["durable", "clean"] as const) {
           it(`a ${kind} session's queue by ${what}, ${whenFull}: counted, the publisher is not refused`, async () => {
-            const bytes = kind === "clean" && what === "bytes" ? { maxBytes: 3 * 301 } : {}; // an entry in memory costs 200 more
+            const bytes = kind === "clean" && what === "bytes" ? { maxBytes: 3 * 310 } : {}; // in memory: the packet and 200 more
             start({ limits: { maxInflight: 1, session: { ...session, ...bytes, whenFull, queueQos0: false } } });
             const client = await rig.client(version, "c", kind === "durable" ? durable(version) : {});
             await client.subscribe("t", 1);
