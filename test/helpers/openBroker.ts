@@ -4,6 +4,7 @@ import { Meter } from "../../src/base/meter.ts";
 import { createBroker } from "../../src/broker/broker.ts";
 import { type Broker, type BrokerLimits, limitDefaults } from "../../src/broker/options.ts";
 import { MemoryStore } from "./memoryStore.ts";
+import { metricOf } from "./metric.ts";
 
 export interface OpenBroker {
   readonly broker: Broker;
@@ -35,14 +36,7 @@ export function openBroker(
   return {
     broker,
     refused: (reason) => value("tidegate_mqtt_refused_total", reason),
-    metric: (name) =>
-      Number(
-        meter
-          .expose()
-          .split("\n")
-          .find((line) => line.startsWith(`${name} `))
-          ?.slice(name.length),
-      ),
+    metric: (name) => metricOf(meter, name),
     faults: (reason) => value("tidegate_mqtt_protocol_errors_total", reason),
   };
 }

@@ -1,8 +1,7 @@
-import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { expect } from "chai";
+import { CloudProxy } from "../helpers/cloudProxy.ts";
 import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { needPeers, type PeerProcess, startPeer } from "../helpers/peers.ts";
 import { freePorts } from "../helpers/ports.ts";
@@ -21,57 +20,10 @@ function consumerCode(): string {
   return code;
 }
 
-/** Between gateway and cloud: may lose what the cloud answers, until the connection ends. */
-class LossyProxy {
-  readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
-  loses = false;
-
-  private constructor(port: number) {
-    this.#server = createServer((gateway) => {
-      const cloud = connect({ port, host: "127.0.0.1" });
-      gateway.on("data", (chunk) => cloud.write(chunk));
-      cloud.on("data", (chunk) => this.loses || gateway.write(chunk));
-      for (const [one, other] of [
-        [gateway, cloud],
-        [cloud, gateway],
-      ] as const) {
-        this.#sockets.add(one);
-        one.on("error", () => {});
-        one.on("close", () => {
-          this.#sockets.delete(one);
-          other.destroySoon();
-        });
-      }
-    });
-  }
-
-  static async open(port: number): Promise<LossyProxy> {
-    const proxy = new LossyProxy(port);
-    proxy.#server.listen(0, "127.0.0.1");
-    await once(proxy.#server, "listening");
-    return proxy;
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port;
-  }
-
-  /** Ends the connections that there are. */
-  interrupt(): void {
-    for (const socket of this.#sockets) socket.destroy();
-  }
-
-  async close(): Promise<void> {
-    this.interrupt();
-    await new Promise((resolve) => this.#server.close(resolve));
-  }
-}
-
 describe("peer: the consumer of the README", function () {
   this.timeout(180_000);
   let broker: Mosquitto | undefined;
-  let proxy: LossyProxy | undefined;
+  let proxy: CloudProxy | undefined;
   let gateway: GatewayProcess | undefined;
   let device: RawClient | undefined;
   let peers: PeerProcess[] = [];
@@ -97,7 +49,7 @@ describe("peer: the consumer of the README", function () {
       await broker.prepare();
       await broker.start();
       const cloudPort = Number(new URL(broker.url()).port);
-      proxy = await LossyProxy.open(cloudPort);
+      proxy = await CloudProxy.open(cloudPort);
       const [port = 0] = await freePorts(1);
       gateway = await GatewayProcess.create(`
 gateway: { id: g1 }

@@ -1,9 +1,8 @@
-import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import { CloudProxy } from "../helpers/cloudProxy.ts";
 import { ExactConsumer } from "../helpers/exactConsumer.ts";
 import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { needPeers, type PeerProcess, runPeer, startPeer, stopPeers } from "../helpers/peers.ts";
@@ -18,58 +17,12 @@ const count = 1500;
 const commandCount = 300;
 const numbers = (length: number): number[] => Array.from({ length }, (_, n) => n);
 
-/** Between gateway and cloud: passes every byte on, and may let no new connection in. */
-class Gate {
-  admits = true;
-  readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
-
-  private constructor(to: number) {
-    this.#server = createServer((gateway) => {
-      gateway.on("error", () => {});
-      if (!this.admits) {
-        gateway.destroy();
-        return;
-      }
-      const cloud = connect({ port: to, host: "127.0.0.1", noDelay: true });
-      for (const [one, other] of [
-        [gateway, cloud],
-        [cloud, gateway],
-      ] as const) {
-        this.#sockets.add(one);
-        one.on("error", () => {});
-        one.on("data", (chunk) => other.write(chunk));
-        one.on("close", () => {
-          this.#sockets.delete(one);
-          other.destroySoon();
-        });
-      }
-    });
-  }
-
-  static async open(to: number): Promise<Gate> {
-    const gate = new Gate(to);
-    gate.#server.listen(0, "127.0.0.1");
-    await once(gate.#server, "listening");
-    return gate;
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port;
-  }
-
-  async close(): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy();
-    await new Promise((resolve) => this.#server.close(resolve));
-  }
-}
-
 describe("peer: exactly once with mosquitto as the cloud", () => {
   let dir = "";
   let gateway: GatewayProcess | undefined;
   let cloud: PeerProcess | undefined;
   let ports: number[] = [];
-  let gate: Gate;
+  let gate: CloudProxy;
   const consumers: ExactConsumer[] = [];
 
   before(function () {
@@ -78,7 +31,7 @@ describe("peer: exactly once with mosquitto as the cloud", () => {
   beforeEach(async () => {
     dir = await mkdtemp(join(tmpdir(), "tidegate-"));
     ports = await freePorts(2);
-    gate = await Gate.open(ports[1] ?? 0);
+    gate = await CloudProxy.open(ports[1] ?? 0);
   });
   afterEach(async () => {
     for (const made of consumers.splice(0)) made.close();

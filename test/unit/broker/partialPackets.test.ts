@@ -2,6 +2,7 @@ import { expect } from "chai";
 import { limitDefaults } from "../../../src/broker/options.ts";
 import { PartialPackets } from "../../../src/broker/partialPackets.ts";
 import { Rig, type TestClient, turns } from "../../helpers/brokerRig.ts";
+import { metricOf } from "../../helpers/metric.ts";
 
 const KiB = 1024;
 
@@ -10,14 +11,6 @@ function partOfPublish(bytes: number): Buffer {
   const part = Buffer.alloc(bytes, "x");
   part.set([0x30, 0x80, 0xa0, 0x1f, 0, 1, 0x74, 0]); // remaining length 512,000, topic t, no properties
   return part;
-}
-
-function metric({ meter }: Rig, name: string): number {
-  const line = meter
-    .expose()
-    .split("\n")
-    .find((each) => each.startsWith(`${name} `));
-  return Number(line?.slice(name.length));
 }
 
 describe("packets of which only a part has come", () => {
@@ -33,14 +26,14 @@ describe("packets of which only a part has come", () => {
     expect(holders.map(({ closed }) => closed)).to.deep.equal([true, true, true, false, false, false]);
     const said = await holders[0]!.next("disconnect");
     expect(said.reasonCode).to.equal(0x97);
-    expect(metric(rig, 'tidegate_mqtt_protocol_errors_total{reason="incomplete"}')).to.equal(3);
-    expect(metric(rig, "tidegate_mqtt_incomplete_bytes")).to.be.within(900 * KiB, 1000 * KiB);
+    expect(metricOf(rig.meter, 'tidegate_mqtt_protocol_errors_total{reason="incomplete"}')).to.equal(3);
+    expect(metricOf(rig.meter, "tidegate_mqtt_incomplete_bytes")).to.be.within(900 * KiB, 1000 * KiB);
     // Who sends the rest in time is served, and holds nothing then.
     const watcher = await rig.client(5, "watcher");
     await watcher.subscribe("t");
     holders[5]!.raw(Buffer.alloc(512_000 + 4 - 300 * KiB, "x"));
     expect((await watcher.next("publish")).topic).to.equal("t");
-    expect(metric(rig, "tidegate_mqtt_incomplete_bytes")).to.be.below(700 * KiB);
+    expect(metricOf(rig.meter, "tidegate_mqtt_incomplete_bytes")).to.be.below(700 * KiB);
     await rig.close();
   });
 
@@ -49,10 +42,10 @@ describe("packets of which only a part has come", () => {
     const client = await rig.client(4, "c");
     client.raw(partOfPublish(300 * KiB));
     await turns();
-    expect(metric(rig, "tidegate_mqtt_incomplete_bytes")).to.be.above(299 * KiB);
+    expect(metricOf(rig.meter, "tidegate_mqtt_incomplete_bytes")).to.be.above(299 * KiB);
     client.drop();
     await turns();
-    expect(metric(rig, "tidegate_mqtt_incomplete_bytes")).to.equal(0);
+    expect(metricOf(rig.meter, "tidegate_mqtt_incomplete_bytes")).to.equal(0);
     await rig.close();
   });
 

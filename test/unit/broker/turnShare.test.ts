@@ -2,6 +2,7 @@ import { expect } from "chai";
 import { readBytes } from "../../../src/broker/socketUser.ts";
 import { TurnShare } from "../../../src/broker/turnShare.ts";
 import { ManualClock, Rig, type RigOptions, turns } from "../../helpers/brokerRig.ts";
+import { metricOf } from "../../helpers/metric.ts";
 
 /** Takers of turns of `ms` each, who want another one as long as there were fewer than `again`. */
 function line(ms: number, again: number) {
@@ -23,15 +24,6 @@ function line(ms: number, again: number) {
   });
   return { share, seen, waiting };
 }
-
-const metric = ({ meter }: Rig, name: string): number =>
-  Number(
-    meter
-      .expose()
-      .split("\n")
-      .find((line) => line.startsWith(`${name} `))
-      ?.slice(name.length),
-  );
 
 describe("the share of a turn that packets may take", () => {
   it("is spent after some milliseconds, and new in the next turn", async () => {
@@ -192,11 +184,11 @@ describe("the share of a turn that packets may take", () => {
       const answers = (): number => clients.reduce((all, { received }) => all + received.length, 0);
       let most = 0;
       while (answers() < count * (chunk.length / 2)) {
-        most = Math.max(most, metric(rig, "tidegate_mqtt_unread_bytes"));
+        most = Math.max(most, metricOf(rig.meter, "tidegate_mqtt_unread_bytes"));
         await turns(1);
       }
       expect(most).to.be.within(maxBytes - chunk.length + 1, maxBytes);
-      expect(metric(rig, "tidegate_mqtt_unread_bytes")).to.equal(0);
+      expect(metricOf(rig.meter, "tidegate_mqtt_unread_bytes")).to.equal(0);
       expect(clients.filter(({ closed }) => closed)).to.deep.equal([]);
       await rig.close();
     });
@@ -208,7 +200,7 @@ describe("the share of a turn that packets may take", () => {
       const publisher = await rig.client(4, "publisher");
       const packets = 60; // fewer than those after which the clock is asked anyway
       publisher.raw(Buffer.concat(Array.from({ length: packets }, () => Buffer.from([0x30, 4, 0, 1, 0x74, 0x78]))));
-      const came = (): number => metric(rig, 'tidegate_mqtt_messages_total{direction="in",qos="0"}');
+      const came = (): number => metricOf(rig.meter, 'tidegate_mqtt_messages_total{direction="in",qos="0"}');
       while (came() === 0) await turns(1);
       expect(came()).to.be.below(10);
       while (came() < packets) await turns(1);
