@@ -281,4 +281,11 @@ export const mutants: readonly Mutant[] = [
     replace: "",
     by: { test: "unit/journal/startFaults.test.ts", only: "store clock after idle" },
   },
+  {
+    name: "a merge that counts does not see that a queue was compacted",
+    file: "references.ts",
+    find: "      index = this.#lowerBound(ordinal + 1) - 1;\n",
+    replace: "",
+    by: { test: "unit/journal/references.test.ts", only: "is counted whole for a merge" },
+  },
 ];
