@@ -80,7 +80,7 @@ describe("the share of a turn that packets may take", () => {
     expect(seen).to.deep.equal(["a"]);
   });
 
-  /** Who is let read, for whom `time` says whether there was any. */
+  /** Who is let read; `time` says for whom there was time. */
   function readers(share: TurnShare, count: number, seen: number[], time: (n: number) => boolean) {
     for (let n = 0; n < count; n += 1) {
       const waiting = { open: true, unreadBytes: 0, nextTurn: (): void => granted(n) };

@@ -21,7 +21,7 @@ function bytesInUse(): number {
 const rule = parseRule('{"filter":"plant/#","to":"{topic}","qos":1}');
 const longTopic = (n: number): string => `plant/${n}/`.padEnd(60_000, "x");
 
-/** Waits until no more than `max` is in use after many long topics. What nobody has any more is given back by V8's own threads, on a busy machine late. */
+/** Waits until no more than `max` is in use after many long topics. What nobody holds is given back by V8's own threads, on a busy machine late. */
 async function growsLittle(use: (topic: string) => void): Promise<void> {
   const before = bytesInUse();
   for (let n = 0; n < 800; n += 1) use(longTopic(n));
