@@ -5,7 +5,6 @@ import { recordHeaderBytes, sealRecord } from "./format.ts";
 import { writeAll } from "./groupBytes.ts";
 import type { RecordSink } from "./records.ts";
 
-export const pieceBytes = 256 * 1024;
 /** So much may be dirty in the page cache: a commit's sync may have to wait for it. */
 const unsyncedMaxBytes = 256 * 1024;
 
@@ -13,7 +12,8 @@ export class CheckpointSink implements RecordSink {
   readonly #file: () => OpenFile;
   readonly #seed: number;
   readonly #writer = new ByteWriter(Buffer.alloc(0));
-  #buffer = Buffer.allocUnsafeSlow(pieceBytes);
+  readonly #pieceBytes: number;
+  #buffer: Buffer;
   #used = 0;
   /** Filled, not written. */
   #full: Buffer[] = [];
@@ -24,14 +24,16 @@ export class CheckpointSink implements RecordSink {
   records = 0;
 
   /** @param file asked for at each write: the first records are encoded before it is there */
-  constructor(file: () => OpenFile, seed: number) {
+  constructor(file: () => OpenFile, seed: number, pieceBytes: number) {
     this.#file = file;
     this.#seed = seed;
+    this.#pieceBytes = pieceBytes;
+    this.#buffer = Buffer.allocUnsafeSlow(pieceBytes);
   }
 
   /** Whether there is enough for a write. */
   get isFull(): boolean {
-    return this.#waiting + this.#used >= pieceBytes / 2;
+    return this.#waiting + this.#used >= this.#pieceBytes / 2;
   }
 
   begin(type: number, flags: number, bound: number): ByteWriter {
@@ -39,7 +41,7 @@ export class CheckpointSink implements RecordSink {
     if (this.#buffer.length - this.#used < wanted) {
       this.#full.push(this.#buffer.subarray(0, this.#used));
       this.#waiting += this.#used;
-      this.#buffer = Buffer.allocUnsafeSlow(Math.max(pieceBytes, wanted));
+      this.#buffer = Buffer.allocUnsafeSlow(Math.max(this.#pieceBytes, wanted));
       this.#used = 0;
     }
     const writer = this.#writer;
@@ -67,7 +69,7 @@ export class CheckpointSink implements RecordSink {
     this.#full = [];
     this.#waiting = 0;
     this.#used = 0;
-    if (this.#buffer.length > pieceBytes) this.#buffer = Buffer.allocUnsafeSlow(pieceBytes);
+    if (this.#buffer.length > this.#pieceBytes) this.#buffer = Buffer.allocUnsafeSlow(this.#pieceBytes);
     this.bytes += written;
     this.#unsynced += written;
     if (this.#unsynced < unsyncedMaxBytes) return;

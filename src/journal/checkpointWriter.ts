@@ -50,11 +50,11 @@ export class CheckpointWriter {
   readonly #sink: CheckpointSink;
   #begun = false;
 
-  constructor(state: State, place: CheckpointPlace, file: () => OpenFile) {
+  constructor(state: State, place: CheckpointPlace, file: () => OpenFile, pieceBytes: number) {
     this.#state = state;
     this.#place = place;
     const { storeId, number } = place;
-    this.#sink = new CheckpointSink(file, seedOf(checkpointMagic, storeId, number));
+    this.#sink = new CheckpointSink(file, seedOf(checkpointMagic, storeId, number), pieceBytes);
     writeDefinitions(this.#sink, state, Number.POSITIVE_INFINITY);
     for (const segment of state.segments.list) writeSegment(this.#sink, segment);
   }

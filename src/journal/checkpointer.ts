@@ -36,9 +36,6 @@ export interface FoundCheckpoints {
   readonly nextCheckpoint: number;
 }
 
-/** The clock is asked once for so many items. */
-const itemsPerLook = 64;
-
 interface Capture {
   readonly number: number;
   readonly mark: number;
@@ -156,10 +153,10 @@ export class Checkpointer {
   }
 
   #begin(clean: boolean): void {
-    const { state, writer, storeId, epoch, clock, storeMs } = this.#env;
+    const { state, writer, storeId, epoch, clock, storeMs, tuning } = this.#env;
     const [number, mark, group] = [this.#nextNumber++, writer.openStart, writer.closedGroup];
     const place = { storeId, epoch, number, mark, group, storeMs: storeMs(), wallMs: Math.floor(clock.wallMs()) };
-    const made = new CheckpointWriter(state, place, () => capture.file!);
+    const made = new CheckpointWriter(state, place, () => capture.file!, tuning.checkpointPieceBytes);
     const capture: Capture = { number, mark, clean, writer: made, file: undefined, aborted: false };
     this.#capture = capture;
     this.#done = this.#take(capture);
@@ -200,7 +197,7 @@ export class Checkpointer {
     const { writer, tuning, clock } = this.#env;
     const made = capture.writer;
     await made.flush();
-    const slices = made.slices(tuning.sliceMs > 0 ? itemsPerLook : 1);
+    const slices = made.slices(tuning.sliceItems);
     for (let done = false; !done; ) {
       this.#check(capture);
       const startedMs = clock.monotonicMs();

@@ -8,6 +8,7 @@ import { plausibleLength, recordHeaderBytes, recordIsValid, recordType } from ".
 import { Entry, type Lane } from "./lane.ts";
 import type { LaneStream, ReadingPlace } from "./laneStream.ts";
 import { MessageReader } from "./messageRecord.ts";
+import type { Tuning } from "./options.ts";
 import { PayloadSlab } from "./payloadSlab.ts";
 import { pickMaxBytes, planPicks, type Span } from "./picks.ts";
 import { type LaneIndex, loadIndex } from "./segmentIndex.ts";
@@ -17,13 +18,6 @@ import type { State } from "./state.ts";
 import type { Tail } from "./tail.ts";
 import { RecordWalker } from "./walk.ts";
 
-/**
- * Read ahead for a stream, at most. Little, so that a message is dropped by its drain before the young generation has been collected twice: with
- * 256 KiB nearly all of them reached the old generation, which cost a third of the drain's time and 20 MB.
- */
-const aheadBytes = 64 * 1024;
-/** A walk reads so much at once, or one record. */
-const walkBytes = 64 * 1024;
 const gulpBytes = 256 * 1024;
 const spareGulpsMax = 4;
 /** A lane that waits with more than this share of a segment's bytes reads all of it. */
@@ -34,12 +28,15 @@ export interface LaneSource {
   readonly tail: Tail;
   readonly reader: SegmentReader;
   readonly durablePosition: () => number;
+  readonly tuning: Pick<Tuning, "aheadBytes" | "walkBytes">;
   /** Messages that were to be there and are not: rot. */
   readonly onLost: (lane: Lane, messages: number) => void;
 }
 
 export class LaneReader {
   readonly #source: LaneSource;
+  readonly #aheadBytes: number;
+  readonly #walkBytes: number;
   readonly #message = new MessageReader();
   readonly #slab = new PayloadSlab();
   readonly #walker = new RecordWalker();
@@ -50,6 +47,8 @@ export class LaneReader {
 
   constructor(source: LaneSource) {
     this.#source = source;
+    this.#aheadBytes = source.tuning.aheadBytes;
+    this.#walkBytes = source.tuning.walkBytes;
   }
 
   /** Whether more than what is read ahead may be had. */
@@ -77,6 +76,11 @@ export class LaneReader {
     return stream.readAt < this.#source.tail.start && this.hasMore(stream);
   }
 
+  /** Whether to read on before it runs dry, so that a drain from disk does not wait for each gulp. */
+  runsLow(stream: LaneStream): boolean {
+    return 2 * stream.aheadBytes < this.#aheadBytes && this.needsDisk(stream);
+  }
+
   /** The segment that the lane reads next, which it skips to: nothing of it waits before. */
   nextSegment(stream: LaneStream): Segment | undefined {
     const { state, durablePosition } = this.#source;
@@ -95,12 +99,12 @@ export class LaneReader {
       if (this.nextSegment(stream) === undefined) stream.readAt = tail.start;
       if (stream.readAt < tail.start) return false;
     }
-    while (stream.readAt < limit && stream.aheadBytes < aheadBytes) {
+    while (stream.readAt < limit && stream.aheadBytes < this.#aheadBytes) {
       const piece = tail.at(stream.readAt);
       if (piece === undefined) break;
       let at = piece.from;
       const start = stream.readAt; // in the tail, positions are as they were written: one after the other
-      while (at < piece.to && start + (at - piece.from) < limit && stream.aheadBytes < aheadBytes) {
+      while (at < piece.to && start + (at - piece.from) < limit && stream.aheadBytes < this.#aheadBytes) {
         const length = piece.buffer.readUInt32LE(at);
         this.#visit(stream, piece.buffer, at, length, piece.buffer[at + 8]!, piece.buffer[at + 9]!);
         at += length;
@@ -116,7 +120,7 @@ export class LaneReader {
     const { generation } = stream;
     const gulp = this.#spare.pop() ?? Buffer.allocUnsafeSlow(gulpBytes);
     try {
-      while (stream.aheadBytes < aheadBytes && this.hasMore(stream)) {
+      while (stream.aheadBytes < this.#aheadBytes && this.hasMore(stream)) {
         if (this.fillFromTail(stream)) return;
         if (!this.hasMore(stream)) return; // what comes next is not durable
         const place = await this.#placeOf(stream, this.nextSegment(stream)!, gulp);
@@ -163,7 +167,7 @@ export class LaneReader {
     const to =
       segment.merged?.tableAt ?? segment.offsetOf(Math.min(segment.end, this.#source.durablePosition(), tail.start));
     let gulp = own;
-    for (let wanted = walkBytes; ; ) {
+    for (let wanted = this.#walkBytes; ; ) {
       if (wanted > gulp.length) gulp = Buffer.allocUnsafeSlow(wanted);
       const piece = gulp.subarray(0, Math.min(wanted, to - place.offset));
       const count = await reader.readFrom(segment, place.offset, piece);
@@ -174,7 +178,7 @@ export class LaneReader {
       if (cutShort && !this.#isCurrent(stream, segment)) return true;
       wanted = this.#walk(stream, place, piece, count, cutShort ? 0 : to - place.offset - count);
       if (wanted === 0) this.#advance(stream, place, to);
-      if (wanted <= walkBytes) return true;
+      if (wanted <= this.#walkBytes) return true;
     }
   }
 
@@ -185,11 +189,11 @@ export class LaneReader {
     this.#visited = 0;
     walker.start(piece, 0, count, beyond, place.segment.seed);
     let step = walker.step();
-    for (; step === "record" && stream.aheadBytes < aheadBytes; step = walker.step())
+    for (; step === "record" && stream.aheadBytes < this.#aheadBytes; step = walker.step())
       this.#visit(stream, piece, walker.at, walker.length, walker.type, walker.flags);
     if (step === "end") return 0;
     this.#advance(stream, place, place.offset + (step === "record" ? walker.at : walker.next));
-    return step === "more" ? walker.wanted : walkBytes;
+    return step === "more" ? walker.wanted : this.#walkBytes;
   }
 
   /** Reads the lane's next records where the index says they are. False: reading has to end here. */
@@ -213,7 +217,7 @@ export class LaneReader {
     }
     for (const span of spans) {
       for (; index.offset > 0 && index.offset < span.to; index.next()) {
-        if (stream.aheadBytes >= aheadBytes) return true;
+        if (stream.aheadBytes >= this.#aheadBytes) return true;
         const end = this.#visitAt(stream, span, index.offset, segment.seed);
         if (end === 0) {
           place.index = undefined; // rot: from the last good one on everything is walked

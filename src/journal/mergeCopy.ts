@@ -20,19 +20,21 @@ export interface CopyEnvironment {
   readonly pace: Pace;
   /** The new file. */
   readonly file: MergedFile;
+  /** So much is read, and written, at once. */
+  readonly pieceBytes: number;
   /** More live bytes than this end the run early. */
   readonly liveBytes: number;
   /** @throws when there is no sense in going on */
   readonly check: () => void;
 }
 
-const pieceBytes = 64 * 1024;
 export const definitionCopies = 2;
-/** Positions looked at before the event loop turns. */
-const pinsPerTurn = 10_000;
 
-/** Counts what references and retained values point at in the run. From now on `state.pinWatch` tells what is pinned meanwhile. */
-export async function countPins(state: State, run: readonly Segment[]): Promise<Pins> {
+/**
+ * Counts what references and retained values point at in the run. From now on `state.pinWatch` tells what is pinned meanwhile.
+ * @param perTurn positions looked at before the event loop turns
+ */
+export async function countPins(state: State, run: readonly Segment[], perTurn: number): Promise<Pins> {
   const from = Math.min(...run.map(({ base }) => base));
   const to = Math.max(...run.map(({ end }) => end));
   const watch = { from, to, pinned: new Set<number>() };
@@ -42,7 +44,7 @@ export async function countPins(state: State, run: readonly Segment[]): Promise<
   const look = (position: number): boolean => {
     if (position >= from && position < to) pinned.push(position);
     looked += 1;
-    return looked % pinsPerTurn === 0;
+    return looked % perTurn === 0;
   };
   const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
   for (const queue of state.queues.values()) {
@@ -99,7 +101,7 @@ export class RunCopy {
   }
 
   async #segment(segment: Segment): Promise<void> {
-    const { files, dir, file, pace, check } = this.#env;
+    const { files, dir, file, pace, pieceBytes, check } = this.#env;
     this.#bytes = { statements: 0, pinned: 0, pinnedCount: 0 };
     const input: OpenFile = await files.open(join(dir, segment.name), "read");
     try {

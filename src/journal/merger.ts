@@ -195,7 +195,7 @@ export class Merger {
     const generation = Math.max(...run.map((segment) => segment.generation)) + 1;
     const seed = seedOf(segmentMagic, storeId, number, generation);
     const roomBytes = room();
-    const pins = await countPins(state, run);
+    const pins = await countPins(state, run, tuning.pinsPerTurn);
     const file = await MergedFile.create(files, dir, { number, generation, seed });
     this.#file = file;
     const check = (): void => {
@@ -203,7 +203,8 @@ export class Merger {
       if (file.bytes > roomBytes) throw new GivenUp("not enough room");
     };
     writeLaneStates();
-    const copyEnv = { dir, files, state, file, check, pace: this.#pace, liveBytes: tuning.mergeBytes };
+    const [pieceBytes, liveBytes] = [tuning.mergePieceBytes, tuning.mergeBytes];
+    const copyEnv = { dir, files, state, file, check, pace: this.#pace, pieceBytes, liveBytes };
     const copy = new RunCopy(copyEnv, pins, state.segments.list[0] === run[0]);
     await copy.run(run);
     const givesBack = copy.done.reduce((sum, segment) => sum + segment.fileBytes, -file.bytes);

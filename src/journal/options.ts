@@ -14,12 +14,24 @@ export interface Tuning {
   readonly checkpointEveryMs: number;
   /** One slice of a checkpoint's encoding takes at most this long. Ms. */
   readonly sliceMs: number;
+  /** ...and the clock is asked once for so many items. */
+  readonly sliceItems: number;
+  /** A checkpoint is written in pieces of about so much. Bytes. */
+  readonly checkpointPieceBytes: number;
   /** Live bytes of a run of segments that are merged into one, at most. */
   readonly mergeBytes: number;
   /** Bytes a second that merging may read and write. */
   readonly mergeRate: number;
+  /** Positions that a merge looks at, to count what is pinned, before the event loop turns. */
+  readonly pinsPerTurn: number;
+  /** A merge reads, and writes, about so much at once. Bytes. */
+  readonly mergePieceBytes: number;
+  /** A queue of references gives its holes back once it has so many entries. */
+  readonly compactedMin: number;
   /** Prepared or recycled segments that are kept, at most. */
   readonly spares: number;
+  /** They are zeroed in pieces of so much. Bytes. */
+  readonly sparePieceBytes: number;
   /** The load is light when the last segment took at least this long to fill. Ms. */
   readonly lightMs: number;
   /** A larger record gets a segment of its own. Bytes. */
@@ -27,19 +39,34 @@ export interface Tuning {
   /** What was just written stays in RAM for readers up to here, in chunks of so many bytes. */
   readonly tailBytes: number;
   readonly tailChunkBytes: number;
+  /**
+   * Read ahead for a lane, at most. Little, so that a message is dropped by its drain before the young generation has been collected twice: with
+   * 256 KiB nearly all of them reached the old generation, which cost a third of the drain's time and 20 MB.
+   */
+  readonly aheadBytes: number;
+  /** A walk through a segment for a lane reads so much at once, or one record. */
+  readonly walkBytes: number;
 }
 
 export const tuningDefaults: Tuning = {
   checkpointBytes: 8 * 1024 * 1024,
   checkpointEveryMs: 10_000,
   sliceMs: 2,
+  sliceItems: 64,
+  checkpointPieceBytes: 256 * 1024,
   mergeBytes: 6 * 1024 * 1024,
   mergeRate: 4 * 1024 * 1024,
+  pinsPerTurn: 10_000,
+  mergePieceBytes: 64 * 1024,
+  compactedMin: 64,
   spares: 2,
+  sparePieceBytes: 256 * 1024,
   lightMs: 10_000,
   largeRecordBytes: 1024 * 1024,
   tailBytes: 4 * 1024 * 1024,
   tailChunkBytes: 256 * 1024,
+  aheadBytes: 64 * 1024,
+  walkBytes: 64 * 1024,
 };
 
 export interface StoreOptions {

@@ -14,8 +14,7 @@ export interface Reference {
 
 export type ReferenceBatch = readonly Reference[];
 
-/** Holes are given back once there are so many entries, and lists cut when they are so much longer than twice what is in them. */
-const compactedMin = 64;
+/** Lists are cut when they are so much longer than twice what is in them. */
 const slackMax = 128;
 
 export class References {
@@ -113,9 +112,9 @@ export class References {
     this.#head = Math.min(this.#head, index);
   }
 
-  /** Gives the holes back once they are the greater part. Not between a release and its undo. */
-  compact(): void {
-    if (this.#length < compactedMin || this.size * 2 > this.#length) return;
+  /** Gives the holes back once there are `min` entries and the greater part are holes. Not between a release and its undo. */
+  compact(min: number): void {
+    if (this.#length < min || this.size * 2 > this.#length) return;
     let kept = 0;
     for (let index = this.#head; index < this.#length; index += 1) {
       const position = this.#positions[index]!;

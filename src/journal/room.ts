@@ -33,7 +33,8 @@ export class Room {
     this.#tails = new UnusedTails({ dir, files, log, segments: state.segments });
     const max = maxBytes >= sparesFromSegments * segmentBytes ? tuning.spares : 0;
     const mayTake = (bytes: number): boolean => this.#mayTake(bytes);
-    this.spares = new Spares({ dir, files, clock, log, segmentBytes, max, mayTake });
+    const pieceBytes = tuning.sparePieceBytes;
+    this.spares = new Spares({ dir, files, clock, log, segmentBytes, pieceBytes, max, mayTake });
   }
 
   /** Of segments and checkpoints. */

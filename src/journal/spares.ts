@@ -21,6 +21,8 @@ export interface SparesOptions {
   readonly log: Log;
   /** Length of a new one. */
   readonly segmentBytes: number;
+  /** It is zeroed in pieces of so much. */
+  readonly pieceBytes: number;
   /** Ready ones that are kept at most; 0: none are made. */
   readonly max: number;
   /** Whether so many more bytes may be taken from the disk now, and are worth it (the load is light). */
@@ -36,7 +38,6 @@ const namePattern = /^spare-(\d{6,16})\.(log|tmp)$/;
 const nameOf = (number: number, end: "log" | "tmp"): string => `spare-${String(number).padStart(6, "0")}.${end}`;
 
 const zeros = Buffer.alloc(4096);
-const pieceBytes = 256 * 1024;
 const syncEveryBytes = 1024 * 1024;
 /** Between two pieces, so that filling never stands in the way of a group. */
 const pauseMs = 15;
@@ -179,7 +180,7 @@ export class Spares {
 
   /** False: given up, and removed. */
   async #run(spare: Spare, open: () => Promise<OpenFile>): Promise<boolean> {
-    const { dir, files, mayTake } = this.#options;
+    const { dir, files, mayTake, pieceBytes } = this.#options;
     const given = this.#given;
     const staged = join(dir, nameOf(spare.number, "tmp"));
     const file = await open();

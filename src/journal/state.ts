@@ -252,7 +252,7 @@ export class State {
         onLost(queue.name, position, ordinal);
         queue.release(ordinal);
       });
-      if (onLost !== undefined) queue.compact();
+      if (onLost !== undefined) queue.compact(0);
       this.referenceCount += queue.size;
     }
     for (const [topic, position] of this.retained) {

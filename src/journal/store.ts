@@ -88,7 +88,7 @@ export class JournalStore implements Store {
     this.#reader = new SegmentReader(readingTwice(files), dir);
     const source = { state, tail: this.#writer.tail, reader: this.#reader };
     this.#lanes = new LaneReader({
-      ...source,
+      ...{ ...source, tuning: options.tuning },
       durablePosition: () => this.#writer.durablePosition,
       onLost: (lane, messages) => this.#onLost(messages, lane.uplink),
     });
@@ -105,7 +105,7 @@ export class JournalStore implements Store {
     this.#backups = new Backups({ ...parts, ...options, ...held });
     this.#txn = new JournalTxn({
       ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
-      wallMs: () => clock.wallMs(),
+      ...{ wallMs: () => clock.wallMs(), compactedMin: options.tuning.compactedMin },
     });
   }
 

@@ -49,6 +49,7 @@ export interface TxnEnvironment {
   readonly storeMs: () => number;
   readonly wallMs: () => number;
   readonly maxMessageBytes: number;
+  readonly compactedMin: number;
 }
 
 export class JournalTxn implements Txn {
@@ -211,7 +212,7 @@ export class JournalTxn implements Txn {
   compact(): void {
     for (let at = 0; at < this.#changed; at += 1) {
       const change = this.#changes[at]!;
-      if (change.kind === "release") change.queue!.compact();
+      if (change.kind === "release") change.queue!.compact(this.#env.compactedMin);
     }
   }
 

@@ -24,8 +24,6 @@ export interface QueueEnvironment {
   readonly drops: () => Drops;
 }
 
-const prefetchBelowBytes = 32 * 1024;
-
 /** Fills the read-ahead of a stream that is not being filled. Never rejects. */
 export function readAhead(reader: LaneReader, stream: LaneStream): Promise<void> {
   stream.filling = true;
@@ -89,9 +87,7 @@ export class JournalQueue implements UplinkQueue {
     }
     stream.out.set(entry.position, entry);
     if (stream.lane.kept.size > 0) forgetPassed(stream.lane);
-    // Read on before it runs dry, so that a drain from disk does not wait for each gulp.
-    if (stream.aheadBytes < prefetchBelowBytes && !stream.filling && this.#env.reader.needsDisk(stream))
-      this.#fill(stream);
+    if (!stream.filling && this.#env.reader.runsLow(stream)) this.#fill(stream);
     return entry;
   }
 

@@ -89,14 +89,14 @@ export const mutants: readonly Mutant[] = [
     file: "checkpointer.ts",
     find: "      await this.#durable(capture, writer.openGroup);\n",
     replace: "",
-    by: [8, 60],
+    by: [50, 60],
   },
   {
     name: "a checkpoint encoded before a roll is written after it",
     file: "checkpointer.ts",
     find: "    if (this.#capture === undefined) return;\n    this.#capture.aborted = true;\n",
     replace: "    if (this.#capture === undefined) return;\n",
-    by: [335, 60],
+    by: [1, 60],
   },
   {
     name: "a failed write is tried again on the same descriptor",
@@ -104,7 +104,7 @@ export const mutants: readonly Mutant[] = [
     find: "        await this.output.leave();\n        const noSpace = isNoSpace(error);",
     replace:
       "        const noSpace = isNoSpace(error);\n        if (!noSpace && failures++ === 0) continue;\n        await this.output.leave();",
-    by: [137, 60],
+    by: [430, 60],
   },
   {
     name: "the group's checksum is not checked",
@@ -181,7 +181,7 @@ export const mutants: readonly Mutant[] = [
     file: "laneReader.ts",
     find: " || position >= stream.to",
     replace: "",
-    by: [223, 60],
+    by: [510, 60],
   },
   {
     name: "what of a segment is in flight ahead of the backlog is dropped with it",
@@ -202,7 +202,7 @@ export const mutants: readonly Mutant[] = [
     file: "mergedFile.ts",
     find: "    await this.#files.syncDir(this.#dir); // the old ones go only when this cannot be undone any more\n",
     replace: "",
-    by: [75, 60],
+    by: [130, 60],
   },
   {
     name: "segments that a merged one replaces are not recognised",

@@ -8,16 +8,29 @@ export interface Recipe {
   readonly eager: boolean;
   readonly checkpointBytes: number;
   readonly checkpointEveryMs: number;
-  /** Of the map "bulk": a checkpoint then takes several slices. */
+  /** Of the map "bulk", which makes checkpoints long. */
   readonly keys: number;
   readonly largeBytes: number;
+  /** Queues of references get many at once, and lose many: they are compacted, while a merge or a checkpoint reads them too. */
+  readonly longQueues: boolean;
   readonly disturbed: boolean;
   readonly clockJumps: boolean;
   /** Links come up again and again, and what is fresh then shares them with what waited. */
   readonly shares: boolean;
+  /** What takes many turns in a store of size takes many here: else most would be done within one, and nothing come between. */
+  readonly piecemeal: Partial<Tuning>;
   /** flip: a bit somewhere; drain: everything is settled and released, and the disk given back. */
   readonly ending: "flip" | "drain" | "crash";
 }
+
+const fine: Partial<Tuning> = {
+  ...{ sliceItems: 3, checkpointPieceBytes: 500, pinsPerTurn: 1, mergePieceBytes: 600, compactedMin: 4 },
+  ...{ aheadBytes: 500, walkBytes: 400, sparePieceBytes: 4096 },
+};
+const coarse: Partial<Tuning> = {
+  ...{ sliceItems: 20, checkpointPieceBytes: 2000, pinsPerTurn: 10, mergePieceBytes: 2000, compactedMin: 12 },
+  ...{ aheadBytes: 3000, walkBytes: 2000 },
+};
 
 /** A quarter of all seeds, and none of `regressions`, which are what they are without it. */
 const sharing: readonly number[] = [7, 9, 10];
@@ -36,12 +49,20 @@ export function recipeOf(seed: number): Recipe {
     clockJumps: oneOf(true, false, false, false),
     shares: sharing.includes(seed % 12) || process.env["TIDEGATE_SHARE"] === "all",
     ending: oneOf("flip", "drain", "crash"),
+    piecemeal: oneOf({}, fine, fine, coarse),
+    longQueues: oneOf(true, false, false),
   };
 }
 
-export const tuningOf = ({ checkpointBytes, checkpointEveryMs, shares, disturbed }: Recipe): Partial<Tuning> => ({
+export const tuningOf = ({
+  checkpointBytes,
+  checkpointEveryMs,
+  shares,
+  disturbed,
+  piecemeal,
+}: Recipe): Partial<Tuning> => ({
   // Both streams are to be read from disk, too. A store that failed keeps no more readable than that.
   ...(shares && !disturbed ? { tailBytes: 2000, tailChunkBytes: 1000 } : {}),
-  ...{ checkpointBytes, checkpointEveryMs },
-  ...{ sliceMs: 0.01, mergeBytes: 8000, mergeRate: 1e12, spares: 2, lightMs: 0, largeRecordBytes: 3000 },
+  ...{ checkpointBytes, checkpointEveryMs, ...piecemeal },
+  ...{ sliceMs: 0, mergeBytes: 8000, mergeRate: 1e12, spares: 2, lightMs: 0, largeRecordBytes: 3000 },
 });

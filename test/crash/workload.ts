@@ -21,6 +21,7 @@ export interface Workplace {
   readonly largeBytes: number;
   /** Of the map "bulk"; 0: none. */
   readonly keys: number;
+  readonly longQueues: boolean;
 }
 
 /** One commit being made. */
@@ -69,23 +70,31 @@ export class Workload {
   #text(): string {
     const { below, chance, largeBytes } = this.#place;
     const length = chance(0.02) ? largeBytes : chance(0.1) ? below(1500) : below(60);
-    return `m${++this.#texts}-${"x".repeat(length)}`;
+    return this.#name() + "x".repeat(length);
+  }
+
+  #name(): string {
+    return `m${++this.#texts}-`;
   }
 
   #change(draft: Draft): void {
-    const { below, chance } = this.#place;
+    const { below, chance, longQueues } = this.#place;
     const dice = below(100);
     const queue = queueNames[below(queueNames.length)]!;
     const topic = topics[below(topics.length)]!;
-    if (dice < 50) {
+    if (longQueues && chance(0.15)) this.#release(draft, queue);
+    else if (dice < 50) {
       const text = this.#text();
       const position = this.#message(draft, text);
       if (chance(0.3)) this.#refer(draft, queue, position, text);
       if (chance(0.1)) this.#refer(draft, queueNames[below(queueNames.length)]!, position, text);
       if (chance(0.1)) this.#retain(draft, topic, position, text);
     } else if (dice < 62) {
-      const text = this.#text();
-      this.#refer(draft, queue, draft.txn.message(messageOf(text), []), text);
+      const many = longQueues && chance(0.5);
+      for (let left = many ? 10 + below(50) : 1; left > 0; left -= 1) {
+        const text = many ? this.#name() : this.#text();
+        this.#refer(draft, queue, draft.txn.message(messageOf(text), []), text);
+      }
     } else if (dice < 74) this.#release(draft, queue);
     else if (dice < 77) this.#move(draft, queue);
     else if (dice < 79) {
@@ -159,16 +168,23 @@ export class Workload {
     draft.changes.push((to) => void to.retained.set(topic, { text, position }));
   }
 
-  /** Mostly the oldest one or two; now and then any, or one that does not exist. */
+  /** Mostly the oldest one or two; now and then any, or one that does not exist. Of a long queue most of it, with old ones left between. */
   #release(draft: Draft, name: string): void {
-    const { below, chance, ledger } = this.#place;
+    const { below, chance, ledger, longQueues } = this.#place;
     const ordinals = [...(ledger().queues.get(name)?.waiting.keys() ?? [])];
+    if (longQueues && ordinals.length < 80 && chance(0.9)) {
+      for (const ordinal of ordinals) if (ordinal % 4 > 0) this.#releaseOne(draft, name, ordinal);
+      return;
+    }
     const count = chance(0.2) ? below(ordinals.length) : 1 + below(2);
     const from = chance(0.7) ? 0 : below(ordinals.length);
-    for (const ordinal of [...ordinals.slice(from, from + count), ...(chance(0.05) ? [999_999] : [])]) {
-      draft.txn.release(name, ordinal);
-      draft.changes.push((to) => void to.queues.get(name)?.waiting.delete(ordinal));
-    }
+    for (const ordinal of [...ordinals.slice(from, from + count), ...(chance(0.05) ? [999_999] : [])])
+      this.#releaseOne(draft, name, ordinal);
+  }
+
+  #releaseOne(draft: Draft, name: string, ordinal: number): void {
+    draft.txn.release(name, ordinal);
+    draft.changes.push((to) => void to.queues.get(name)?.waiting.delete(ordinal));
   }
 
   /** As a shared group gives to a member: a reference goes from one queue to another. */
@@ -179,8 +195,7 @@ export class Workload {
     if (oldest === undefined || oldest.done === true || draft.dropped.has(from)) return;
     const [ordinal, { position, text }] = oldest.value;
     this.#refer(draft, to, position, text);
-    draft.txn.release(from, ordinal);
-    draft.changes.push((ledger) => void ledger.queues.get(from)?.waiting.delete(ordinal));
+    this.#releaseOne(draft, from, ordinal);
   }
 }
 

@@ -5,7 +5,7 @@ import { FaultyFiles } from "../../helpers/faultyFiles.ts";
 import { generous, message, open, randomOf, TestClock, taker, textOf, turn, until } from "./support.ts";
 
 /** Every item of a checkpoint is a slice of its own; checkpoints come often. */
-export const sliced = { tuning: { sliceMs: 0, checkpointBytes: 3000 }, segmentBytes: 2500 } as const;
+export const sliced = { tuning: { sliceMs: 0, sliceItems: 1, checkpointBytes: 3000 }, segmentBytes: 2500 } as const;
 
 /** One line for each thing that waits or is kept. Not the lanes: reading those would move them. */
 export async function holdings(store: Store): Promise<string[]> {

@@ -34,14 +34,14 @@ class Model {
       this.next += pick % 3;
       this.queue.skipTo(this.next);
     } else if (kind === "undo add") this.addAndUndo(pick);
-    else if (kind === "compact") this.queue.compact();
+    else if (kind === "compact") this.queue.compact(64);
     else if (kind === "drain") for (const reference of all.slice(pick % 3)) this.release(reference);
     else if (one !== undefined) {
       this.release(one);
       if (kind === "undo release") {
         this.queue.undoRelease(one.ordinal, one.position);
         this.waiting.set(one.ordinal, one);
-      } else if (pick % 4 > 0) this.queue.compact();
+      } else if (pick % 4 > 0) this.queue.compact(64);
     }
   }
 
@@ -107,7 +107,7 @@ describe("a queue of references", () => {
       for (let at = 0; at < 3000; at += 1) model.add(at * 7919 + 2 ** 33);
       for (const one of [...model.waiting.values()].slice(0, 2990)) {
         model.release(one);
-        model.queue.compact();
+        model.queue.compact(64);
       }
       model.compare();
     }
@@ -125,7 +125,7 @@ describe("a queue of references", () => {
           for (const { at, from, count: some } of all) {
             if (at !== seen.length) continue;
             for (const one of [...model.waiting.values()].slice(from, from + some)) model.release(one);
-            model.queue.compact();
+            model.queue.compact(64);
             model.add(1000 + seen.length);
           }
         }
@@ -142,10 +142,10 @@ describe("a queue of references", () => {
     const queue = state.queue("slow");
     const last = 25_000;
     for (let position = 1; position <= last; position += 1) state.reference(queue, position, 1, 10, 1);
-    const pins = countPins(state, [{ base: 1, end: last + 1 } as Segment]);
+    const pins = countPins(state, [{ base: 1, end: last + 1 } as Segment], 10_000);
     const gone = 20_000; // the first 10,000 were looked at
     for (let ordinal = 1; ordinal <= gone; ordinal += 1) state.releaseFrom(queue, ordinal);
-    queue.compact();
+    queue.compact(64);
     await turn();
     const counted = await pins;
     const missed: number[] = [];
