@@ -19,6 +19,7 @@ import { Connection, type ConnectionHost, pause } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
 import { Deliverer } from "./deliverer.ts";
 import { giveWay } from "./giveWay.ts";
+import { HeldMemory } from "./heldMemory.ts";
 import { openListener } from "./listener.ts";
 import { BrokerMetrics } from "./metrics.ts";
 import type {
@@ -33,7 +34,6 @@ import type {
 } from "./options.ts";
 import { Flusher } from "./outbox.ts";
 import { handleFrame } from "./packetHandler.ts";
-import { PartialPackets } from "./partialPackets.ts";
 import { plainAddress } from "./peerAddress.ts";
 import { PendingBytes } from "./pendingBytes.ts";
 import { Pipeline } from "./pipeline.ts";
@@ -52,6 +52,8 @@ import { Wills } from "./wills.ts";
 
 /** Of the limit for incomplete packets, as much again: for what has come and waits for its turn. */
 const unreadShare = 1 / 4;
+const incompleteWhy = "packets that have not all come take too much memory, and this one is the oldest";
+const pausedWhy = "what has come and cannot be handled yet takes too much memory, and this waits for longest";
 const pendingBytesMax = 4 * 1024 * 1024;
 /** Fine enough for a Keep Alive or a will delay of a second. */
 const tickMs = 250;
@@ -120,10 +122,11 @@ class MqttBroker implements Broker {
     const pipeline = new Pipeline({ store, limits, metrics, cache, retained, references, pending, deliverer, letters });
     const clientLog = new LogLimiter({ intervalMs: 3_600_000, nowMs: () => clock.monotonicMs() });
     const faultLog = new LogLimiter({ nowMs: () => clock.monotonicMs() });
-    const partials = new PartialPackets(limits.partialBytes);
+    const partials = new HeldMemory(limits.partialBytes, "incomplete", incompleteWhy);
+    const paused = new HeldMemory(limits.partialBytes, "paused", pausedWhy);
     this.#context = {
-      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(clock), ledger, pending, partials },
-      turn: new TurnShare(clock, limits.partialBytes * unreadShare),
+      ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(clock), ledger, pending, partials, paused },
+      turn: new TurnShare(clock, limits.partialBytes * unreadShare, () => this.#standBack()),
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);
@@ -326,6 +329,11 @@ class MqttBroker implements Broker {
     return online;
   }
 
+  /** Too much waits for its turn: who has not been read in this one waits, too. */
+  #standBack(): void {
+    for (const connection of this.#connections) connection.standBack();
+  }
+
   #resumeAll(): void {
     for (const connection of this.#connections) connection.resume(pause.store);
   }
@@ -372,8 +380,9 @@ class MqttBroker implements Broker {
   }
 
   #registerGauges({ meter }: BrokerDeps): void {
-    const { sessions, subscriptions, retained, partials, turn } = this.#context;
+    const { sessions, subscriptions, retained, partials, paused, turn } = this.#context;
     meter.gauge("tidegate_mqtt_incomplete_bytes", "Memory of packets not all come", () => partials.bytes);
+    meter.gauge("tidegate_mqtt_paused_bytes", "Memory for what has come and is not read on now", () => paused.bytes);
     meter.gauge("tidegate_mqtt_unread_bytes", "Memory for what has come and waits for its turn", () => turn.heldBytes);
     meter.gauge("tidegate_mqtt_connections", "Clients connected", () => this.#online());
     meter.gauge("tidegate_mqtt_sessions", "Sessions, of connected clients and durable", () => sessions.size);

@@ -12,42 +12,25 @@ import type { Identity } from "./access/access.ts";
 import { type AckByte, ackByte } from "./ackLedger.ts";
 import type { Place } from "./admission.ts";
 import type { Authentication } from "./authHandler.ts";
+import { answersMax, askCopies, askEvery, livelyBytes, lonelyBytes, turnPackets } from "./connectionLimits.ts";
 import type { BrokerContext } from "./context.ts";
+import type { MemoryHolder } from "./heldMemory.ts";
 import { faultOf } from "./metrics.ts";
 import type { PeerInfo } from "./options.ts";
 import { Outbox } from "./outbox.ts";
-import type { PartialHolder } from "./partialPackets.ts";
 import { explanation, unexplained } from "./reasonText.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
 import type { Link, Session } from "./session.ts";
-import { readBytes, readOn, type SocketUser, stopReading, useSocket } from "./socketUser.ts";
+import { bytesIn, readBytes, readOn, type SocketUser, stopReading, useSocket } from "./socketUser.ts";
 import { greedyBytes, type Waiting } from "./turnShare.ts";
 import type { WillFate } from "./wills.ts";
 
 /** Why reading stands still; bits, because several may hold at once. */
 export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8, turn: 16 } as const;
 
-/**
- * Packets of one connection before the others have their turn. A chunk has so many only when they are small: without this, clients that do
- * nothing but ping (32,000 to a chunk, 32 chunks to a turn of libuv) keep everybody else waiting for seconds.
- */
-const turnPackets = 4096;
-/**
- * A chunk up to this size that is the first of its turn is mostly the only one: what came of it is written at once, without the way round the event
- * loop. Where there is more to do, it is one write more in a turn.
- */
-const lonelyBytes = 1024;
-/** After so many of them, or so many copies for subscribers, it is asked whether the turn has had its time. */
-const askEvery = 64;
-const askCopies = 256;
-
 const ackNames = { 64: "puback", 80: "pubrec", 98: "pubrel", 112: "pubcomp" } as const;
 /** How long the peer may take for the last bytes after we ended. */
 const lingerMs = 1000;
-/** Beyond the outbox limit, which only acknowledgements and answers can pass. */
-const answersMax = 256 * 1024;
-/** So much of a packet that has not all come yet is a sign of life, too: on a slow link one may take longer than the Keep Alive. */
-const livelyBytes = 1024;
 
 type State =
   | { readonly phase: "connecting" }
@@ -61,7 +44,7 @@ export interface ConnectionHost {
 }
 
 /** One network connection: bytes in, bytes out, and when it ends. What the packets mean is the handlers' part. */
-export class Connection implements Link, PartialHolder, SocketUser, Waiting {
+export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
   readonly scanner: FrameScanner;
   readonly outbox: Outbox;
   readonly peer: PeerInfo;
@@ -128,10 +111,6 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     return this.peer.address;
   }
 
-  get paused(): boolean {
-    return this.#pauses !== 0;
-  }
-
   /**
    * Acknowledgements that may wait for the disk before we stop reading: 3.1.1 has no Receive Maximum, and PUBREL, PUBREC and what is sent
    * again count for none in MQTT 5 either. No getter: a private one is a call into V8's runtime, and this is asked with each packet.
@@ -190,7 +169,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
   resume(bit: number): void {
     if ((this.#pauses & bit) === 0) return;
     this.#pauses &= ~bit;
-    this.#resumeSoon();
+    if (this.#pauses === 0 && this.open) setImmediate(() => this.#resumeReading());
   }
 
   /** Refuses the CONNECT, then closes. @param why for people; only MQTT 5 can be told */
@@ -215,6 +194,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
 
   /** Keep Alive and the time for CONNECT. @param nowMs monotonic */
   tick(nowMs: number): void {
+    if (this.#pauses !== 0) this.#countPaused();
     if (this.#state.phase === "connecting") {
       if (nowMs - this.openedMs < this.#context.limits.connectTimeoutMs) return;
       this.#context.metrics.refused("timeout").value += 1;
@@ -256,9 +236,12 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     else this.#finish("publish", false);
   }
 
+  /** What had come whole before an error counts, too, but for a log-in that nobody waits for any more. */
   closed(): void {
     this.#linger?.cancel();
-    this.#finish("publish", false);
+    this.#hungUp = this.scanner.unreadBytes > 0 && this.#state.phase === "connected";
+    if (!this.#hungUp) this.#finish("publish", false);
+    else this.resume(pause.outbox); // which nobody reads
   }
 
   #alive(): void {
@@ -293,7 +276,8 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
       return;
     }
     // Who asks without reading the answers is not read either, until `full` has ended.
-    if (this.outbox.bytes > this.#context.limits.outboxBytes + answersMax && this.outbox.full) {
+    const { outbox } = this;
+    if (outbox.bytes > this.#context.limits.outboxBytes + answersMax && outbox.full && !this.#socket.destroyed) {
       this.#pauses |= pause.outbox;
     }
     if (unread >= greedyBytes && turn.crowded) this.#pauses |= pause.turn;
@@ -310,16 +294,30 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
       this.unreadBytes += readBytes;
     } else stopReading(this.#socket);
     if (waits) turn.wait(this, this.#mayRead && !handledSome);
+    else this.#countPaused();
     this.#mayRead = false;
+  }
+
+  /** What waits for its turn takes too much memory: so does this one, without having read, unless it is the one that is handled now. */
+  standBack(): void {
+    if (this.#pauses !== 0 || !this.open || this.scanner.unreadBytes > 0 || this.scanner.buffer.length > 0) return;
+    this.#pauses = pause.turn;
+    this.#stop(false);
+  }
+
+  /** Who waits for its turn is counted there. */
+  #countPaused(): void {
+    const counts = this.open && this.#pauses !== 0 && (this.#pauses & pause.turn) === 0;
+    this.#context.paused.set(this, counts ? this.scanner.unreadBytes + bytesIn(this.#socket) : 0, false);
   }
 
   #countPartial(begun: boolean): void {
     if (this.open) this.#context.partials.set(this, this.scanner.bufferedBytes + this.#framing, begun);
   }
 
-  partialDropped(): void {
-    this.#context.metrics.protocolError("incomplete").value += 1;
-    this.close(reason.quotaExceeded, "packets that have not all come take too much memory, and this one is the oldest");
+  giveWay(fault: "incomplete" | "paused", why: string): void {
+    this.#context.metrics.protocolError(fault).value += 1;
+    this.close(reason.quotaExceeded, why);
   }
 
   nextTurn(): void {
@@ -348,13 +346,16 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
   /** Before the CONNACK there is no DISCONNECT [MQTT-3.14.0-1]: MQTT 5 is told in the CONNACK, 3.1.1 only of another protocol level. */
   #refuseFault({ reasonCode, message }: ProtocolError): void {
     const { buffer, first, body, end } = this.scanner;
-    if (reasonCode === reason.unsupportedProtocolVersion) {
-      if (isWrittenAsVersion5(buffer, body, end)) this.version = 5;
+    const unsupported = reasonCode === reason.unsupportedProtocolVersion;
+    if (
+      unsupported
+        ? isWrittenAsVersion5(buffer, body, end)
+        : first === connectByte && versionOfConnect(buffer, body, end) === 5
+    )
+      this.version = 5;
+    if (unsupported)
       this.refuse(reasonCode, connectReturn.unacceptableProtocolVersion); // [MQTT-3.1.2-2]
-      return;
-    }
-    if (first === connectByte && versionOfConnect(buffer, body, end) === 5) this.version = 5;
-    if (this.version === 5) this.refuse(reasonCode, 0, message);
+    else if (this.version === 5) this.refuse(reasonCode, 0, message);
     else this.#finish("discard", true); // [MQTT-3.2.2-6] of 3.1.1
   }
 
@@ -365,11 +366,8 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     this.feed?.pump();
   }
 
-  #resumeSoon(): void {
-    if (this.#pauses === 0 && this.open) setImmediate(() => this.#resumeReading());
-  }
-
   #resumeReading(): void {
+    this.#countPaused();
     if (this.#pauses !== 0 || !this.open) return;
     this.#alive(); // Keep Alive stood still with us
     this.#readPackets(); // what was left of the last chunk
@@ -386,13 +384,14 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     this.outbox.close();
     this.feed?.close();
     this.feed = undefined;
-    if (polite) {
+    if (polite && !this.#socket.destroyed) {
       this.#socket.end();
       readOn(this.#socket); // or the peer's end is never seen
       this.#linger = this.#context.clock.setTimer(lingerMs, () => this.#socket.destroy());
     } else this.#socket.destroy();
     this.scanner.drop();
     this.#context.partials.set(this, 0, false);
+    this.#context.paused.set(this, 0, false);
     if (session !== undefined && session.link === this) this.#context.sessions.detached(session, will);
     this.#host.closed(this);
   }

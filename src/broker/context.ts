@@ -4,10 +4,10 @@ import type { Log, LogLimiter } from "../base/log.ts";
 import type { Access } from "./access/access.ts";
 import type { AckLedger } from "./ackLedger.ts";
 import type { Deliverer } from "./deliverer.ts";
+import type { HeldMemory } from "./heldMemory.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { Flusher } from "./outbox.ts";
-import type { PartialPackets } from "./partialPackets.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
 import type { Pipeline } from "./pipeline.ts";
 import type { Retained } from "./retained.ts";
@@ -28,7 +28,10 @@ export interface BrokerContext {
   readonly turn: TurnShare;
   readonly ledger: AckLedger;
   readonly pending: PendingBytes;
-  readonly partials: PartialPackets;
+  /** Of packets of which only a part has come. */
+  readonly partials: HeldMemory;
+  /** Of what has come from connections that are not read now, but for those that wait for their turn. */
+  readonly paused: HeldMemory;
   readonly cache: TopicCache;
   readonly subscriptions: Subscriptions;
   readonly sessions: Sessions;

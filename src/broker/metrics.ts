@@ -48,6 +48,7 @@ export type ProtocolFault =
   | "topic"
   | "keep-alive"
   | "incomplete"
+  | "paused"
   | "websocket"
   | "other";
 

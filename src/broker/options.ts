@@ -20,7 +20,7 @@ export interface BrokerLimits {
   /** From accept to a complete CONNECT: PROXY header, TLS and WebSocket handshake included. */
   readonly connectTimeoutMs: number;
   readonly maxPacketSize: number;
-  /** Of packets that have not all come, over all connections; and a quarter as much for what has come and waits for its turn. */
+  /** Of packets that have not all come, over all connections; as much again for what lies at paused ones, and a quarter for what waits for its turn. */
   readonly partialBytes: number;
   readonly maxTopicLevels: number;
   /** Of one client. */

@@ -78,6 +78,11 @@ export function stopReading(socket: Duplex): void {
   handle.readStop();
 }
 
+/** What has come and lies in it, or in what a WebSocket reads from: it was read before it was stopped, or let read once more. */
+export function bytesIn(socket: Duplex): number {
+  return socket.readableLength + (socket instanceof WebSocketDuplex ? socket.below.readableLength : 0);
+}
+
 export function readOn(socket: Duplex): void {
   const its = socket as unknown as Stoppable;
   if (its[stopped] === true && !socket.destroyed) {

@@ -33,6 +33,8 @@ export interface Waiting {
 export class TurnShare {
   readonly #clock: Clock;
   readonly #max: number;
+  readonly #onFull: () => void;
+  #full = false;
   #begun = false;
   #endMs = 0;
   #line: Waiting[] = [];
@@ -43,10 +45,14 @@ export class TurnShare {
   #held = 0;
   readonly #next = (): void => this.#nextTurn();
 
-  /** @param max bytes that those who wait may hold unread. Beyond it what has come is handled at once, however long the turn becomes */
-  constructor(clock: Clock, max: number) {
+  /**
+   * @param max bytes that those who wait may hold unread. Beyond it what has come is handled at once, so that more must not come in this turn
+   * @param onFull called then, once in a turn: who has not been read yet is to `wait`
+   */
+  constructor(clock: Clock, max: number, onFull: () => void) {
     this.#clock = clock;
     this.#max = max;
+    this.#onFull = onFull;
   }
 
   /** Nothing has come in this turn yet. */
@@ -78,7 +84,11 @@ export class TurnShare {
 
   /** Whether so much more may wait unread. */
   holds(bytes: number): boolean {
-    return this.#held + bytes <= this.#max;
+    if (this.#held + bytes <= this.#max) return true;
+    if (this.#full) return false;
+    this.#full = true;
+    this.#onFull();
+    return false;
   }
 
   /** Calls `waiting.nextTurn()` in the next turn, after those who were here before. @param first before them: it was let read, and found no time */
@@ -100,7 +110,7 @@ export class TurnShare {
    * and is not even asked: in a long line asking each would take more than the work.
    */
   #nextTurn(): void {
-    this.#begun = false;
+    this.#begun = this.#full = false;
     if (this.#line.length + this.#first.length === 0) return;
     const line = this.#first.length === 0 ? this.#line : [...this.#first, ...this.#line];
     this.#line = [];

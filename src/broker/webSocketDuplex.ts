@@ -14,11 +14,14 @@ const binary = { binary: true, compress: false, fin: true };
  */
 export class WebSocketDuplex extends Duplex {
   readonly #ws: WebSocket;
+  /** The connection under it. */
+  readonly below: Duplex;
 
   /** @param socket under `ws` @param broken called when the peer breaks the rules of RFC 6455 or of MQTT section 6; it is closed then */
   constructor(ws: WebSocket, socket: Duplex, broken: () => void) {
     super({ allowHalfOpen: false, readableHighWaterMark: readBytes });
     this.#ws = ws;
+    this.below = socket;
     let partial = 0;
     // Before ws sees them: what is whole with this chunk counts no more. What begins in its rest counts from the next one on.
     socket.prependListener("data", (chunk: Buffer) => {

@@ -78,7 +78,7 @@ const limits = () =>
     incompletePackets: size(64 * 1024)
       .prefault("64 MiB")
       .describe(
-        "Memory for packets that have not all come, over all connections; never less than two of maxPacketSize",
+        "Memory for packets that have not all come, over all connections, and as much again for what lies at paused ones; never less than two of maxPacketSize",
       ),
     maxTopicLevels: integer(1, 32_768).prefault(128),
     maxSubscriptions: integer(1, 1_000_000).prefault(1000).describe("Of one client"),

@@ -3,11 +3,12 @@ import { readBytes } from "../../../src/broker/socketUser.ts";
 import { TurnShare } from "../../../src/broker/turnShare.ts";
 import { ManualClock, Rig, type RigOptions, turns } from "../../helpers/brokerRig.ts";
 import { metricOf } from "../../helpers/metric.ts";
+import { until } from "../../helpers/wait.ts";
 
 /** Takers of turns of `ms` each, who want another one as long as there were fewer than `again`. */
 function line(ms: number, again: number) {
   const clock = new ManualClock();
-  const share = new TurnShare(clock, 1000);
+  const share = new TurnShare(clock, 1000, () => {});
   const seen: string[] = [];
   const waiting = (name: string) => ({
     open: true,
@@ -28,7 +29,7 @@ function line(ms: number, again: number) {
 describe("the share of a turn that packets may take", () => {
   it("is spent after some milliseconds, and new in the next turn", async () => {
     const clock = new ManualClock();
-    const share = new TurnShare(clock, 1000);
+    const share = new TurnShare(clock, 1000, () => {});
     expect(share.spent()).to.equal(false);
     clock.advance(3);
     expect(share.spent()).to.equal(false);
@@ -59,7 +60,7 @@ describe("the share of a turn that packets may take", () => {
 
   it("who ends while it waits is let go of with the next turn, not when it would have its own", async () => {
     const clock = new ManualClock();
-    const share = new TurnShare(clock, 1000);
+    const share = new TurnShare(clock, 1000, () => {});
     const seen: string[] = [];
     const waiting = (name: string, open: boolean) => ({
       open,
@@ -95,7 +96,7 @@ describe("the share of a turn that packets may take", () => {
   }
 
   it("of those who have read nothing some are let read in each turn, so that few of them hold what they find no time for", async () => {
-    const share = new TurnShare(new ManualClock(), 1e6);
+    const share = new TurnShare(new ManualClock(), 1e6, () => {});
     const seen: number[] = [];
     readers(share, 40, seen, () => true);
     expect(share.heldBytes).to.equal(0);
@@ -107,7 +108,7 @@ describe("the share of a turn that packets may take", () => {
   });
 
   it("who was let read and found no time comes before all others, in order", async () => {
-    const share = new TurnShare(new ManualClock(), 1e6);
+    const share = new TurnShare(new ManualClock(), 1e6, () => {});
     const seen: number[] = [];
     readers(share, 20, seen, (n) => n < 13);
     await turns(1);
@@ -118,14 +119,14 @@ describe("the share of a turn that packets may take", () => {
   });
 
   it("has room for so many bytes that wait unread", () => {
-    const share = new TurnShare(new ManualClock(), 1000);
+    const share = new TurnShare(new ManualClock(), 1000, () => {});
     share.wait({ open: true, unreadBytes: 600, nextTurn() {} });
     expect(share.holds(400)).to.equal(true);
     expect(share.holds(401)).to.equal(false);
   });
 
   it("lets who waits read once more only while half of the room and more is left", () => {
-    const share = new TurnShare(new ManualClock(), 10 * readBytes);
+    const share = new TurnShare(new ManualClock(), 10 * readBytes, () => {});
     const wait = (): void => share.wait({ open: true, unreadBytes: readBytes, nextTurn() {} });
     let lavish = 0;
     for (; share.lavish; lavish += 1) wait();
@@ -190,6 +191,39 @@ describe("the share of a turn that packets may take", () => {
       expect(most).to.be.within(maxBytes - chunk.length + 1, maxBytes);
       expect(metricOf(rig.meter, "tidegate_mqtt_unread_bytes")).to.equal(0);
       expect(clients.filter(({ closed }) => closed)).to.deep.equal([]);
+      await rig.close();
+    });
+
+    it("when that is full, nobody else is read in the turn: it has the time of few chunks, however many begin at once", async () => {
+      const chunk = Buffer.alloc(2048, "c000", "hex");
+      const rig = slowRig({ limits: { partialBytes: 4 * 5 * chunk.length } });
+      const clients = await Promise.all(Array.from({ length: count }, (_, n) => rig.client(4, `c${n}`)));
+      const cameIn = (): number => metricOf(rig.meter, 'tidegate_mqtt_bytes_total{direction="in"}');
+      const before = cameIn();
+      for (const client of clients) client.raw(chunk);
+      await turns(1);
+      expect(cameIn() - before).to.be.at.most(8 * chunk.length); // the first, five that wait, one that found no room; one in the next turn
+      for (const client of clients) while (client.received.length < chunk.length / 2) await turns(1);
+      await rig.close();
+    });
+
+    it("who is gone is heard to the end all the same: what had come whole counts, its DISCONNECT above all", async () => {
+      const rig = slowRig();
+      const watcher = await rig.client(4, "watcher");
+      await watcher.subscribe("#", 0);
+      const will = { topic: "will", payload: Buffer.from("x"), qos: 0, retain: false } as const;
+      const clients = await Promise.all(Array.from({ length: count }, (_, n) => rig.client(4, `c${n}`, { will })));
+      const each = 200;
+      const goodbye = Buffer.from([0xe0, 0]);
+      clients.forEach((client, n) => {
+        const packets = Array.from({ length: each }, () => Buffer.from([0x30, 5, 0, 2, 0x74, 0x41 + n, 0x78]));
+        client.raw(Buffer.concat([...packets, goodbye]));
+        client.drop();
+      });
+      await until("they have gone", () => metricOf(rig.meter, "tidegate_mqtt_connections") === 1);
+      const topics = (await watcher.take()).flatMap((packet) => (packet.cmd === "publish" ? [packet.topic] : []));
+      expect(topics.filter((topic) => topic === "will")).to.deep.equal([]);
+      expect(topics).to.have.length(count * each);
       await rig.close();
     });
 

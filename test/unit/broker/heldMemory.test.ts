@@ -1,6 +1,6 @@
 import { expect } from "chai";
+import { HeldMemory } from "../../../src/broker/heldMemory.ts";
 import { limitDefaults } from "../../../src/broker/options.ts";
-import { PartialPackets } from "../../../src/broker/partialPackets.ts";
 import { Rig, type TestClient, turns } from "../../helpers/brokerRig.ts";
 import { metricOf } from "../../helpers/metric.ts";
 
@@ -62,8 +62,8 @@ describe("packets of which only a part has come", () => {
 
   it("who completes packets at a fair pace is never the oldest", () => {
     const gone: string[] = [];
-    const partials = new PartialPackets(100 * KiB);
-    const holder = (name: string) => ({ partialDropped: () => gone.push(name) });
+    const partials = new HeldMemory(100 * KiB, "incomplete", "");
+    const holder = (name: string) => ({ giveWay: () => gone.push(name) });
     const [fair, slow, third] = [holder("fair"), holder("slow"), holder("third")];
     partials.set(fair, 40 * KiB, true);
     partials.set(slow, 40 * KiB, true);
