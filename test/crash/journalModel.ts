@@ -187,8 +187,10 @@ export class CrashModel {
       else if (dice < (eager ? 0.58 : 0.7)) this.#drain();
       else if (dice < 0.73) this.#rewind();
       else if (dice < 0.76) readAlong(this.#place, () => this.reach.count("reads along"), this.#onReadError);
-      else if (dice < 0.85) await this.#timePasses();
-      else if (dice < 0.86) await this.#quiet();
+      else if (dice < 0.85) {
+        this.clock.advance([11_000, 150, 1100, 50][this.below(eager ? 2 : 4)]!);
+        if (this.recipe.longQueues) await this.#changeQueues();
+      } else if (dice < 0.86) await this.#quiet();
       else for (let turns = this.below(12); turns > 0; turns -= 1) await turn();
       this.lanes.clockMs = Math.max(this.lanes.clockMs, this.store.nowMs());
       if (this.#readError !== undefined) throw this.#readError;
@@ -197,10 +199,9 @@ export class CrashModel {
     this.#checkFailed();
   }
 
-  /** A second that passed may have begun a merge or a checkpoint: where queues are long, they change while these read them. */
-  async #timePasses(): Promise<void> {
-    this.clock.advance([11_000, 150, 1100, 50][this.below(this.recipe.eager ? 2 : 4)]!);
-    for (let more = this.recipe.longQueues ? this.below(20) : 0; more > 0 && !this.files.stopped; more -= 1) {
+  /** A second that passed may have begun a merge or a checkpoint: long queues change while these read them. */
+  async #changeQueues(): Promise<void> {
+    for (let more = this.below(20); more > 0 && !this.files.stopped; more -= 1) {
       await turn();
       if (this.chance(0.5)) this.#commit();
     }

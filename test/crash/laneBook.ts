@@ -1,5 +1,4 @@
 /** What the lanes should hold, as the model has it, and what may be missing from them: settled, expired, dropped for want of room. */
-import { expect } from "chai";
 import type { QueuedMessage, UplinkLimits } from "../../src/base/contracts.ts";
 import type { Message } from "../../src/base/message.ts";
 import { generous, message, textOf } from "../unit/journal/support.ts";
@@ -132,13 +131,11 @@ export class LaneBook {
     const entry = this.find(uplink, text);
     if (entry === undefined) throw new Error(`${text} came out of ${uplink}, where it is not known`);
     const { position, priority, acceptedAtMs } = out;
-    expect({ position, priority, acceptedAtMs }, text).to.deep.equal({
-      position: entry.position,
-      priority: entry.priority,
-      acceptedAtMs: entry.acceptedAtMs,
-    });
+    // Not by chai, which would be the dearest of all that is done with each message.
+    if (position !== entry.position || priority !== entry.priority || acceptedAtMs !== entry.acceptedAtMs)
+      throw new Error(`${text} came out as ${JSON.stringify({ position, priority, acceptedAtMs })}`);
     if (!isWhole(out.message)) throw new Error(`${text} came out changed`);
-    expect(ruleDefinition, `rule of ${text}`).to.equal(entry.rule);
+    if (ruleDefinition !== entry.rule) throw new Error(`${text} came out for the rule ${ruleDefinition}`);
     if (entry.expiresAtMs <= nowMs) throw new Error(`${text} came out of ${uplink} after it had expired`);
     if (entry.settledIn === this.life) throw new Error(`${text} came out of ${uplink} again though it was settled`);
     if (entry.final === true && !rotten) throw new Error(`${text} came again: that it was settled was on the disk`);
@@ -150,9 +147,10 @@ export class LaneBook {
     if ((this.#lastOut.get(key) ?? 0) >= position) throw new Error(`${text} came out of its turn`);
     this.#lastOut.set(key, position);
     if (!isFresh && this.#lastOut.has(`${lane} fresh`)) this.overtaken += 1;
-    const before = this.#seqs.get(`${uplink} ${out.seq}`);
+    const number = `${uplink} ${out.seq}`;
+    const before = this.#seqs.get(number);
     if (before !== undefined && before !== text) throw new Error(`number ${out.seq} of ${uplink}: ${before}, ${text}`);
-    this.#seqs.set(`${uplink} ${out.seq}`, text);
+    if (before === undefined) this.#seqs.set(number, text);
     entry.handed = true;
     return entry;
   }

@@ -1,5 +1,4 @@
 /** Random commits: what they write, and the same for the model. */
-import { expect } from "chai";
 import type { Store, Txn, UplinkQueue } from "../../src/base/contracts.ts";
 import { textOf } from "../unit/journal/support.ts";
 import { type Entry, type LaneBook, messageOf, uplinkPlans } from "./laneBook.ts";
@@ -157,7 +156,7 @@ export class Workload {
     draft.changes.push((to) => {
       const queue = to.queues.get(name) ?? { next: 1, waiting: new Map() };
       to.queues.set(name, queue);
-      expect(ordinal, "ordinals rise by one").to.equal(queue.next);
+      if (ordinal !== queue.next) throw new Error(`ordinal ${ordinal} of ${name}, ${queue.next} would be next`);
       queue.next += 1;
       queue.waiting.set(ordinal, { text, position, meta });
     });
