@@ -5,15 +5,16 @@ import type { TextCache } from "./textCache.ts";
  * Four bytes, little-endian, of a record in RAM: each has three such numbers, and Node's own methods are shared with all of the process, so that V8
  * cannot fit them to their use here. Nothing is checked.
  */
-export const u32At = (buffer: Uint8Array, at: number): number =>
-  (buffer[at]! | (buffer[at + 1]! << 8) | (buffer[at + 2]! << 16) | (buffer[at + 3]! << 24)) >>> 0;
-
 export function setU32(buffer: Uint8Array, at: number, value: number): void {
   buffer[at] = value;
   buffer[at + 1] = value >>> 8;
   buffer[at + 2] = value >>> 16;
   buffer[at + 3] = value >>> 24;
 }
+
+/** The same bytes as numbers of several bytes each. */
+export const dataViewOf = ({ buffer, byteOffset, length }: Uint8Array): DataView<ArrayBufferLike> =>
+  new DataView(buffer, byteOffset, length);
 
 /** Writes into a buffer that the caller made large enough. */
 export class ByteWriter {

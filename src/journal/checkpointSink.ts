@@ -1,6 +1,6 @@
 /** Where a checkpoint's records go: sealed as they are made, written to the staged file piece by piece, so that it never lies in RAM whole. */
 import type { OpenFile } from "../base/files.ts";
-import { ByteWriter } from "./bytes.ts";
+import { ByteWriter, dataViewOf } from "./bytes.ts";
 import { recordHeaderBytes, sealRecord } from "./format.ts";
 import { writeAll } from "./groupBytes.ts";
 import type { RecordSink } from "./records.ts";
@@ -14,6 +14,7 @@ export class CheckpointSink implements RecordSink {
   readonly #seed: number;
   readonly #writer = new ByteWriter(Buffer.alloc(0));
   #buffer = Buffer.allocUnsafeSlow(pieceBytes);
+  #view = dataViewOf(this.#buffer);
   #used = 0;
   /** Filled, not written. */
   #full: Buffer[] = [];
@@ -39,7 +40,7 @@ export class CheckpointSink implements RecordSink {
     if (this.#buffer.length - this.#used < wanted) {
       this.#full.push(this.#buffer.subarray(0, this.#used));
       this.#waiting += this.#used;
-      this.#buffer = Buffer.allocUnsafeSlow(Math.max(pieceBytes, wanted));
+      this.#renew(Math.max(pieceBytes, wanted));
       this.#used = 0;
     }
     const writer = this.#writer;
@@ -53,7 +54,7 @@ export class CheckpointSink implements RecordSink {
   finish(): number {
     const length = this.#writer.at - this.#used;
     this.#buffer.writeUInt32LE(length, this.#used);
-    sealRecord(this.#buffer, this.#used, length, this.#seed);
+    sealRecord(this.#view, this.#used, length, this.#seed);
     this.#used += length;
     this.records += 1;
     return length;
@@ -67,11 +68,16 @@ export class CheckpointSink implements RecordSink {
     this.#full = [];
     this.#waiting = 0;
     this.#used = 0;
-    if (this.#buffer.length > pieceBytes) this.#buffer = Buffer.allocUnsafeSlow(pieceBytes);
+    if (this.#buffer.length > pieceBytes) this.#renew(pieceBytes);
     this.bytes += written;
     this.#unsynced += written;
     if (this.#unsynced < unsyncedMaxBytes) return;
     await this.#file().datasync();
     this.#unsynced = 0;
+  }
+
+  #renew(bytes: number): void {
+    this.#buffer = Buffer.allocUnsafeSlow(bytes);
+    this.#view = dataViewOf(this.#buffer);
   }
 }
