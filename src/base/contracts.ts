@@ -276,6 +276,8 @@ export interface Store {
   peekUplink(name: string, count: number): Promise<{ messages: PeekedMessage[]; more: boolean } | undefined>;
   /** Runs `fn` at once; reads see its effects at once; `group` is durable later. If `fn` throws, nothing of it is written and it is rethrown. */
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number };
+  /** The same as a commit of this message and nothing else, for less: most commits are that. @returns the group @throws as `commit` */
+  append(message: Message, takers: readonly Taker[]): number;
   /** Called with the newest durable group, once per sync. */
   onDurable(listener: (group: number) => void): void;
   /** Called once, when `failed` is set. */

@@ -13,7 +13,7 @@ import { mapNames, type References } from "./references.ts";
 import type { Retained } from "./retained.ts";
 import type { Session } from "./session.ts";
 import type { TopicCache } from "./topicCache.ts";
-import type { StoredForward, TopicEntry } from "./topicEntry.ts";
+import type { TopicEntry } from "./topicEntry.ts";
 
 export interface PipelineDeps {
   readonly store: Store;
@@ -49,12 +49,6 @@ export class Pipeline {
   readonly #write = (txn: Txn): void => this.#writeAll(txn);
   /** What the store is asked, filled for each question. */
   readonly #admission: { bytes: number; rejectNewest: readonly string[] } = { bytes: 0, rejectNewest: [] };
-  #message: Message | undefined;
-  #takers: readonly StoredForward[] = [];
-  readonly #writeMessage = (txn: Txn): void => {
-    if (this.#message !== undefined) txn.message(this.#message, this.#takers);
-    this.#deps.references.flushInto(txn);
-  };
   /** The last answer: a group holds many messages. */
   #accepted: { readonly accepted: true; readonly group: number } = accepted0;
 
@@ -120,17 +114,15 @@ export class Pipeline {
    * is not so simple.
    */
   #store(message: Message, entry: TopicEntry, publisher: Session | undefined): PublishResult | undefined {
-    const { store, pending, deliverer } = this.#deps;
+    const { store, pending, deliverer, references } = this.#deps;
     const bytes = messageBytes(message);
     if (message.source === "sys" || message.source.startsWith("uplink:")) return undefined;
     this.#admission.bytes = bytes;
     this.#admission.rejectNewest = entry.rejectNewest;
     if (store.admit(this.#admission) !== "ok") return undefined;
-    this.#message = message;
-    this.#takers = entry.stored;
     let group: number;
     try {
-      group = store.commit(this.#writeMessage).group;
+      group = references.pending ? this.#commitAlone(message, entry) : store.append(message, entry.stored);
     } catch {
       this.#deps.metrics.dropped("refused").value += 1;
       return { accepted: false, reason: "failed" };
@@ -139,6 +131,14 @@ export class Pipeline {
     if (entry.deliveries.length + entry.handlers.length + entry.live.length > 0)
       group = deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, group);
     return this.#acceptedIn(group);
+  }
+
+  /** With what waits for the next commit. */
+  #commitAlone(message: Message, { stored }: TopicEntry): number {
+    return this.#deps.store.commit((txn) => {
+      txn.message(message, stored);
+      this.#deps.references.flushInto(txn);
+    }).group;
   }
 
   /** The same object for a group's messages. */

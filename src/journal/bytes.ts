@@ -36,23 +36,25 @@ export class ByteWriter {
   }
 
   uvarint(value: number): void {
+    const { buffer } = this;
+    let at = this.at;
     let rest = value;
     if (rest > 0x7fff_ffff) {
       // Times and positions: the lowest four groups of seven bits come off with one division.
       rest = Math.floor(value / 0x1000_0000);
       const low = value - rest * 0x1000_0000;
-      const { buffer, at } = this;
       buffer[at] = (low & 0x7f) | 0x80;
       buffer[at + 1] = ((low >>> 7) & 0x7f) | 0x80;
       buffer[at + 2] = ((low >>> 14) & 0x7f) | 0x80;
       buffer[at + 3] = (low >>> 21) | 0x80;
-      this.at = at + 4;
+      at += 4;
     }
     while (rest > 0x7f) {
-      this.buffer[this.at++] = (rest & 0x7f) | 0x80;
+      buffer[at++] = (rest & 0x7f) | 0x80;
       rest >>>= 7;
     }
-    this.buffer[this.at++] = rest;
+    buffer[at] = rest;
+    this.at = at + 1;
   }
 
   /** Length in bytes, then UTF-8. */

@@ -28,27 +28,63 @@ export function messageBound(message: Message, takers: number): number {
   return bound;
 }
 
-export function writeMessage(
-  to: ByteWriter,
-  message: Message,
-  takers: readonly Taker[],
-  place: { position: number; acceptedAtMs: number; wallMs: number },
-  nextSeq: (lane: number) => number,
-): void {
-  to.uvarint(place.position);
-  to.uvarint(place.acceptedAtMs);
-  to.uvarint(place.wallMs);
-  to.uvarint(takers.length);
-  for (const taker of takers) {
-    to.uvarint(taker.lane);
-    to.uvarint(taker.rule);
-    to.uvarint(nextSeq(taker.lane));
-    to.uvarint(taker.ttlMs === undefined ? 0 : Math.max(0, Math.ceil(taker.ttlMs)) + 1);
+/** Of texts that are kept as they were encoded, the longest together. */
+const keptTexts = 512;
+
+/**
+ * Writes the fields of one message after the other. Most have the source and topic of the one before: one client sends several in a row. Then what
+ * they look like is copied.
+ */
+export class MessageEncoder {
+  #source = "";
+  #topic = "";
+  readonly #texts = Buffer.allocUnsafeSlow(keptTexts);
+  /** 0: none are kept. */
+  #textBytes = 0;
+
+  /** @param numbers each taker's */
+  write(
+    to: ByteWriter,
+    message: Message,
+    position: number,
+    acceptedAtMs: number,
+    wallMs: number,
+    takers: readonly Taker[],
+    numbers: ReadonlyArray<{ readonly seq: number }>,
+  ): void {
+    to.uvarint(position);
+    to.uvarint(acceptedAtMs);
+    to.uvarint(wallMs);
+    to.uvarint(takers.length);
+    for (let at = 0; at < takers.length; at += 1) {
+      const { lane, rule, ttlMs } = takers[at]!;
+      to.uvarint(lane);
+      to.uvarint(rule);
+      to.uvarint(numbers[at]!.seq);
+      to.uvarint(ttlMs === undefined ? 0 : Math.max(0, Math.ceil(ttlMs)) + 1);
+    }
+    this.#writeTexts(to, message.source, message.topic);
+    if (message.properties !== undefined) writeProperties(to, message.properties);
+    to.raw(message.payload);
   }
-  to.text(message.source);
-  to.text(message.topic);
-  if (message.properties !== undefined) writeProperties(to, message.properties);
-  to.raw(message.payload);
+
+  #writeTexts(to: ByteWriter, source: string, topic: string): void {
+    const texts = this.#texts;
+    if (topic === this.#topic && source === this.#source && this.#textBytes > 0) {
+      const { buffer, at } = to;
+      for (let index = 0; index < this.#textBytes; index += 1) buffer[at + index] = texts[index]!;
+      to.at = at + this.#textBytes;
+      return;
+    }
+    const from = to.at;
+    to.text(source);
+    to.text(topic);
+    const bytes = to.at - from;
+    this.#textBytes = bytes <= keptTexts ? bytes : 0;
+    this.#source = source;
+    this.#topic = topic;
+    for (let index = 0; index < this.#textBytes; index += 1) texts[index] = to.buffer[from + index]!;
+  }
 }
 
 function writeProperties(to: ByteWriter, properties: MessageProperties): void {

@@ -10,11 +10,13 @@ import type {
   Store,
   StoredMessage,
   StoreStats,
+  Taker,
   Txn,
   UplinkLimits,
   UplinkQueue,
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
+import type { Message } from "../base/message.ts";
 import { AdmissionControl } from "./admission.ts";
 import { Backups } from "./backups.ts";
 import { ChangedStates } from "./changedStates.ts";
@@ -22,6 +24,7 @@ import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
+import { MessageWriter } from "./messageWriter.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
 import type { StoreParts } from "./parts.ts";
@@ -56,6 +59,7 @@ export class JournalStore implements Store {
   readonly #changed: ChangedStates;
   readonly #metrics: StoreMetrics;
   readonly #room: Room;
+  readonly #messages: MessageWriter;
   readonly #txn: JournalTxn;
   readonly #queues = new Map<string, JournalQueue>();
   readonly #durable: Array<(group: number) => void> = [];
@@ -103,10 +107,11 @@ export class JournalStore implements Store {
     this.#admission = this.#makeAdmission();
     const held = { writer: this.#writer, maintenance: this.#maintenance, segments: state.segments };
     this.#backups = new Backups({ ...parts, ...options, ...held });
-    this.#txn = new JournalTxn({
-      ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
+    this.#messages = new MessageWriter({
+      ...{ state, writer: this.#writer, storeMs, ...options, ...options.tuning },
       wallMs: () => clock.wallMs(),
     });
+    this.#txn = new JournalTxn({ state, writer: this.#writer, messages: this.#messages });
   }
 
   #makeWriter(): GroupWriter {
@@ -225,6 +230,16 @@ export class JournalStore implements Store {
     const group = writer.openGroup;
     writer.schedule(true);
     return { value, group };
+  }
+
+  append(message: Message, takers: readonly Taker[]): number {
+    // What may begin a segment is taken back by a commit.
+    if (this.#inCommit || !this.#messages.isSmall(message, takers))
+      return this.commit((txn) => txn.message(message, takers)).group;
+    this.#messages.write(message, takers);
+    const group = this.#writer.openGroup;
+    this.#writer.schedule(true);
+    return group;
   }
 
   /** They leave their queues in the open group, with what the commit wrote: a crash keeps both or neither. */

@@ -116,6 +116,10 @@ export class MemoryStore implements Store {
     }
   }
 
+  append(message: Message, takers: readonly Taker[]): number {
+    return this.commit((txn) => txn.message(message, takers)).group;
+  }
+
   /** Makes everything committed so far durable, and says so. */
   settle(): void {
     if (!this.#dirty) return;

@@ -2,7 +2,7 @@ import { expect } from "chai";
 import fc from "fast-check";
 import type { Message, MessageProperties, Qos } from "../../../src/base/message.ts";
 import { ByteReader, ByteWriter, FieldError } from "../../../src/journal/bytes.ts";
-import { MessageReader, messageBound, messageFlags, writeMessage } from "../../../src/journal/messageRecord.ts";
+import { MessageEncoder, MessageReader, messageBound, messageFlags } from "../../../src/journal/messageRecord.ts";
 
 const text = fc.string({ unit: "grapheme", maxLength: 200 });
 const bytes = fc.uint8Array({ maxLength: 300 });
@@ -42,8 +42,8 @@ describe("journal: MESSAGE record", () => {
       fc.property(anyMessage, takers, big, big, big, (message, given, position, acceptedAtMs, wallMs) => {
         const bound = messageBound(message, given.length);
         const writer = new ByteWriter(Buffer.alloc(bound + 100));
-        let seq = 7;
-        writeMessage(writer, message, given, { position, acceptedAtMs: acceptedAtMs % 2 ** 50, wallMs }, () => seq++);
+        const numbers = given.map((_, index) => ({ seq: 7 + index }));
+        new MessageEncoder().write(writer, message, position, acceptedAtMs % 2 ** 50, wallMs, given, numbers);
         expect(writer.at).to.be.at.most(bound);
         const reader = new MessageReader();
         reader.start(writer.buffer, 0, writer.at, messageFlags(message));
@@ -67,6 +67,31 @@ describe("journal: MESSAGE record", () => {
         expect(plain(reader.message())).to.deep.equal(plain(message));
       }),
       { numRuns: 300 },
+    );
+  });
+
+  it("of a message after others is what it would be alone, whether source and topic are the same or not", () => {
+    const few = fc.constantFrom("", "a", "plant/1", "é".repeat(100), "x".repeat(300), "y".repeat(300));
+    const similar = fc.record({
+      topic: few,
+      source: few,
+      payload: bytes,
+      qos: fc.constant(1 as const),
+      retain: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(fc.array(fc.tuple(similar, takers), { maxLength: 8 }), (messages) => {
+        const encoder = new MessageEncoder();
+        for (const [message, given] of messages) {
+          const numbers = given.map((_, index) => ({ seq: 7 + index }));
+          const [one, other] = [encoder, new MessageEncoder()].map((by) => {
+            const writer = new ByteWriter(Buffer.alloc(messageBound(message, given.length)));
+            by.write(writer, message, 99, 1000, 2000, given, numbers);
+            return writer.buffer.toString("hex", 0, writer.at);
+          });
+          expect(one).to.equal(other);
+        }
+      }),
     );
   });
 

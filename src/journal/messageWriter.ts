@@ -1,0 +1,106 @@
+/** Writes messages into the open group, and makes them wait in their lanes. */
+import type { Taker } from "../base/contracts.ts";
+import { TidegateError } from "../base/errors.ts";
+import type { Message } from "../base/message.ts";
+import { recordType } from "./format.ts";
+import type { Lane } from "./lane.ts";
+import { MessageEncoder, messageBound, messageFlags } from "./messageRecord.ts";
+import type { State } from "./state.ts";
+import type { GroupWriter } from "./writer.ts";
+
+export interface MessageEnvironment {
+  readonly state: State;
+  readonly writer: GroupWriter;
+  readonly storeMs: () => number;
+  readonly wallMs: () => number;
+  readonly maxMessageBytes: number;
+  readonly largeRecordBytes: number;
+}
+
+/** What the newest message did to one lane. */
+export interface Taken {
+  lane: Lane;
+  seq: number;
+  /** What `State.take` said. */
+  before: number;
+}
+
+export class MessageWriter {
+  readonly #env: MessageEnvironment;
+  readonly #encoder = new MessageEncoder();
+  /** By taker: of the newest message. The same objects serve all. */
+  readonly taken: Taken[] = [];
+  position = 0;
+  /** Of its record. */
+  bytes = 0;
+  #storeMs = -1;
+  #wallMs = 0;
+
+  constructor(env: MessageEnvironment) {
+    this.#env = env;
+  }
+
+  /** Its record gets no segment for itself. */
+  isSmall(message: Message, takers: readonly Taker[]): boolean {
+    return messageBound(message, takers.length) <= this.#env.largeRecordBytes;
+  }
+
+  /**
+   * What it throws leaves no trace, but for a segment of its own where the message is `large`.
+   * @param takenMs on the wall clock: now @returns its position
+   */
+  write(message: Message, takers: readonly Taker[], takenMs?: number): number {
+    const { state, writer, maxMessageBytes, storeMs } = this.#env;
+    // One that was taken before, and moves, may be larger than what is accepted by now.
+    if (takenMs === undefined && message.payload.length > maxMessageBytes) {
+      throw new TidegateError("TG_INTERNAL", `a message of ${message.payload.length} bytes exceeds maxMessageBytes`);
+    }
+    this.#find(takers);
+    const acceptedAtMs = storeMs();
+    const wallMs = takenMs === undefined ? this.#wallAt(acceptedAtMs) : Math.max(0, Math.floor(takenMs));
+    const to = writer.begin(recordType.message, messageFlags(message), messageBound(message, takers.length));
+    const position = writer.tail.end; // only now: a large one may have begun a segment
+    this.#encoder.write(to, message, position, acceptedAtMs, wallMs, takers, this.taken);
+    const bytes = writer.finish();
+    this.position = position;
+    this.bytes = bytes;
+    const segment = writer.openSegment;
+    for (let at = 0; at < takers.length; at += 1) {
+      const taken = this.taken[at]!;
+      const { ttlMs } = takers[at]!;
+      const expiresAtMs = ttlMs === undefined ? Number.POSITIVE_INFINITY : acceptedAtMs + Math.max(0, Math.ceil(ttlMs));
+      taken.lane.account.nextSeq = taken.seq + 1;
+      taken.before = state.take(segment, taken.lane, position, bytes, acceptedAtMs, expiresAtMs);
+      state.index.add(segment, taken.lane.id, position, bytes);
+    }
+    segment.freeAfterGroup = 0;
+    return position;
+  }
+
+  /** Each taker's lane, and the number that the message gets there; nothing is changed yet. */
+  #find(takers: readonly Taker[]): void {
+    const { taken } = this;
+    for (let at = 0; at < takers.length; at += 1) {
+      const lane = this.#env.state.lanes.get(takers[at]!.lane);
+      if (lane === undefined)
+        throw new TidegateError("TG_INTERNAL", `lane ${takers[at]!.lane} is not known to the store`);
+      let seq = lane.account.nextSeq;
+      for (let other = 0; other < at; other += 1) if (taken[other]!.lane.account === lane.account) seq += 1;
+      const one = taken[at];
+      if (one === undefined) taken.push({ lane, seq, before: 0 });
+      else {
+        one.lane = lane;
+        one.seq = seq;
+      }
+    }
+  }
+
+  /** One look at the wall clock serves all messages of a millisecond of the store's. */
+  #wallAt(storeMs: number): number {
+    if (storeMs !== this.#storeMs) {
+      this.#storeMs = storeMs;
+      this.#wallMs = Math.max(0, Math.floor(this.#env.wallMs()));
+    }
+    return this.#wallMs;
+  }
+}
