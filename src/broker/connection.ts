@@ -268,7 +268,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
 
   #readPackets(first?: Buffer): void {
     let left = turnPackets;
-    const { turn, deliverer } = this.#context;
+    const { turn, deliverer, pipeline } = this.#context;
     const unread = this.scanner.unreadBytes;
     let askAt = deliverer.copies + askCopies;
     try {
@@ -291,6 +291,8 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     } catch (error) {
       this.#fault(error);
       return;
+    } finally {
+      pipeline.forgetPlain();
     }
     // Who asks without reading the answers is not read either, until `full` has ended.
     if (this.outbox.bytes > this.#context.limits.outboxBytes + answersMax && this.outbox.full) {

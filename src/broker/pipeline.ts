@@ -1,6 +1,6 @@
 import type { PublishResult, Store, Txn } from "../base/contracts.ts";
 import type { RouteFailure, RouteLetters } from "../base/deadLetters.ts";
-import type { Message } from "../base/message.ts";
+import type { Message, PlainMessage, Qos } from "../base/message.ts";
 import type { Deliverer } from "./deliverer.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
 import { expandRoutes } from "./expandRoutes.ts";
@@ -13,7 +13,7 @@ import { mapNames, type References } from "./references.ts";
 import type { Retained } from "./retained.ts";
 import type { Session } from "./session.ts";
 import type { TopicCache } from "./topicCache.ts";
-import type { TopicEntry } from "./topicEntry.ts";
+import type { StoredForward, TopicEntry } from "./topicEntry.ts";
 
 export interface PipelineDeps {
   readonly store: Store;
@@ -29,6 +29,7 @@ export interface PipelineDeps {
 }
 
 const none: readonly string[] = [];
+const noBytes = new DataView(new ArrayBuffer(0));
 const noItems: readonly Item[] = [];
 const accepted0: { readonly accepted: true; readonly group: number } = { accepted: true, group: 0 };
 
@@ -48,7 +49,16 @@ export class Pipeline {
   readonly #dead = (failure: RouteFailure): void => void this.#failures.push(failure);
   readonly #write = (txn: Txn): void => this.#writeAll(txn);
   /** What the store is asked, filled for each question. */
-  readonly #admission: { bytes: number; rejectNewest: readonly string[] } = { bytes: 0, rejectNewest: [] };
+  readonly #admission = { bytes: 0, rejectNewest: none, tentative: false };
+  #message: Message | undefined;
+  #takers: readonly StoredForward[] = [];
+  readonly #writeMessage = (txn: Txn): void => {
+    if (this.#message !== undefined) txn.message(this.#message, this.#takers);
+    this.#deps.references.flushInto(txn);
+  };
+  readonly #plain: PlainMessage = { topic: "", source: "", qos: 0, bytes: noBytes, from: 0, to: 0 };
+  /** On the store's clock; below 0: not known. */
+  #plainAtMs = -1;
   /** The last answer: a group holds many messages. */
   #accepted: { readonly accepted: true; readonly group: number } = accepted0;
 
@@ -114,15 +124,15 @@ export class Pipeline {
    * is not so simple.
    */
   #store(message: Message, entry: TopicEntry, publisher: Session | undefined): PublishResult | undefined {
-    const { store, pending, deliverer, references } = this.#deps;
+    const { store, pending, deliverer } = this.#deps;
     const bytes = messageBytes(message);
     if (message.source === "sys" || message.source.startsWith("uplink:")) return undefined;
-    this.#admission.bytes = bytes;
-    this.#admission.rejectNewest = entry.rejectNewest;
-    if (store.admit(this.#admission) !== "ok") return undefined;
+    if (!this.#fits(bytes, entry)) return undefined;
+    this.#message = message;
+    this.#takers = entry.stored;
     let group: number;
     try {
-      group = references.pending ? this.#commitAlone(message, entry) : store.append(message, entry.stored);
+      group = store.commit(this.#writeMessage).group;
     } catch {
       this.#deps.metrics.dropped("refused").value += 1;
       return { accepted: false, reason: "failed" };
@@ -133,12 +143,46 @@ export class Pipeline {
     return this.#acceptedIn(group);
   }
 
-  /** With what waits for the next commit. */
-  #commitAlone(message: Message, { stored }: TopicEntry): number {
-    return this.#deps.store.commit((txn) => {
-      txn.message(message, stored);
-      this.#deps.references.flushInto(txn);
-    }).group;
+  #fits(bytes: number, { rejectNewest }: TopicEntry): boolean {
+    const request = this.#admission;
+    request.bytes = bytes;
+    request.rejectNewest = rejectNewest;
+    request.tentative = true;
+    return this.#deps.store.admit(request) === "ok";
+  }
+
+  /**
+   * The same for one without properties, not to be retained and of QoS 0 or 1, that nobody but uplinks takes (`onlyStored`): nothing is made for it, not
+   * even the message. What comes until `forgetPlain` was taken at one moment. 0: `publish` has to say what becomes of it.
+   * @param bytes in which its payload is from..to
+   */
+  append(entry: TopicEntry, source: string, qos: Qos, bytes: DataView, from: number, to: number): number {
+    const { store, pending, references } = this.#deps;
+    const size = to - from + entry.topic.length;
+    if (references.pending || !this.#fits(size, entry)) return 0;
+    const plain = this.#plain;
+    plain.topic = entry.topic;
+    plain.source = source;
+    plain.qos = qos;
+    plain.bytes = bytes;
+    plain.from = from;
+    plain.to = to;
+    if (this.#plainAtMs < 0) this.#plainAtMs = store.nowMs();
+    let group: number;
+    try {
+      group = store.append(plain, entry.stored, this.#plainAtMs);
+    } catch {
+      return 0;
+    }
+    pending.add(group, size);
+    return group;
+  }
+
+  /** Nothing more comes of the bytes that `append` was given, or time has passed. */
+  forgetPlain(): void {
+    if (this.#plainAtMs < 0) return;
+    this.#plainAtMs = -1;
+    this.#plain.bytes = noBytes;
   }
 
   /** The same object for a group's messages. */
@@ -229,6 +273,7 @@ export class Pipeline {
     if (bytes === 0) return undefined;
     this.#admission.bytes = bytes;
     this.#admission.rejectNewest = rejectNewest ?? none;
+    this.#admission.tentative = false;
     const verdict = store.admit(this.#admission);
     if (verdict === "ok") return undefined;
     // A source can always be told, whatever QoS its readings have: it acknowledges to the device only what it was not refused.

@@ -116,7 +116,7 @@ export class AdmissionControl {
     if (writer.failed !== undefined) return "failed";
     if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
     if (this.lacks(request.bytes)) {
-      metrics.refused.value += 1;
+      if (request.tentative !== true) metrics.refused.value += 1;
       this.#givingWay.lookSoon(); // without a sync nobody else would before the next second
       return "full";
     }

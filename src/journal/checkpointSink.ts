@@ -44,8 +44,7 @@ export class CheckpointSink implements RecordSink {
       this.#used = 0;
     }
     const writer = this.#writer;
-    writer.buffer = this.#buffer;
-    writer.at = this.#used + 8;
+    writer.goTo(this.#buffer, this.#view, this.#used + 8);
     writer.u8(type);
     writer.u8(flags);
     return writer;

@@ -1,10 +1,11 @@
 /** Writes messages into the open group, and makes them wait in their lanes. */
 import type { Taker } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
-import type { Message } from "../base/message.ts";
+import type { Message, PlainMessage } from "../base/message.ts";
+import type { ByteWriter } from "./bytes.ts";
 import { recordType } from "./format.ts";
 import type { Lane } from "./lane.ts";
-import { MessageEncoder, messageBound, messageFlags } from "./messageRecord.ts";
+import { MessageEncoder, messageBound, messageFlags, plainBound } from "./messageRecord.ts";
 import type { State } from "./state.ts";
 import type { GroupWriter } from "./writer.ts";
 
@@ -40,38 +41,59 @@ export class MessageWriter {
     this.#env = env;
   }
 
-  /** Its record gets no segment for itself. */
-  isSmall(message: Message, takers: readonly Taker[]): boolean {
-    return messageBound(message, takers.length) <= this.#env.largeRecordBytes;
-  }
-
   /**
-   * What it throws leaves no trace, but for a segment of its own where the message is `large`.
+   * What it throws leaves no trace, but for a segment of its own where the message is large.
    * @param takenMs on the wall clock: now @returns its position
    */
   write(message: Message, takers: readonly Taker[], takenMs?: number): number {
-    const { state, writer, maxMessageBytes, storeMs } = this.#env;
     // One that was taken before, and moves, may be larger than what is accepted by now.
-    if (takenMs === undefined && message.payload.length > maxMessageBytes) {
-      throw new TidegateError("TG_INTERNAL", `a message of ${message.payload.length} bytes exceeds maxMessageBytes`);
-    }
+    if (takenMs === undefined) this.#check(message.payload.length);
+    const atMs = this.#env.storeMs();
+    const wallMs = takenMs === undefined ? this.#wallAt(atMs) : Math.max(0, Math.floor(takenMs));
+    const to = this.#begin(messageFlags(message), messageBound(message, takers.length), takers, atMs, wallMs);
+    this.#encoder.writeMessage(to, message);
+    return this.#finish(takers, atMs);
+  }
+
+  /** The same, of one that is small. @param atMs on the store's clock @returns false, and nothing is done: it is not */
+  writeSmall(message: PlainMessage, takers: readonly Taker[], atMs: number): boolean {
+    const bytes = message.to - message.from;
+    const bound = plainBound(message.source, message.topic, bytes, takers.length);
+    if (bound > this.#env.largeRecordBytes) return false;
+    this.#check(bytes);
+    this.#encoder.writePlain(this.#begin(message.qos, bound, takers, atMs, this.#wallAt(atMs)), message);
+    this.#finish(takers, atMs);
+    return true;
+  }
+
+  #check(bytes: number): void {
+    if (bytes > this.#env.maxMessageBytes)
+      throw new TidegateError("TG_INTERNAL", `a message of ${bytes} bytes exceeds maxMessageBytes`);
+  }
+
+  #begin(flags: number, bound: number, takers: readonly Taker[], atMs: number, wallMs: number): ByteWriter {
+    const { writer } = this.#env;
     this.#find(takers);
-    const acceptedAtMs = storeMs();
-    const wallMs = takenMs === undefined ? this.#wallAt(acceptedAtMs) : Math.max(0, Math.floor(takenMs));
-    const to = writer.begin(recordType.message, messageFlags(message), messageBound(message, takers.length));
-    const position = writer.tail.end; // only now: a large one may have begun a segment
-    this.#encoder.write(to, message, position, acceptedAtMs, wallMs, takers, this.taken);
+    const to = writer.begin(recordType.message, flags, bound);
+    this.position = writer.tail.end; // only now: a large one may have begun a segment
+    this.#encoder.writeTakers(to, this.position, atMs, wallMs, takers, this.taken);
+    return to;
+  }
+
+  #finish(takers: readonly Taker[], atMs: number): number {
+    const { state, writer } = this.#env;
+    const { position } = this;
     const bytes = writer.finish();
-    this.position = position;
     this.bytes = bytes;
     const segment = writer.openSegment;
     for (let at = 0; at < takers.length; at += 1) {
       const taken = this.taken[at]!;
+      const { lane } = taken;
       const { ttlMs } = takers[at]!;
-      const expiresAtMs = ttlMs === undefined ? Number.POSITIVE_INFINITY : acceptedAtMs + Math.max(0, Math.ceil(ttlMs));
-      taken.lane.account.nextSeq = taken.seq + 1;
-      taken.before = state.take(segment, taken.lane, position, bytes, acceptedAtMs, expiresAtMs);
-      state.index.add(segment, taken.lane.id, position, bytes);
+      const expiresAtMs = ttlMs === undefined ? Number.POSITIVE_INFINITY : atMs + Math.max(0, Math.ceil(ttlMs));
+      lane.account.nextSeq = taken.seq + 1;
+      taken.before = state.take(segment, lane, position, bytes, atMs, expiresAtMs);
+      state.index.add(segment, lane.id, position, bytes);
     }
     segment.freeAfterGroup = 0;
     return position;
@@ -103,4 +125,9 @@ export class MessageWriter {
     }
     return this.#wallMs;
   }
+}
+
+export function messageOf({ topic, source, qos, bytes, from, to }: PlainMessage): Message {
+  const payload = new Uint8Array(bytes.buffer, bytes.byteOffset + from, to - from);
+  return { topic, payload, qos, retain: false, source };
 }

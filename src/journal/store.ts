@@ -16,7 +16,7 @@ import type {
   UplinkQueue,
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
-import type { Message } from "../base/message.ts";
+import type { PlainMessage } from "../base/message.ts";
 import { AdmissionControl } from "./admission.ts";
 import { Backups } from "./backups.ts";
 import { ChangedStates } from "./changedStates.ts";
@@ -24,7 +24,7 @@ import { writeDefinitions } from "./checkpoint.ts";
 import type { Lane } from "./lane.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
-import { MessageWriter } from "./messageWriter.ts";
+import { messageOf, MessageWriter } from "./messageWriter.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
 import type { StoreParts } from "./parts.ts";
@@ -232,11 +232,10 @@ export class JournalStore implements Store {
     return { value, group };
   }
 
-  append(message: Message, takers: readonly Taker[]): number {
+  append(message: PlainMessage, takers: readonly Taker[], atMs: number): number {
     // What may begin a segment is taken back by a commit.
-    if (this.#inCommit || !this.#messages.isSmall(message, takers))
-      return this.commit((txn) => txn.message(message, takers)).group;
-    this.#messages.write(message, takers);
+    if (this.#inCommit || !this.#messages.writeSmall(message, takers, atMs))
+      return this.commit((txn) => txn.message(messageOf(message), takers)).group;
     const group = this.#writer.openGroup;
     this.#writer.schedule(true);
     return group;

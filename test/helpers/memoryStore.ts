@@ -14,7 +14,7 @@ import type {
   UplinkQueue,
 } from "../../src/base/contracts.ts";
 import { TidegateError } from "../../src/base/errors.ts";
-import type { Message } from "../../src/base/message.ts";
+import type { PlainMessage } from "../../src/base/message.ts";
 
 interface Reference {
   readonly position: number;
@@ -116,8 +116,9 @@ export class MemoryStore implements Store {
     }
   }
 
-  append(message: Message, takers: readonly Taker[]): number {
-    return this.commit((txn) => txn.message(message, takers)).group;
+  append({ bytes, from, to, ...of }: PlainMessage, takers: readonly Taker[]): number {
+    const payload = Buffer.from(new Uint8Array(bytes.buffer, bytes.byteOffset + from, to - from));
+    return this.commit((txn) => txn.message({ ...of, payload, retain: false }, takers)).group;
   }
 
   /** Makes everything committed so far durable, and says so. */
