@@ -263,6 +263,8 @@ export interface Store {
   /** Store clock in ms: monotonic while running, never behind what was journalled before. */
   nowMs(): number;
   admit(request: Admission): "ok" | "full" | "failed";
+  /** Up to where `head` may rise in what is done at once, before `admit` might say no. @param rejectNewest as for `admit` */
+  admittedTo(rejectNewest: readonly string[]): number;
   /** There will be room, and little more fits before: publishers that can wait should, for an onDurable that finds it false. Cheap: to be asked after each commit. */
   readonly crowded: boolean;
   /** One listener. Asked to let go of references of about so many bytes, because the store is full; returns how many it did. Not within a commit. */

@@ -238,10 +238,10 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     if (!this.open) return;
     this.#context.metrics.bytesReceived.value += chunk.length;
     this.#partialBytes += chunk.length;
-    if (this.#partialBytes >= livelyBytes) this.#alive();
     this.scanner.push(chunk);
     const alone = chunk.length <= lonelyBytes && this.#context.turn.fresh;
     this.#readPackets(chunk);
+    if (this.#partialBytes >= livelyBytes) this.#alive(); // of packets that are not whole: else it was said
     if (alone) this.#context.flusher.flush();
   }
 

@@ -59,6 +59,9 @@ export class Pipeline {
   readonly #plain: PlainMessage = { topic: "", source: "", qos: 0, bytes: noBytes, from: 0, to: 0 };
   /** On the store's clock; below 0: not known. */
   #plainAtMs = -1;
+  /** For the uplinks of this list `head` may rise so far. */
+  #admittedFor: readonly string[] = none;
+  #admittedTo = 0;
   /** The last answer: a group holds many messages. */
   #accepted: { readonly accepted: true; readonly group: number } = accepted0;
 
@@ -79,6 +82,7 @@ export class Pipeline {
     heldMap: string = mapNames.qos2In,
   ): PublishResult {
     const { deliverer } = this.#deps;
+    this.#admittedTo = 0; // a commit of its own may begin a segment, say
     const simple = entry.routes.length === 0 && heldKey === undefined;
     if (
       simple &&
@@ -159,7 +163,7 @@ export class Pipeline {
   append(entry: TopicEntry, source: string, qos: Qos, bytes: DataView, from: number, to: number): number {
     const { store, pending, references } = this.#deps;
     const size = to - from + entry.topic.length;
-    if (references.pending || !this.#fits(size, entry)) return 0;
+    if (references.pending || !this.#fitsPlain(size, entry)) return 0;
     const plain = this.#plain;
     plain.topic = entry.topic;
     plain.source = source;
@@ -167,7 +171,6 @@ export class Pipeline {
     plain.bytes = bytes;
     plain.from = from;
     plain.to = to;
-    if (this.#plainAtMs < 0) this.#plainAtMs = store.nowMs();
     let group: number;
     try {
       group = store.append(plain, entry.stored, this.#plainAtMs);
@@ -176,6 +179,16 @@ export class Pipeline {
     }
     pending.add(group, size);
     return group;
+  }
+
+  /** Asked once for many: what comes until `forgetPlain` comes at once. */
+  #fitsPlain(size: number, entry: TopicEntry): boolean {
+    const { store } = this.#deps;
+    if (this.#plainAtMs < 0) this.#plainAtMs = store.nowMs();
+    else if (entry.rejectNewest === this.#admittedFor && store.head + size <= this.#admittedTo) return true;
+    this.#admittedFor = entry.rejectNewest;
+    this.#admittedTo = store.admittedTo(entry.rejectNewest);
+    return store.head + size <= this.#admittedTo || this.#fits(size, entry);
   }
 
   /** Nothing more comes of the bytes that `append` was given, or time has passed. */

@@ -39,6 +39,11 @@ export class ByteWriter {
   }
 
   uvarint(value: number): void {
+    if (value <= 0x7f) this.buffer[this.at++] = value;
+    else this.#longUvarint(value);
+  }
+
+  #longUvarint(value: number): void {
     const { buffer } = this;
     let at = this.at;
     let rest = value;

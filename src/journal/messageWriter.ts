@@ -34,6 +34,8 @@ export class MessageWriter {
   position = 0;
   /** Of its record. */
   bytes = 0;
+  /** Whose lane is in the first of them. */
+  #taker: Taker | undefined;
   #storeMs = -1;
   #wallMs = 0;
 
@@ -102,6 +104,12 @@ export class MessageWriter {
   /** Each taker's lane, and the number that the message gets there; nothing is changed yet. */
   #find(takers: readonly Taker[]): void {
     const { taken } = this;
+    // Most have the takers of the one before, which are made when the configuration is read.
+    if (takers.length === 1 && takers[0] === this.#taker) {
+      taken[0]!.seq = taken[0]!.lane.account.nextSeq;
+      return;
+    }
+    this.#taker = undefined;
     for (let at = 0; at < takers.length; at += 1) {
       const lane = this.#env.state.lanes.get(takers[at]!.lane);
       if (lane === undefined)
@@ -115,6 +123,7 @@ export class MessageWriter {
         one.seq = seq;
       }
     }
+    this.#taker = takers[0];
   }
 
   /** One look at the wall clock serves all messages of a millisecond of the store's. */

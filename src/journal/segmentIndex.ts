@@ -69,6 +69,9 @@ export class IndexCollector {
   #segment: Segment | undefined;
   #whole = false;
   readonly #lanes = new Map<number, LaneOffsets>();
+  /** Which lane was added to last, and what it has. */
+  #lane = -1;
+  #offsets: LaneOffsets | undefined;
 
   /** What `seal` will add at most. */
   get bytes(): number {
@@ -83,11 +86,13 @@ export class IndexCollector {
   add(segment: Segment, lane: number, position: number, bytes: number): void {
     if (segment !== this.#segment) this.#begin(segment, true);
     if (!this.#whole) return;
-    let offsets = this.#lanes.get(lane);
+    let offsets = lane === this.#lane ? this.#offsets : this.#lanes.get(lane);
     if (offsets === undefined) {
       offsets = new LaneOffsets();
       this.#lanes.set(lane, offsets);
     }
+    this.#lane = lane;
+    this.#offsets = offsets;
     offsets.add(segment.offsetOf(position), bytes);
   }
 

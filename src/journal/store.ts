@@ -182,6 +182,10 @@ export class JournalStore implements Store {
     return this.#admission.admit(request);
   }
 
+  admittedTo(rejectNewest: readonly string[]): number {
+    return this.head + this.#admission.spareFor(rejectNewest);
+  }
+
   onCrowded(listener: (bytes: number) => number): void {
     this.#admission.onCrowded(listener);
   }

@@ -89,6 +89,10 @@ export class MemoryStore implements Store {
     return typeof this.verdict === "function" ? this.verdict(request) : this.verdict;
   }
 
+  admittedTo(): number {
+    return 0; // each one is asked for
+  }
+
   onCrowded(listener: (bytes: number) => number): void {
     this.askSessions = listener;
   }
