@@ -69,8 +69,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
   version: ProtocolVersion = 4;
   packetSizeMax = Number.POSITIVE_INFINITY;
   window: number;
-  /** 0: none. */
-  keepAliveMs = 0;
+  keepAliveMs = 0; // none
   lastGroup = 0;
   waitingAcks = 0;
   /** QoS 1 and 2 PUBLISH that the client may count as unacknowledged (MQTT 5 section 4.9). */

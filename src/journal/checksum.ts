@@ -9,12 +9,8 @@ const shortBytes = 192;
 /** The same where there is a DataView already, of which four bytes are one load: the loop takes 16 bytes a step, and is even at about 700. */
 const shortInView = 640;
 
-/**
- * The tables lie in a function: only what is constant there is one for V8 once all is bundled into one file (whose own constants become variables), and
- * then it leaves out the check of each index, which is a third of the time.
- */
-function make() {
-  /** At 256 x n + byte: what a byte does to the checksum when n bytes follow it in the same step. */
+/** At 256 x n + byte: what a byte does to the checksum when n bytes follow it in the same step. */
+function makeTable(): Int32Array {
   const table = new Int32Array(16 * 256);
   for (let byte = 0; byte < 256; byte += 1) {
     let value = byte;
@@ -22,6 +18,15 @@ function make() {
     table[byte] = value;
   }
   for (let at = 256; at < table.length; at += 1) table[at] = table[table[at - 256]! & 0xff]! ^ (table[at - 256]! >>> 8);
+  return table;
+}
+
+/**
+ * The tables lie in a function: only what is constant there is one for V8 once all is bundled into one file (whose own constants become variables), and
+ * then it leaves out the check of each index, which is a third of the time.
+ */
+function makeChecksums() {
+  const table = makeTable();
 
   /** Of bytes from..to, which lie in `buffer`. @param seed the checksum of what is thought to stand before them */
   function checksum(buffer: Buffer, from: number, to: number, seed: number): number {
@@ -66,6 +71,12 @@ function make() {
     );
   }
 
+  return { table, checksum, checksumIn };
+}
+
+const { table, checksum, checksumIn } = makeChecksums();
+
+function makeJoined() {
   /**
    * What zero bytes do to a checksum, digit by digit of how many they are in hexadecimal, and by the checksum's own: at 128 x (16 x place + digit) +
    * 16 x n + nibble, what the checksum's nth four bits become. Seven places: no record has 256 MiB.
@@ -116,7 +127,8 @@ function make() {
     return (difference ^ crc) >>> 0;
   }
 
-  return { checksum, checksumIn, joined };
+  return joined;
 }
 
-export const { checksum, checksumIn, joined } = make();
+export const joined = makeJoined();
+export { checksum, checksumIn };

@@ -14,7 +14,7 @@ import type {
   UplinkQueue,
 } from "../../src/base/contracts.ts";
 import { TidegateError } from "../../src/base/errors.ts";
-import type { PlainMessage } from "../../src/base/message.ts";
+import type { Message, PlainMessage } from "../../src/base/message.ts";
 
 interface Reference {
   readonly position: number;
@@ -54,6 +54,8 @@ export class MemoryStore implements Store {
   failed: TidegateError | undefined;
   /** What `admit` answers next; a function may look at the request. */
   verdict: "ok" | "full" | "failed" | ((request: Admission) => "ok" | "full" | "failed") = "ok";
+  /** Bytes that are taken without `admit` being asked. */
+  admitted = 0;
   hold: boolean;
   crowded = false;
   /** What the broker gave to `onCrowded`. */
@@ -90,7 +92,7 @@ export class MemoryStore implements Store {
   }
 
   admittedTo(): number {
-    return 0; // each one is asked for
+    return this.head + this.admitted;
   }
 
   onCrowded(listener: (bytes: number) => number): void {
