@@ -165,10 +165,11 @@ export class Pipeline {
     const size = to - from + entry.topic.length;
     if (references.pending || !this.#fitsPlain(size, entry)) return 0;
     const plain = this.#plain;
-    plain.topic = entry.topic;
-    plain.source = source;
+    // Mostly the same as before: for what it points at, V8 has work with each assignment.
+    if (plain.topic !== entry.topic) plain.topic = entry.topic;
+    if (plain.source !== source) plain.source = source;
+    if (plain.bytes !== bytes) plain.bytes = bytes;
     plain.qos = qos;
-    plain.bytes = bytes;
     plain.from = from;
     plain.to = to;
     let group: number;

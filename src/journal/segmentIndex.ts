@@ -91,8 +91,10 @@ export class IndexCollector {
       offsets = new LaneOffsets();
       this.#lanes.set(lane, offsets);
     }
-    this.#lane = lane;
-    this.#offsets = offsets;
+    if (lane !== this.#lane) {
+      this.#lane = lane;
+      this.#offsets = offsets;
+    }
     offsets.add(segment.offsetOf(position), bytes);
   }
 
