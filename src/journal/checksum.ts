@@ -79,10 +79,10 @@ const { table, checksum, checksumIn } = makeChecksums();
 function makeJoined() {
   /**
    * What zero bytes do to a checksum, digit by digit of how many they are in hexadecimal, and by the checksum's own: at 128 x (16 x place + digit) +
-   * 16 x n + nibble, what the checksum's nth four bits become. Seven places: no record has 256 MiB.
+   * 16 x n + nibble, what the checksum's nth four bits become. Eight places: a length has four bytes.
    */
-  const shifts = new Int32Array(7 * 16 * 128);
-  for (let line = 1; line < 7 * 16; line += 1) {
+  const shifts = new Int32Array(8 * 16 * 128);
+  for (let line = 1; line < 8 * 16; line += 1) {
     const digit = line & 15;
     if (digit === 0) continue;
     for (let bit = 0; bit < 32; bit += 1)

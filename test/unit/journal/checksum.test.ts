@@ -52,4 +52,17 @@ describe("checksum", () => {
       );
     }
   });
+
+  it("a second piece may be as long as the four bytes of a length can say", () => {
+    const random = randomOf(12);
+    const zeros = Buffer.alloc(4);
+    // Of a piece whose checksum is known to be 0 from 0: what so many bytes make of the first one's.
+    const behind = (crc: number, bytes: number): number => joined(crc, 0, bytes, 0);
+    for (const exponent of [8, 16, 24, 27, 28, 30, 31]) {
+      const [crc, length] = [Math.floor(random() * 2 ** 32), 2 ** exponent - 1];
+      const longer = behind(crc, length + 5);
+      expect(longer).to.equal(behind(behind(crc, length), 5));
+      expect(joined(longer, crc32(zeros, 0), 4, 0)).to.equal(crc32(zeros, longer));
+    }
+  });
 });
