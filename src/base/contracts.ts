@@ -11,7 +11,7 @@ import type { BackupInfo, BackupRequest } from "./backup.ts";
 import type { RouteFailure } from "./deadLetters.ts";
 import type { TidegateError } from "./errors.ts";
 import type { HeldId, InFlight, Resumable } from "./inFlight.ts";
-import type { Message, Qos } from "./message.ts";
+import type { Message, PlainMessage, Qos } from "./message.ts";
 import type { DroppedTopic, UplinkQueueStats, UplinkState } from "./uplinkState.ts";
 
 // ---------------------------------------------------------------- into the broker
@@ -194,6 +194,8 @@ export interface Admission {
   readonly bytes: number;
   /** Uplinks that would take it with whenFull reject-newest. */
   readonly rejectNewest: readonly string[];
+  /** Where the answer is no, it is asked again before anybody is told so: that counts, this does not. */
+  readonly tentative?: boolean;
 }
 
 /** A message read back. */
@@ -261,6 +263,8 @@ export interface Store {
   /** Store clock in ms: monotonic while running, never behind what was journalled before. */
   nowMs(): number;
   admit(request: Admission): "ok" | "full" | "failed";
+  /** Up to where `head` may rise in what is done at once, before `admit` might say no. @param rejectNewest as for `admit` */
+  admittedTo(rejectNewest: readonly string[]): number;
   /** There will be room, and little more fits before: publishers that can wait should, for an onDurable that finds it false. Cheap: to be asked after each commit. */
   readonly crowded: boolean;
   /** One listener. Asked to let go of references of about so many bytes, because the store is full; returns how many it did. Not within a commit. */
@@ -276,6 +280,11 @@ export interface Store {
   peekUplink(name: string, count: number): Promise<{ messages: PeekedMessage[]; more: boolean } | undefined>;
   /** Runs `fn` at once; reads see its effects at once; `group` is durable later. If `fn` throws, nothing of it is written and it is rethrown. */
   commit<T>(fn: (txn: Txn) => T): { value: T; group: number };
+  /**
+   * The same as a commit of this message and nothing else, for less: most commits are that.
+   * @param atMs when it was taken, as `nowMs` said @returns the group @throws as `commit`
+   */
+  append(message: PlainMessage, takers: readonly Taker[], atMs: number): number;
   /** Called with the newest durable group, once per sync. */
   onDurable(listener: (group: number) => void): void;
   /** Called once, when `failed` is set. */

@@ -27,3 +27,17 @@ export interface Message {
   /** Who brought it: `mqtt:<client id>`, `source:<name>`, `route:<name>`, `uplink:<name>`, `sys`. For logs, loops and No Local. */
   readonly source: string;
 }
+
+/**
+ * A message without properties that is not retained, whose payload lies in somebody's buffer: one object is filled for one message after the other, so
+ * that nothing has to be made for each. Whoever is given it keeps nothing of it.
+ */
+export interface PlainMessage {
+  topic: string;
+  source: string;
+  qos: Qos;
+  /** The payload is its bytes from..to. */
+  bytes: DataView;
+  from: number;
+  to: number;
+}

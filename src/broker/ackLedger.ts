@@ -21,14 +21,16 @@ export interface AckTarget {
 
 interface GroupAcks {
   group: number;
-  /** How many there are. The arrays are kept longer: emptied, they would grow anew with each group. */
+  /** How many runs there are. The arrays are kept longer: emptied, they would grow anew with each group. */
   count: number;
   readonly targets: Array<AckTarget | undefined>;
-  /** Packet id + 65,536 x kind + 2^24 x reason code. */
+  /** Of the run's first: packet id + 65,536 x kind + 2^24 x reason code. */
   readonly codes: number[];
+  /** How many acknowledgements the run has, which differ in the packet id alone, each one above the one before: who sends several gets it so. */
+  readonly lengths: number[];
 }
 
-/** Longer arrays are not kept for the next group: so many acknowledgements wait only when the disk is slow. */
+/** Longer arrays are not kept for the next group: so many runs wait only when the disk is slow. */
 const keptAcks = 4096;
 
 interface Waiter {
@@ -76,9 +78,16 @@ export class AckLedger {
     target.lastGroup = due;
     target.waitingAcks += 1;
     const acks = this.#acksOf(due);
+    const code = packetId + kind * 0x1_0000 + reasonCode * 0x100_0000;
+    const last = acks.count - 1;
+    if (last >= 0 && acks.targets[last] === target && acks.codes[last]! + acks.lengths[last]! === code) {
+      acks.lengths[last]! += 1;
+      return;
+    }
     const at = acks.count++;
     acks.targets[at] = target;
-    acks.codes[at] = packetId + kind * 0x1_0000 + reasonCode * 0x100_0000;
+    acks.codes[at] = code;
+    acks.lengths[at] = 1;
   }
 
   /** See Publisher.whenDurable. Bounded: beyond 32,768 waiting callbacks a new one is told false. */
@@ -128,12 +137,15 @@ export class AckLedger {
   }
 
   #write(acks: GroupAcks): void {
-    const { targets, codes, count } = acks;
+    const { targets, codes, lengths, count } = acks;
     for (let at = 0; at < count; at += 1) {
       const target = targets[at]!;
       const code = codes[at]!;
-      target.waitingAcks -= 1;
-      if (target.open) target.writeAck(((code >>> 16) & 0xff) as AckByte, code & 0xffff, code >>> 24);
+      const length = lengths[at]!;
+      const kind = ((code >>> 16) & 0xff) as AckByte;
+      target.waitingAcks -= length;
+      for (let id = code & 0xffff, left = length; left > 0 && target.open; id += 1, left -= 1)
+        target.writeAck(kind, id, code >>> 24);
     }
     for (let at = 0; at < count; at += 1) {
       const target = targets[at]!;
@@ -155,7 +167,7 @@ export class AckLedger {
   }
 
   #insert(at: number, group: number): GroupAcks {
-    const acks = this.#pool.pop() ?? { group, count: 0, targets: [], codes: [] };
+    const acks = this.#pool.pop() ?? { group, count: 0, targets: [], codes: [], lengths: [] };
     acks.group = group;
     this.#groups.splice(at, 0, acks);
     return acks;

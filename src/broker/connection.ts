@@ -52,8 +52,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
   version: ProtocolVersion = 4;
   packetSizeMax = Number.POSITIVE_INFINITY;
   window: number;
-  /** 0: none. */
-  keepAliveMs = 0;
+  keepAliveMs = 0; // none
   lastGroup = 0;
   waitingAcks = 0;
   /** QoS 1 and 2 PUBLISH that the client may count as unacknowledged (MQTT 5 section 4.9). */
@@ -218,10 +217,10 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     if (!this.open) return;
     this.#context.metrics.bytesReceived.value += chunk.length;
     this.#partialBytes += chunk.length;
-    if (this.#partialBytes >= livelyBytes) this.#alive();
     this.scanner.push(chunk);
     const alone = chunk.length <= lonelyBytes && this.#context.turn.fresh;
     this.#readPackets(chunk);
+    if (this.#partialBytes >= livelyBytes) this.#alive(); // of packets that are not whole: else it was said
     if (alone) this.#context.flusher.flush();
   }
 
@@ -251,7 +250,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
 
   #readPackets(first?: Buffer): void {
     let left = turnPackets;
-    const { turn, deliverer } = this.#context;
+    const { turn, deliverer, pipeline } = this.#context;
     const unread = this.scanner.unreadBytes;
     let askAt = deliverer.copies + askCopies;
     try {
@@ -274,6 +273,8 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     } catch (error) {
       this.#fault(error);
       return;
+    } finally {
+      pipeline.forgetPlain();
     }
     // Who asks without reading the answers is not read either, until `full` has ended.
     const { outbox } = this;

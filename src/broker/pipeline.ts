@@ -1,6 +1,6 @@
 import type { PublishResult, Store, Txn } from "../base/contracts.ts";
 import type { RouteFailure, RouteLetters } from "../base/deadLetters.ts";
-import type { Message } from "../base/message.ts";
+import type { Message, PlainMessage, Qos } from "../base/message.ts";
 import type { Deliverer } from "./deliverer.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
 import { expandRoutes } from "./expandRoutes.ts";
@@ -29,6 +29,7 @@ export interface PipelineDeps {
 }
 
 const none: readonly string[] = [];
+const noBytes = new DataView(new ArrayBuffer(0));
 const noItems: readonly Item[] = [];
 const accepted0: { readonly accepted: true; readonly group: number } = { accepted: true, group: 0 };
 
@@ -48,13 +49,19 @@ export class Pipeline {
   readonly #dead = (failure: RouteFailure): void => void this.#failures.push(failure);
   readonly #write = (txn: Txn): void => this.#writeAll(txn);
   /** What the store is asked, filled for each question. */
-  readonly #admission: { bytes: number; rejectNewest: readonly string[] } = { bytes: 0, rejectNewest: [] };
+  readonly #admission = { bytes: 0, rejectNewest: none, tentative: false };
   #message: Message | undefined;
   #takers: readonly StoredForward[] = [];
   readonly #writeMessage = (txn: Txn): void => {
     if (this.#message !== undefined) txn.message(this.#message, this.#takers);
     this.#deps.references.flushInto(txn);
   };
+  readonly #plain: PlainMessage = { topic: "", source: "", qos: 0, bytes: noBytes, from: 0, to: 0 };
+  /** On the store's clock; below 0: not known. */
+  #plainAtMs = -1;
+  /** For the uplinks of this list `head` may rise so far. */
+  #admittedFor: readonly string[] = none;
+  #admittedTo = 0;
   /** The last answer: a group holds many messages. */
   #accepted: { readonly accepted: true; readonly group: number } = accepted0;
 
@@ -75,6 +82,7 @@ export class Pipeline {
     heldMap: string = mapNames.qos2In,
   ): PublishResult {
     const { deliverer } = this.#deps;
+    this.#admittedTo = 0; // a commit of its own may begin a segment, say
     const simple = entry.routes.length === 0 && heldKey === undefined;
     if (
       simple &&
@@ -123,9 +131,7 @@ export class Pipeline {
     const { store, pending, deliverer } = this.#deps;
     const bytes = messageBytes(message);
     if (message.source === "sys" || message.source.startsWith("uplink:")) return undefined;
-    this.#admission.bytes = bytes;
-    this.#admission.rejectNewest = entry.rejectNewest;
-    if (store.admit(this.#admission) !== "ok") return undefined;
+    if (!this.#fits(bytes, entry)) return undefined;
     this.#message = message;
     this.#takers = entry.stored;
     let group: number;
@@ -139,6 +145,58 @@ export class Pipeline {
     if (entry.deliveries.length + entry.handlers.length + entry.live.length > 0)
       group = deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, group);
     return this.#acceptedIn(group);
+  }
+
+  #fits(bytes: number, { rejectNewest }: TopicEntry): boolean {
+    const request = this.#admission;
+    request.bytes = bytes;
+    request.rejectNewest = rejectNewest;
+    request.tentative = true;
+    return this.#deps.store.admit(request) === "ok";
+  }
+
+  /**
+   * The same for one without properties, not to be retained and of QoS 0 or 1, that nobody but uplinks takes (`onlyStored`): nothing is made for it, not
+   * even the message. What comes until `forgetPlain` was taken at one moment. 0: `publish` has to say what becomes of it.
+   * @param bytes in which its payload is from..to
+   */
+  append(entry: TopicEntry, source: string, qos: Qos, bytes: DataView, from: number, to: number): number {
+    const { store, pending, references } = this.#deps;
+    const size = to - from + entry.topic.length;
+    if (references.pending || !this.#fitsPlain(size, entry)) return 0;
+    const plain = this.#plain;
+    // Mostly the same as before: for what it points at, V8 has work with each assignment.
+    if (plain.topic !== entry.topic) plain.topic = entry.topic;
+    if (plain.source !== source) plain.source = source;
+    if (plain.bytes !== bytes) plain.bytes = bytes;
+    plain.qos = qos;
+    plain.from = from;
+    plain.to = to;
+    let group: number;
+    try {
+      group = store.append(plain, entry.stored, this.#plainAtMs);
+    } catch {
+      return 0;
+    }
+    pending.add(group, size);
+    return group;
+  }
+
+  /** Asked once for many: what comes until `forgetPlain` comes at once. */
+  #fitsPlain(size: number, entry: TopicEntry): boolean {
+    const { store } = this.#deps;
+    if (this.#plainAtMs < 0) this.#plainAtMs = store.nowMs();
+    else if (entry.rejectNewest === this.#admittedFor && store.head + size <= this.#admittedTo) return true;
+    this.#admittedFor = entry.rejectNewest;
+    this.#admittedTo = store.admittedTo(entry.rejectNewest);
+    return store.head + size <= this.#admittedTo || this.#fits(size, entry);
+  }
+
+  /** Nothing more comes of the bytes that `append` was given, or time has passed. */
+  forgetPlain(): void {
+    if (this.#plainAtMs < 0) return;
+    this.#plainAtMs = -1;
+    this.#plain.bytes = noBytes;
   }
 
   /** The same object for a group's messages. */
@@ -229,6 +287,7 @@ export class Pipeline {
     if (bytes === 0) return undefined;
     this.#admission.bytes = bytes;
     this.#admission.rejectNewest = rejectNewest ?? none;
+    this.#admission.tentative = false;
     const verdict = store.admit(this.#admission);
     if (verdict === "ok") return undefined;
     // A source can always be told, whatever QoS its readings have: it acknowledges to the device only what it was not refused.

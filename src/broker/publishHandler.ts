@@ -42,6 +42,9 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
     if (qos > 0) answer(context, connection, qos, packetId, 0, 0);
     return;
   }
+  if (entry.onlyStored && qos < 2 && !retain && context.access.mayPublish(session, entry.topic)) {
+    if (append(context, connection, session, entry, end)) return;
+  }
   const payload = buffer.subarray(view.payloadStart, end);
   const message = { topic: entry.topic, payload, qos, retain, source: session.source };
   const { came } = context.deliverer;
@@ -52,6 +55,26 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
   } finally {
     came.forget(); // or the chunk of a client that broke its Receive Maximum stays until another one publishes
   }
+}
+
+/** The view's message goes to uplinks and nowhere else. False: it is not so simple, and nothing has happened. */
+function append(
+  context: BrokerContext,
+  connection: Connection,
+  session: Session,
+  entry: TopicEntry,
+  end: number,
+): boolean {
+  const { qos, packetId, payloadStart } = view;
+  if (qos > 0 && connection.version === 5 && connection.unacknowledged >= context.limits.receiveMaximum) return false;
+  const group = context.pipeline.append(entry, session.source, qos, connection.scanner.view, payloadStart, end);
+  if (group === 0) return false;
+  if (qos > 0) {
+    connection.unacknowledged += 1;
+    answer(context, connection, qos, packetId, 0, group);
+  }
+  if (context.pending.above) connection.pause(pause.store);
+  return true;
 }
 
 /** QoS 1 or 2 of which nothing is stored, the id of QoS 2 included, and that has not come before. */

@@ -185,6 +185,11 @@ export class References {
     txn.dropQueue(queue);
   }
 
+  /** Whether `flushInto` would write something. */
+  get pending(): boolean {
+    return this.#count > 0;
+  }
+
   flushInto(txn: Txn): void {
     if (this.#count === 0) return;
     for (let at = 0; at < this.#count; at += 1) txn.release(this.#queues[at]!, this.#ordinals[at]!);

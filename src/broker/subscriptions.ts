@@ -134,6 +134,8 @@ export class Subscriptions {
     const forwards = this.#forwarding.forwardsFor(topic);
     const stored = picked(forwards, (forward) => (forward.kind === "stored" ? forward : undefined));
     const live = picked(forwards, (forward) => (forward.kind === "live" ? forward : undefined));
+    const others = handlers.length + shares.length + routes.length + live.length;
+    const isSys = topic.startsWith("$");
     const queued = this.#queueQos0 && deliveries.some((delivery) => delivery.session.durable);
     return {
       topic,
@@ -147,10 +149,8 @@ export class Subscriptions {
       live,
       rejectNewest: picked(stored, ({ whenFull, uplink }) => (whenFull === "reject-newest" ? uplink : undefined)),
       durable: deliveries.some((delivery) => delivery.session.durable && (delivery.qos > 0 || this.#queueQos0)),
-      plain:
-        !queued &&
-        !topic.startsWith("$") &&
-        handlers.length + shares.length + routes.length + stored.length + live.length === 0,
+      plain: !queued && !isSys && others + stored.length === 0,
+      onlyStored: stored.length > 0 && !isSys && others + deliveries.length === 0,
     };
   }
 

@@ -39,4 +39,6 @@ export interface TopicEntry {
   readonly durable: boolean;
   /** A QoS 0 message needs nothing but its bytes passed on, and another one as well, unless it is stored for durable sessions. */
   readonly plain: boolean;
+  /** Uplinks take a copy, and nobody else gets one. */
+  readonly onlyStored: boolean;
 }

@@ -116,7 +116,7 @@ export class AdmissionControl {
     if (writer.failed !== undefined) return "failed";
     if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
     if (this.lacks(request.bytes)) {
-      metrics.refused.value += 1;
+      if (request.tentative !== true) metrics.refused.value += 1;
       this.#givingWay.lookSoon(); // without a sync nobody else would before the next second
       return "full";
     }
@@ -125,6 +125,18 @@ export class AdmissionControl {
       if (account?.limits !== undefined && account.bytes + request.bytes > account.limits.maxBytes) return "full";
     }
     return "ok";
+  }
+
+  /** So many bytes more would be admitted for certain, without giving anything up; 0: that has to be asked. */
+  spareFor(rejectNewest: readonly string[]): number {
+    const { writer, state, spares } = this.#env;
+    if (writer.failed !== undefined || writer.full) return 0;
+    let bytes = Math.min(pendingBytesMax - writer.pendingBytes, this.#room().limit - this.#usedBytes() - spares.bytes);
+    for (const name of rejectNewest) {
+      const account = state.uplinks.get(name);
+      if (account?.limits !== undefined) bytes = Math.min(bytes, account.limits.maxBytes - account.bytes);
+    }
+    return Math.max(0, bytes);
   }
 
   /** Whether so many bytes more have no room. Prepared segments are given up before that is said. */

@@ -2,26 +2,30 @@
 import type { TextCache } from "./textCache.ts";
 
 /**
- * Four bytes, little-endian, of a record in RAM: each has three such numbers, and Node's own methods are shared with all of the process, so that V8
- * cannot fit them to their use here. Nothing is checked.
+ * The same bytes as numbers of four each, which V8 reads and writes at once: Node's own methods are shared with all of the process, so that it cannot fit
+ * them to their use here.
  */
-export const u32At = (buffer: Uint8Array, at: number): number =>
-  (buffer[at]! | (buffer[at + 1]! << 8) | (buffer[at + 2]! << 16) | (buffer[at + 3]! << 24)) >>> 0;
+export const dataViewOf = ({ buffer, byteOffset, length }: Uint8Array): DataView<ArrayBufferLike> =>
+  new DataView(buffer, byteOffset, length);
 
-export function setU32(buffer: Uint8Array, at: number, value: number): void {
-  buffer[at] = value;
-  buffer[at + 1] = value >>> 8;
-  buffer[at + 2] = value >>> 16;
-  buffer[at + 3] = value >>> 24;
-}
+/** More bytes than this are copied by native code, for which a view of them has to be made. */
+const shortCopy = 256;
 
 /** Writes into a buffer that the caller made large enough. */
 export class ByteWriter {
   buffer: Buffer;
-  at: number;
+  #view: DataView;
+  at = 0;
 
-  constructor(buffer: Buffer, at = 0) {
+  constructor(buffer: Buffer) {
     this.buffer = buffer;
+    this.#view = dataViewOf(buffer);
+  }
+
+  /** Goes on in another buffer. @param view of it */
+  goTo(buffer: Buffer, view: DataView, at: number): void {
+    this.buffer = buffer;
+    this.#view = view;
     this.at = at;
   }
 
@@ -30,28 +34,33 @@ export class ByteWriter {
   }
 
   u32(value: number): void {
-    setU32(this.buffer, this.at, value);
+    this.#view.setUint32(this.at, value, true);
     this.at += 4;
   }
 
   uvarint(value: number): void {
+    if (value <= 0x7f) this.buffer[this.at++] = value;
+    else this.#longUvarint(value);
+  }
+
+  #longUvarint(value: number): void {
+    const { buffer } = this;
+    let at = this.at;
     let rest = value;
     if (rest > 0x7fff_ffff) {
       // Times and positions: the lowest four groups of seven bits come off with one division.
       rest = Math.floor(value / 0x1000_0000);
       const low = value - rest * 0x1000_0000;
-      const { buffer, at } = this;
-      buffer[at] = (low & 0x7f) | 0x80;
-      buffer[at + 1] = ((low >>> 7) & 0x7f) | 0x80;
-      buffer[at + 2] = ((low >>> 14) & 0x7f) | 0x80;
-      buffer[at + 3] = (low >>> 21) | 0x80;
-      this.at = at + 4;
+      const spread = (low & 0x7f) | ((low << 1) & 0x7f00) | ((low << 2) & 0x7f_0000) | ((low << 3) & 0x7f00_0000);
+      this.#view.setInt32(at, spread | 0x8080_8080, true);
+      at += 4;
     }
     while (rest > 0x7f) {
-      this.buffer[this.at++] = (rest & 0x7f) | 0x80;
+      buffer[at++] = (rest & 0x7f) | 0x80;
       rest >>>= 7;
     }
-    this.buffer[this.at++] = rest;
+    buffer[at] = rest;
+    this.at = at + 1;
   }
 
   /** Length in bytes, then UTF-8. */
@@ -85,6 +94,26 @@ export class ByteWriter {
   raw(value: Uint8Array): void {
     this.buffer.set(value, this.at);
     this.at += value.length;
+  }
+
+  /** Bytes from..to of `source`. */
+  copy(source: DataView, from: number, to: number): void {
+    if (to - from > shortCopy) {
+      this.raw(new Uint8Array(source.buffer, source.byteOffset + from, to - from));
+      return;
+    }
+    const view = this.#view;
+    let { at } = this;
+    let next = from;
+    for (; next + 16 <= to; next += 16, at += 16) {
+      view.setInt32(at, source.getInt32(next, true), true);
+      view.setInt32(at + 4, source.getInt32(next + 4, true), true);
+      view.setInt32(at + 8, source.getInt32(next + 8, true), true);
+      view.setInt32(at + 12, source.getInt32(next + 12, true), true);
+    }
+    for (; next + 4 <= to; next += 4, at += 4) view.setInt32(at, source.getInt32(next, true), true);
+    for (; next < to; next += 1, at += 1) view.setUint8(at, source.getUint8(next));
+    this.at = at;
   }
 }
 

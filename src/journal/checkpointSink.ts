@@ -1,6 +1,6 @@
 /** Where a checkpoint's records go: sealed as they are made, written to the staged file piece by piece, so that it never lies in RAM whole. */
 import type { OpenFile } from "../base/files.ts";
-import { ByteWriter } from "./bytes.ts";
+import { ByteWriter, dataViewOf } from "./bytes.ts";
 import { recordHeaderBytes, sealRecord } from "./format.ts";
 import { writeAll } from "./groupBytes.ts";
 import type { RecordSink } from "./records.ts";
@@ -14,6 +14,7 @@ export class CheckpointSink implements RecordSink {
   readonly #writer = new ByteWriter(Buffer.alloc(0));
   readonly #pieceBytes: number;
   #buffer: Buffer;
+  #view: DataView;
   #used = 0;
   /** Filled, not written. */
   #full: Buffer[] = [];
@@ -29,6 +30,7 @@ export class CheckpointSink implements RecordSink {
     this.#seed = seed;
     this.#pieceBytes = pieceBytes;
     this.#buffer = Buffer.allocUnsafeSlow(pieceBytes);
+    this.#view = dataViewOf(this.#buffer);
   }
 
   /** Whether there is enough for a write. */
@@ -41,12 +43,11 @@ export class CheckpointSink implements RecordSink {
     if (this.#buffer.length - this.#used < wanted) {
       this.#full.push(this.#buffer.subarray(0, this.#used));
       this.#waiting += this.#used;
-      this.#buffer = Buffer.allocUnsafeSlow(Math.max(this.#pieceBytes, wanted));
+      this.#renew(Math.max(this.#pieceBytes, wanted));
       this.#used = 0;
     }
     const writer = this.#writer;
-    writer.buffer = this.#buffer;
-    writer.at = this.#used + 8;
+    writer.goTo(this.#buffer, this.#view, this.#used + 8);
     writer.u8(type);
     writer.u8(flags);
     return writer;
@@ -55,7 +56,7 @@ export class CheckpointSink implements RecordSink {
   finish(): number {
     const length = this.#writer.at - this.#used;
     this.#buffer.writeUInt32LE(length, this.#used);
-    sealRecord(this.#buffer, this.#used, length, this.#seed);
+    sealRecord(this.#view, this.#used, length, this.#seed);
     this.#used += length;
     this.records += 1;
     return length;
@@ -69,11 +70,16 @@ export class CheckpointSink implements RecordSink {
     this.#full = [];
     this.#waiting = 0;
     this.#used = 0;
-    if (this.#buffer.length > this.#pieceBytes) this.#buffer = Buffer.allocUnsafeSlow(this.#pieceBytes);
+    if (this.#buffer.length > this.#pieceBytes) this.#renew(this.#pieceBytes);
     this.bytes += written;
     this.#unsynced += written;
     if (this.#unsynced < unsyncedMaxBytes) return;
     await this.#file().datasync();
     this.#unsynced = 0;
+  }
+
+  #renew(bytes: number): void {
+    this.#buffer = Buffer.allocUnsafeSlow(bytes);
+    this.#view = dataViewOf(this.#buffer);
   }
 }

@@ -8,8 +8,7 @@
  * A length of 0 means "preallocated space begins here", never an empty record.
  */
 import { crc32 } from "node:zlib";
-import { setU32 } from "./bytes.ts";
-import { checksum } from "./checksum.ts";
+import { checksum, checksumIn } from "./checksum.ts";
 
 /** Written into every header; older ones are read. 2: merged segments. */
 export const formatVersion = 2;
@@ -166,7 +165,9 @@ export function plausibleLength(buffer: Buffer, at: number, lengthMax: number): 
   return length;
 }
 
-/** Sets the checksum of a finished record. */
-export function sealRecord(buffer: Buffer, at: number, length: number, seed: number): void {
-  setU32(buffer, at + 4, checksum(buffer, at + 8, at + length, seed));
+/** Sets the checksum of a finished record. @returns it */
+export function sealRecord(view: DataView, at: number, length: number, seed: number): number {
+  const crc = checksumIn(view, at + 8, at + length, seed);
+  view.setUint32(at + 4, crc, true);
+  return crc;
 }

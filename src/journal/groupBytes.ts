@@ -1,7 +1,7 @@
 /** A closed group's checksums, and getting bytes into a file whole. */
-import { crc32 } from "node:zlib";
 import type { OpenFile } from "../base/files.ts";
-import { setU32, u32At } from "./bytes.ts";
+import { dataViewOf } from "./bytes.ts";
+import { checksumIn, joined } from "./checksum.ts";
 import { recordHeaderBytes, sealRecord } from "./format.ts";
 import type { Segment } from "./segments.ts";
 import type { Tail } from "./tail.ts";
@@ -24,22 +24,29 @@ export interface Group {
 /** Sets the checksums of a closed group, whose last record is its GROUP_END, for the segment it goes to. */
 export function sealGroup(tail: Tail, group: Group): void {
   const { seed } = group.segment;
-  const slices = tail.slices(group.start, group.end);
-  let endAt = 0;
-  for (const slice of slices) {
-    for (let at = 0; at < slice.length; ) {
-      const length = u32At(slice, at);
-      sealRecord(slice, at, length, seed);
-      endAt = at;
-      at += length;
+  let view: DataView = nothing;
+  let last = 0;
+  /** Of the group up to `last`, and up to what follows it. */
+  let [before, crc] = [seed, seed];
+  for (const slice of tail.slices(group.start, group.end)) {
+    view = dataViewOf(slice);
+    for (let at = 0; at < slice.length; at += view.getUint32(at, true)) {
+      last = at;
+      before = crc;
+      crc = crcWith(before, view, at, seed);
     }
   }
-  const last = slices.at(-1)!;
-  let crc = seed;
-  for (const slice of slices.slice(0, -1)) crc = crc32(slice, crc);
-  crc = crc32(last.subarray(0, endAt), crc);
-  setU32(last, endAt + recordHeaderBytes, crc);
-  sealRecord(last, endAt, last.length - endAt, seed);
+  view.setUint32(last + recordHeaderBytes, before, true);
+  sealRecord(view, last, view.byteLength - last, seed);
+}
+
+const nothing = new DataView(new ArrayBuffer(0));
+
+/** Seals the record at `at`. @returns the checksum of what `before` is of and of it: its bytes are read once for both */
+function crcWith(before: number, view: DataView, at: number, seed: number): number {
+  const length = view.getUint32(at, true);
+  const crc = sealRecord(view, at, length, seed);
+  return joined(checksumIn(view, at, at + 8, before), crc, length - 8, seed);
 }
 
 /** Linux takes at most 1024 buffers a call (IOV_MAX). */

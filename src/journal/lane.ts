@@ -86,9 +86,22 @@ export class FreshStream extends LaneStream {
   }
 }
 
+/** What an uplink's lanes have together. */
+export interface LaneAccount {
+  readonly name: string;
+  nextSeq: number;
+  messages: number;
+  bytes: number;
+  /** Since the start of the process, recovery included; both only rise. */
+  taken: number;
+  takenBytes: number;
+}
+
 export class Lane extends LaneStream {
   readonly id: number;
   readonly uplink: string;
+  /** Its uplink's: asked for with each message. */
+  readonly account: LaneAccount;
   readonly priority: number;
   waiting = 0;
   bytes = 0;
@@ -109,10 +122,11 @@ export class Lane extends LaneStream {
   /** Its state changed since it was last written. */
   dirty = false;
 
-  constructor(id: number, uplink: string, priority: number) {
+  constructor(id: number, account: LaneAccount, priority: number) {
     super();
     this.id = id;
-    this.uplink = uplink;
+    this.uplink = account.name;
+    this.account = account;
     this.priority = priority;
   }
 

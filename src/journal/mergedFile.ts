@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { errnoOf, messageOf } from "../base/errors.ts";
 import type { Files, OpenFile } from "../base/files.ts";
-import { ByteReader, FieldError } from "./bytes.ts";
+import { ByteReader, dataViewOf, FieldError } from "./bytes.ts";
 import type { LoadedCheckpoint } from "./checkpoint.ts";
 import {
   encodeHeader,
@@ -39,6 +39,8 @@ export class MergedFile {
   readonly #table = new PositionTableBuilder();
   #chunks: Buffer[] = [];
   #chunkUsed = 0;
+  /** Of the last chunk. */
+  #view: DataView = new DataView(new ArrayBuffer(0));
   /** Bytes that are in the file, and that will be with what is in RAM. */
   #written = headerBytes;
   bytes = headerBytes;
@@ -80,10 +82,11 @@ export class MergedFile {
       if (chunk !== undefined) this.#chunks[this.#chunks.length - 1] = chunk.subarray(0, this.#chunkUsed);
       chunk = Buffer.allocUnsafe(Math.max(chunkBytes, length));
       this.#chunks.push(chunk);
+      this.#view = dataViewOf(chunk);
       this.#chunkUsed = 0;
     }
     buffer.copy(chunk, this.#chunkUsed, at, at + length);
-    sealRecord(chunk, this.#chunkUsed, length, this.#seed);
+    sealRecord(this.#view, this.#chunkUsed, length, this.#seed);
     this.#chunkUsed += length;
     this.bytes += length;
   }

@@ -6,8 +6,8 @@
  * properties: u8 of what follows: 1 payloadFormat given, 2 its value, 4 expiry, 8 content type, 16 response topic, 32 correlation data, 64 user properties
  */
 import type { StoredMessage, Taker } from "../base/contracts.ts";
-import type { Message, MessageProperties, Qos } from "../base/message.ts";
-import { ByteReader, type ByteWriter, textBound } from "./bytes.ts";
+import type { Message, MessageProperties, PlainMessage, Qos } from "../base/message.ts";
+import { ByteReader, type ByteWriter, dataViewOf, textBound } from "./bytes.ts";
 import type { PayloadSlab } from "./payloadSlab.ts";
 import { TextCache } from "./textCache.ts";
 
@@ -16,9 +16,13 @@ const propertiesFlag = 8;
 export const messageFlags = (message: Message): number =>
   message.qos + (message.retain ? 4 : 0) + (message.properties === undefined ? 0 : propertiesFlag);
 
+/** The same, of one without properties and with so large a payload. */
+export const plainBound = (source: string, topic: string, payload: number, takers: number): number =>
+  40 + takers * 40 + textBound(source) + textBound(topic) + payload;
+
 /** Largest size of the fields after the record header. */
 export function messageBound(message: Message, takers: number): number {
-  let bound = 40 + takers * 40 + textBound(message.source) + textBound(message.topic) + message.payload.length;
+  let bound = plainBound(message.source, message.topic, message.payload.length, takers);
   const { properties } = message;
   if (properties !== undefined) {
     bound += 32 + textBound(properties.contentType ?? "") + textBound(properties.responseTopic ?? "");
@@ -28,27 +32,69 @@ export function messageBound(message: Message, takers: number): number {
   return bound;
 }
 
-export function writeMessage(
-  to: ByteWriter,
-  message: Message,
-  takers: readonly Taker[],
-  place: { position: number; acceptedAtMs: number; wallMs: number },
-  nextSeq: (lane: number) => number,
-): void {
-  to.uvarint(place.position);
-  to.uvarint(place.acceptedAtMs);
-  to.uvarint(place.wallMs);
-  to.uvarint(takers.length);
-  for (const taker of takers) {
-    to.uvarint(taker.lane);
-    to.uvarint(taker.rule);
-    to.uvarint(nextSeq(taker.lane));
-    to.uvarint(taker.ttlMs === undefined ? 0 : Math.max(0, Math.ceil(taker.ttlMs)) + 1);
+/** Of texts that are kept as they were encoded, the longest together. */
+const keptTexts = 512;
+
+/**
+ * Writes the fields of one message after the other. Most have the source and topic of the one before: one client sends several in a row. Then what
+ * they look like is copied.
+ */
+export class MessageEncoder {
+  #source = "";
+  #topic = "";
+  readonly #texts = Buffer.allocUnsafeSlow(keptTexts);
+  readonly #textView = dataViewOf(this.#texts);
+  /** 0: none are kept. */
+  #textBytes = 0;
+
+  /** @param numbers each taker's */
+  writeTakers(
+    to: ByteWriter,
+    position: number,
+    acceptedAtMs: number,
+    wallMs: number,
+    takers: readonly Taker[],
+    numbers: ReadonlyArray<{ readonly seq: number }>,
+  ): void {
+    to.uvarint(position);
+    to.uvarint(acceptedAtMs);
+    to.uvarint(wallMs);
+    to.uvarint(takers.length);
+    for (let at = 0; at < takers.length; at += 1) {
+      const { lane, rule, ttlMs } = takers[at]!;
+      to.uvarint(lane);
+      to.uvarint(rule);
+      to.uvarint(numbers[at]!.seq);
+      to.uvarint(ttlMs === undefined ? 0 : Math.max(0, Math.ceil(ttlMs)) + 1);
+    }
   }
-  to.text(message.source);
-  to.text(message.topic);
-  if (message.properties !== undefined) writeProperties(to, message.properties);
-  to.raw(message.payload);
+
+  /** What the message says, behind its takers. */
+  writeMessage(to: ByteWriter, message: Message): void {
+    this.#writeTexts(to, message.source, message.topic);
+    if (message.properties !== undefined) writeProperties(to, message.properties);
+    to.raw(message.payload);
+  }
+
+  writePlain(to: ByteWriter, { source, topic, bytes, from, to: end }: PlainMessage): void {
+    this.#writeTexts(to, source, topic);
+    to.copy(bytes, from, end);
+  }
+
+  #writeTexts(to: ByteWriter, source: string, topic: string): void {
+    if (topic === this.#topic && source === this.#source && this.#textBytes > 0) {
+      to.copy(this.#textView, 0, this.#textBytes);
+      return;
+    }
+    const from = to.at;
+    to.text(source);
+    to.text(topic);
+    const bytes = to.at - from;
+    this.#textBytes = bytes <= keptTexts ? bytes : 0;
+    this.#source = source;
+    this.#topic = topic;
+    for (let index = 0; index < this.#textBytes; index += 1) this.#texts[index] = to.buffer[from + index]!;
+  }
 }
 
 function writeProperties(to: ByteWriter, properties: MessageProperties): void {

@@ -5,7 +5,7 @@
  *
  * It only makes reading quicker: what is missing, rotten or of another segment (a roll moves whole groups) is made up for by a scan.
  */
-import { ByteReader, ByteWriter, FieldError } from "./bytes.ts";
+import { ByteReader, ByteWriter, dataViewOf, FieldError } from "./bytes.ts";
 import { recordHeaderBytes, recordType } from "./format.ts";
 import type { RecordSink } from "./records.ts";
 import type { SegmentReader } from "./segmentReader.ts";
@@ -26,7 +26,7 @@ class LaneOffsets {
   last = 0;
 
   clear(): void {
-    if (this.steps.buffer.length > keptBytes) this.steps.buffer = Buffer.allocUnsafeSlow(256);
+    if (this.steps.buffer.length > keptBytes) this.#goTo(Buffer.allocUnsafeSlow(256));
     this.steps.at = 0;
     this.count = 0;
     this.bytes = 0;
@@ -39,13 +39,17 @@ class LaneOffsets {
     if (steps.at + 10 > steps.buffer.length) {
       const larger = Buffer.allocUnsafeSlow(2 * steps.buffer.length);
       steps.buffer.copy(larger, 0, 0, steps.at);
-      steps.buffer = larger;
+      this.#goTo(larger);
     }
     steps.uvarint(offset - this.last);
     this.last = offset;
     this.count += 1;
     this.bytes += bytes;
     this.longest = Math.max(this.longest, bytes);
+  }
+
+  #goTo(buffer: Buffer): void {
+    this.steps.goTo(buffer, dataViewOf(buffer), this.steps.at);
   }
 
   /** Takes the newest back. `longest` may stay too large, which costs nothing. */
@@ -65,6 +69,9 @@ export class IndexCollector {
   #segment: Segment | undefined;
   #whole = false;
   readonly #lanes = new Map<number, LaneOffsets>();
+  /** Which lane was added to last, and what it has. */
+  #lane = -1;
+  #offsets: LaneOffsets | undefined;
 
   /** What `seal` will add at most. */
   get bytes(): number {
@@ -79,10 +86,14 @@ export class IndexCollector {
   add(segment: Segment, lane: number, position: number, bytes: number): void {
     if (segment !== this.#segment) this.#begin(segment, true);
     if (!this.#whole) return;
-    let offsets = this.#lanes.get(lane);
+    let offsets = lane === this.#lane ? this.#offsets : this.#lanes.get(lane);
     if (offsets === undefined) {
       offsets = new LaneOffsets();
       this.#lanes.set(lane, offsets);
+    }
+    if (lane !== this.#lane) {
+      this.#lane = lane;
+      this.#offsets = offsets;
     }
     offsets.add(segment.offsetOf(position), bytes);
   }

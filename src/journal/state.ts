@@ -3,17 +3,16 @@
  * recovery, so the two cannot drift apart.
  */
 import type { UplinkLimits } from "../base/contracts.ts";
-import { type Interval, Lane } from "./lane.ts";
+import { type Interval, Lane, type LaneAccount } from "./lane.ts";
 import { References } from "./references.ts";
 import { IndexCollector } from "./segmentIndex.ts";
 import { type Segment, SegmentTable } from "./segments.ts";
 
-export class UplinkAccount {
+export class UplinkAccount implements LaneAccount {
   readonly name: string;
   nextSeq = 1;
   messages = 0;
   bytes = 0;
-  /** Since the start of the process, recovery included; both only rise. */
   taken = 0;
   takenBytes = 0;
   /** Undefined until the configuration names it: an uplink that was taken out keeps its lanes. */
@@ -68,9 +67,10 @@ export class State {
   defineLane(id: number, uplink: string, priority: number): Lane {
     let lane = this.lanes.get(id);
     if (lane === undefined) {
-      lane = new Lane(id, uplink, priority);
+      const account = this.uplink(uplink);
+      lane = new Lane(id, account, priority);
       this.lanes.set(id, lane);
-      const { lanes } = this.uplink(uplink);
+      const { lanes } = account;
       lanes.push(lane);
       lanes.sort((a, b) => b.priority - a.priority);
       this.nextLane = Math.max(this.nextLane, id + 1);
@@ -94,7 +94,7 @@ export class State {
     expiresAtMs: number,
   ): number {
     const before = segment.add(lane.id, position, bytes, acceptedAtMs, expiresAtMs);
-    const account = this.uplink(lane.uplink);
+    const { account } = lane;
     account.messages += 1;
     account.bytes += bytes;
     account.taken += 1;
@@ -108,7 +108,7 @@ export class State {
   /** `count` messages of a lane in one segment wait no longer. */
   untake(segment: Segment | undefined, lane: Lane, count: number, bytes: number): void {
     segment?.remove(lane.id, count, bytes);
-    const account = this.uplink(lane.uplink);
+    const { account } = lane;
     account.messages -= count;
     account.bytes -= bytes;
     lane.waiting -= count;

@@ -10,30 +10,32 @@ import type {
   Store,
   StoredMessage,
   StoreStats,
+  Taker,
   Txn,
   UplinkLimits,
   UplinkQueue,
 } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
+import type { PlainMessage } from "../base/message.ts";
 import { AdmissionControl } from "./admission.ts";
 import { Backups } from "./backups.ts";
 import { ChangedStates } from "./changedStates.ts";
 import { writeDefinitions } from "./checkpoint.ts";
-import type { Lane } from "./lane.ts";
+import { Definitions } from "./definitions.ts";
 import { LaneReader } from "./laneReader.ts";
 import { Maintenance } from "./maintenance.ts";
+import { MessageWriter, messageOf } from "./messageWriter.ts";
 import { StoreMetrics } from "./metrics.ts";
 import { moveBytes } from "./moveBytes.ts";
 import type { StoreParts } from "./parts.ts";
 import { peekUplink } from "./peek.ts";
 import { readingTwice } from "./readTwice.ts";
-import { writeLane, writeRule } from "./records.ts";
 import { ReferenceReader, viewOf } from "./referenceReader.ts";
 import { Room } from "./room.ts";
 import { SegmentReader } from "./segmentReader.ts";
 import type { Segment } from "./segments.ts";
 import { agingCommands } from "./staleCommands.ts";
-import { ruleKey, type State } from "./state.ts";
+import type { State } from "./state.ts";
 import { JournalTxn } from "./txn.ts";
 import { JournalQueue } from "./uplinkQueue.ts";
 import { GroupWriter } from "./writer.ts";
@@ -56,12 +58,13 @@ export class JournalStore implements Store {
   readonly #changed: ChangedStates;
   readonly #metrics: StoreMetrics;
   readonly #room: Room;
+  readonly #messages: MessageWriter;
   readonly #txn: JournalTxn;
   readonly #queues = new Map<string, JournalQueue>();
   readonly #durable: Array<(group: number) => void> = [];
   readonly #failed: Array<(error: TidegateError) => void> = [];
+  readonly #definitions: Definitions;
   #inCommit = false;
-  #definedInCommit: Array<() => void> = [];
   #tickTimer: Timer | undefined;
   #closed: Promise<void> | undefined;
 
@@ -103,10 +106,13 @@ export class JournalStore implements Store {
     this.#admission = this.#makeAdmission();
     const held = { writer: this.#writer, maintenance: this.#maintenance, segments: state.segments };
     this.#backups = new Backups({ ...parts, ...options, ...held });
-    this.#txn = new JournalTxn({
-      ...{ state, writer: this.#writer, storeMs, maxMessageBytes: options.maxMessageBytes },
-      ...{ wallMs: () => clock.wallMs(), compactedMin: options.tuning.compactedMin },
+    this.#messages = new MessageWriter({
+      ...{ state, writer: this.#writer, storeMs, ...options, ...options.tuning },
+      wallMs: () => clock.wallMs(),
     });
+    this.#definitions = new Definitions(state, this.#writer);
+    const { compactedMin } = options.tuning;
+    this.#txn = new JournalTxn({ state, writer: this.#writer, messages: this.#messages, compactedMin });
   }
 
   #makeWriter(): GroupWriter {
@@ -177,6 +183,10 @@ export class JournalStore implements Store {
     return this.#admission.admit(request);
   }
 
+  admittedTo(rejectNewest: readonly string[]): number {
+    return this.head + this.#admission.spareFor(rejectNewest);
+  }
+
   onCrowded(listener: (bytes: number) => number): void {
     this.#admission.onCrowded(listener);
   }
@@ -205,18 +215,17 @@ export class JournalStore implements Store {
     const savepoint = writer.savepoint();
     this.#txn.reset();
     this.#inCommit = true;
+    this.#definitions.begin();
     let value: T;
     try {
       value = fn(this.#txn);
     } catch (error) {
       this.#txn.undo();
       writer.cut(savepoint);
-      for (const write of this.#definedInCommit) write(); // a lane or rule made meanwhile stays made
-      if (this.#definedInCommit.length > 0) writer.schedule(true);
+      this.#definitions.again();
       throw error;
     } finally {
       this.#inCommit = false;
-      if (this.#definedInCommit.length > 0) this.#definedInCommit = [];
     }
     if (this.#txn.leaving.length > 0) this.#leave(this.#txn.leaving);
     if (this.#txn.statesOf !== undefined) this.#changed.writeLanes(this.#state.uplink(this.#txn.statesOf).lanes);
@@ -225,6 +234,15 @@ export class JournalStore implements Store {
     const group = writer.openGroup;
     writer.schedule(true);
     return { value, group };
+  }
+
+  append(message: PlainMessage, takers: readonly Taker[], atMs: number): number {
+    // What may begin a segment is taken back by a commit.
+    if (this.#inCommit || !this.#messages.writeSmall(message, takers, atMs))
+      return this.commit((txn) => txn.message(messageOf(message), takers)).group;
+    const group = this.#writer.openGroup;
+    this.#writer.schedule(true);
+    return group;
   }
 
   /** They leave their queues in the open group, with what the commit wrote: a crash keeps both or neither. */
@@ -254,7 +272,7 @@ export class JournalStore implements Store {
         reader: this.#lanes,
         storeMs: this.nowMs,
         durablePosition: () => this.#writer.durablePosition,
-        makeLane: (uplink, priority) => this.#makeLane(uplink, priority),
+        makeLane: (uplink, priority) => this.#definitions.lane(uplink, priority),
         onDirty: () => this.#changed.arm(),
         onDropped: (uplink, reason, count) => this.#admission.note(uplink, reason, count),
         drops: () => this.#admission.drops,
@@ -265,12 +283,7 @@ export class JournalStore implements Store {
   }
 
   rule(uplink: string, definition: string): number {
-    const known = this.#state.ruleIds.get(ruleKey(uplink, definition));
-    if (known !== undefined) return known;
-    const id = this.#state.nextRule;
-    this.#state.defineRule(id, uplink, definition);
-    this.#define(() => writeRule(this.#writer, id, uplink, definition));
-    return id;
+    return this.#definitions.rule(uplink, definition);
   }
 
   ruleDefinition(id: number): string | undefined {
@@ -331,23 +344,6 @@ export class JournalStore implements Store {
     await this.#maintenance.close();
     this.#reader.close();
     await this.#parts.unlock();
-  }
-
-  #makeLane(uplink: string, priority: number): Lane {
-    const lane = this.#state.defineLane(this.#state.nextLane, uplink, priority);
-    this.#define(() => writeLane(this.#writer, lane));
-    return lane;
-  }
-
-  /** Written twice, side by side: a rotten definition would take every message of its lane with it until the next segment repeats it. */
-  #define(writeOnce: () => void): void {
-    const write = (): void => {
-      writeOnce();
-      writeOnce();
-    };
-    write();
-    if (this.#inCommit) this.#definedInCommit.push(write);
-    this.#writer.schedule(true);
   }
 
   #onDurable(group: number, records: number, syncMs: number): void {

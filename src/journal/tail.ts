@@ -4,11 +4,12 @@
  *
  *   chunks  [ durable ... | durable, being written | open .......free ]
  */
-import { ByteWriter, setU32 } from "./bytes.ts";
+import { ByteWriter, dataViewOf } from "./bytes.ts";
 import { recordHeaderBytes } from "./format.ts";
 
 interface Chunk {
   readonly buffer: Buffer;
+  readonly view: DataView;
   /** Position of its first byte. */
   readonly start: number;
   used: number;
@@ -45,8 +46,7 @@ export class Tail {
   begin(type: number, flags: number, bound: number): ByteWriter {
     const chunk = this.#room(bound + recordHeaderBytes);
     const writer = this.#writer;
-    writer.buffer = chunk.buffer;
-    writer.at = chunk.used + 8;
+    writer.goTo(chunk.buffer, chunk.view, chunk.used + 8);
     writer.u8(type);
     writer.u8(flags);
     return writer;
@@ -56,7 +56,7 @@ export class Tail {
   finish(): number {
     const chunk = this.#chunks[this.#chunks.length - 1]!;
     const length = this.#writer.at - chunk.used;
-    setU32(chunk.buffer, chunk.used, length);
+    chunk.view.setUint32(chunk.used, length, true);
     chunk.used += length;
     this.#end += length;
     return length;
@@ -111,7 +111,7 @@ export class Tail {
     const chunkBytes = this.#chunkBytes;
     const buffer =
       bytes <= chunkBytes ? (this.#spare.pop() ?? Buffer.allocUnsafeSlow(chunkBytes)) : Buffer.allocUnsafeSlow(bytes);
-    const chunk: Chunk = { buffer, start: this.#end, used: 0 };
+    const chunk: Chunk = { buffer, view: dataViewOf(buffer), start: this.#end, used: 0 };
     this.#chunks.push(chunk);
     this.#capacity += buffer.length;
     return chunk;

@@ -1,10 +1,9 @@
 /** What runs inside `commit`: each call encodes its record and changes the state at once; `undo` takes back what a throwing function did. */
 import type { QueuedMessage, Taker, Txn } from "../base/contracts.ts";
-import { TidegateError } from "../base/errors.ts";
 import type { Message } from "../base/message.ts";
 import { recordType } from "./format.ts";
 import type { Lane } from "./lane.ts";
-import { messageBound, messageFlags, writeMessage } from "./messageRecord.ts";
+import type { MessageWriter } from "./messageWriter.ts";
 import { writeNamed, writeNames, writePut, writeReference } from "./records.ts";
 import type { References } from "./references.ts";
 import type { State } from "./state.ts";
@@ -46,9 +45,7 @@ function forget(change: Change): void {
 export interface TxnEnvironment {
   readonly state: State;
   readonly writer: GroupWriter;
-  readonly storeMs: () => number;
-  readonly wallMs: () => number;
-  readonly maxMessageBytes: number;
+  readonly messages: MessageWriter;
   readonly compactedMin: number;
 }
 
@@ -58,19 +55,12 @@ export class JournalTxn implements Txn {
   #changes: Change[] = [];
   #changed = 0;
   /** The newest message of this commit. */
-  readonly #place = { position: 0, acceptedAtMs: 0, wallMs: 0, bytes: 0 };
-  readonly #clock = { storeMs: -1, wallMs: 0 };
+  #newest = 0;
   #leaving: QueuedMessage[] = [];
   #statesOf: string | undefined;
-  readonly #nextSeq: (lane: number) => number;
 
   constructor(env: TxnEnvironment) {
     this.#env = env;
-    this.#nextSeq = (id) => {
-      const lane = env.state.lanes.get(id);
-      if (lane === undefined) throw new TidegateError("TG_INTERNAL", `lane ${id} is not known to the store`);
-      return env.state.uplink(lane.uplink).nextSeq++;
-    };
   }
 
   /** To be called before each commit. */
@@ -78,7 +68,7 @@ export class JournalTxn implements Txn {
     if (this.#changed > keptChanges) this.#changes = [];
     else for (let at = 0; at < this.#changed; at += 1) forget(this.#changes[at]!);
     this.#changed = 0;
-    this.#place.position = 0;
+    this.#newest = 0;
     if (this.#leaving.length > 0) this.#leaving = [];
     this.#statesOf = undefined;
   }
@@ -102,54 +92,23 @@ export class JournalTxn implements Txn {
   }
 
   message(message: Message, takers: readonly Taker[], takenMs?: number): number {
-    const { state, writer, maxMessageBytes } = this.#env;
-    // One that was taken before, and moves, may be larger than what is accepted by now.
-    if (takenMs === undefined && message.payload.length > maxMessageBytes) {
-      throw new TidegateError("TG_INTERNAL", `a message of ${message.payload.length} bytes exceeds maxMessageBytes`);
-    }
-    const place = this.#place;
-    place.acceptedAtMs = this.#env.storeMs();
-    place.wallMs = takenMs === undefined ? this.#wallAt(place.acceptedAtMs) : Math.max(0, Math.floor(takenMs));
-    const to = writer.begin(recordType.message, messageFlags(message), messageBound(message, takers.length));
-    place.position = writer.tail.end; // only now: a large one may have begun a segment
-    const first = this.#changed;
+    const { messages } = this.#env;
+    const position = messages.write(message, takers, takenMs);
     for (let at = 0; at < takers.length; at += 1) {
+      const { lane, seq, before } = messages.taken[at]!;
       const change = this.#change("take");
-      change.lane = state.lanes.get(takers[at]!.lane);
-      change.number = change.lane === undefined ? 0 : state.uplink(change.lane.uplink).nextSeq;
-      change.bytes = change.position = 0;
+      change.lane = lane;
+      change.number = seq;
+      change.bytes = messages.bytes;
+      change.position = before;
     }
-    writeMessage(to, message, takers, place, this.#nextSeq);
-    place.bytes = writer.finish();
-    for (let at = 0; at < takers.length; at += 1) this.#taken(this.#changes[first + at]!, takers[at]!.ttlMs);
-    writer.openSegment.freeAfterGroup = 0;
-    return place.position;
-  }
-
-  /** One look at the wall clock serves all messages of a millisecond of the store's. */
-  #wallAt(storeMs: number): number {
-    if (storeMs !== this.#clock.storeMs) {
-      this.#clock.storeMs = storeMs;
-      this.#clock.wallMs = Math.max(0, Math.floor(this.#env.wallMs()));
-    }
-    return this.#clock.wallMs;
-  }
-
-  /** The message just written waits in a lane. */
-  #taken(change: Change, ttlMs: number | undefined): void {
-    const { state, writer } = this.#env;
-    const { position, acceptedAtMs, bytes } = this.#place;
-    const lane = change.lane!;
-    const segment = writer.openSegment;
-    const expiresAtMs = ttlMs === undefined ? Number.POSITIVE_INFINITY : acceptedAtMs + Math.max(0, Math.ceil(ttlMs));
-    change.position = state.take(segment, lane, position, bytes, acceptedAtMs, expiresAtMs);
-    change.bytes = bytes;
-    state.index.add(segment, lane.id, position, bytes);
+    this.#newest = position;
+    return position;
   }
 
   reference(queue: string, position: number, meta: number, known = 0): number {
-    const { state, writer } = this.#env;
-    const bytes = position === this.#place.position ? this.#place.bytes : this.#bytesOf(position) || known;
+    const { state, writer, messages } = this.#env;
+    const bytes = position === this.#newest ? messages.bytes : this.#bytesOf(position) || known;
     const references = state.queue(queue);
     const ordinal = state.reference(references, position, meta, bytes, writer.openGroup);
     const change = this.#change("reference");
@@ -239,15 +198,13 @@ export class JournalTxn implements Txn {
     const { state } = this.#env;
     if (rare !== undefined) this.#undoRare(rare);
     else if (lane !== undefined) {
-      if (bytes > 0) {
-        const { openSegment } = this.#env.writer;
-        state.untake(openSegment, lane, 1, bytes);
-        const part = openSegment.parts.get(lane.id);
-        // Else it might reach into the next segment, and what is dropped with it takes what lies there along.
-        if (part !== undefined) part.last = position;
-        state.index.undo(openSegment, lane.id, bytes);
-      }
-      state.uplink(lane.uplink).nextSeq = number;
+      const { openSegment } = this.#env.writer;
+      state.untake(openSegment, lane, 1, bytes);
+      const part = openSegment.parts.get(lane.id);
+      // Else it might reach into the next segment, and what is dropped with it takes what lies there along.
+      if (part !== undefined) part.last = position;
+      state.index.undo(openSegment, lane.id, bytes);
+      lane.account.nextSeq = number;
     } else if (queue === undefined) return;
     else if (kind === "release") {
       queue.undoRelease(number, position);

@@ -235,8 +235,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: "a part reaches beyond what a commit that threw left",
     file: "txn.ts",
-    find: "        if (part !== undefined) part.last = position;\n",
-    replace: "        void part;\n",
+    find: "      if (part !== undefined) part.last = position;\n",
+    replace: "      void part;\n",
     by: { test: "unit/journal/mends.test.ts", only: "its part reaches no further" },
   },
   {

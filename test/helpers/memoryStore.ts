@@ -14,7 +14,7 @@ import type {
   UplinkQueue,
 } from "../../src/base/contracts.ts";
 import { TidegateError } from "../../src/base/errors.ts";
-import type { Message } from "../../src/base/message.ts";
+import type { Message, PlainMessage } from "../../src/base/message.ts";
 
 interface Reference {
   readonly position: number;
@@ -54,6 +54,8 @@ export class MemoryStore implements Store {
   failed: TidegateError | undefined;
   /** What `admit` answers next; a function may look at the request. */
   verdict: "ok" | "full" | "failed" | ((request: Admission) => "ok" | "full" | "failed") = "ok";
+  /** Bytes that are taken without `admit` being asked. */
+  admitted = 0;
   hold: boolean;
   crowded = false;
   /** What the broker gave to `onCrowded`. */
@@ -89,6 +91,10 @@ export class MemoryStore implements Store {
     return typeof this.verdict === "function" ? this.verdict(request) : this.verdict;
   }
 
+  admittedTo(): number {
+    return this.head + this.admitted;
+  }
+
   onCrowded(listener: (bytes: number) => number): void {
     this.askSessions = listener;
   }
@@ -114,6 +120,11 @@ export class MemoryStore implements Store {
       this.#state = before;
       throw error;
     }
+  }
+
+  append({ bytes, from, to, ...of }: PlainMessage, takers: readonly Taker[]): number {
+    const payload = Buffer.from(new Uint8Array(bytes.buffer, bytes.byteOffset + from, to - from));
+    return this.commit((txn) => txn.message({ ...of, payload, retain: false }, takers)).group;
   }
 
   /** Makes everything committed so far durable, and says so. */

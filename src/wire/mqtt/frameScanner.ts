@@ -1,6 +1,7 @@
 import { ProtocolError } from "./protocolError.ts";
 
 const nothing = Buffer.alloc(0);
+const noView = new DataView(new ArrayBuffer(0));
 const headerBytesMax = 5;
 const firstReserve = 1024;
 
@@ -24,6 +25,9 @@ export class FrameScanner {
   /** Where the variable header begins. */
   body = 0;
   end = 0;
+  /** Of the buffer that was asked for last. */
+  #view: DataView = noView;
+  #viewed: Buffer = nothing;
   #chunk: Buffer = nothing;
   #at = 0;
   #tail: Buffer = nothing;
@@ -33,6 +37,16 @@ export class FrameScanner {
 
   constructor(maxPacketSize: number) {
     this.maxPacketSize = maxPacketSize;
+  }
+
+  /** Of `buffer`: the same one for all packets of a chunk. */
+  get view(): DataView {
+    const { buffer } = this;
+    if (this.#viewed !== buffer) {
+      this.#viewed = buffer;
+      this.#view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
+    }
+    return this.#view;
   }
 
   /** Memory held for an incomplete packet; never more than maxPacketSize (or the 5 bytes of a fixed header). */
@@ -151,6 +165,7 @@ export class FrameScanner {
   /** Lets go of all that was not read; for a stream that is not read any more. The packet of the last `next()` stays. */
   drop(): void {
     this.#chunk = this.#tail = nothing;
+    this.#forgetView();
     this.#at = 0;
     this.#tailLength = this.#tailTotal = 0;
   }
@@ -159,6 +174,13 @@ export class FrameScanner {
     this.#chunk = nothing;
     this.#at = 0;
     this.buffer = nothing;
+    this.#forgetView();
     return false;
+  }
+
+  #forgetView(): void {
+    if (this.#viewed === nothing) return;
+    this.#viewed = nothing;
+    this.#view = noView;
   }
 }

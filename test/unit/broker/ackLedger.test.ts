@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { AckLedger, type AckTarget, ackByte } from "../../../src/broker/ackLedger.ts";
+import { type AckByte, AckLedger, type AckTarget, ackByte } from "../../../src/broker/ackLedger.ts";
 
 class Target implements AckTarget {
   open = true;
@@ -45,6 +45,48 @@ describe("ack ledger", () => {
       }),
       { numRuns: 300 },
     );
+  });
+
+  it("what differs in more than the packet id, or does not follow, is written as it was added", () => {
+    const [puback, pubrec] = [ackByte.puback, ackByte.pubrec];
+    const added: Array<[target: number, kind: AckByte, id: number, code: number]> = [
+      [0, puback, 1, 0],
+      [0, puback, 2, 0],
+      [0, puback, 4, 0],
+      [0, puback, 5, 0x97],
+      [0, puback, 6, 0x97],
+      [0, pubrec, 7, 0x97],
+      [1, pubrec, 8, 0x97],
+      [0, puback, 65_535, 0],
+      [0, puback, 1, 0],
+      [0, puback, 1, 0],
+    ];
+    const ledger = new AckLedger(0);
+    const written: unknown[] = [];
+    const settled: unknown[] = [];
+    const targets = [0, 1].map((at) => {
+      const target = new Target();
+      target.writeAck = (kind: number, id: number, code?: number) => void written.push([at, kind, id, code]);
+      target.acksSettled = () => void settled.push([at, target.waitingAcks]);
+      return target;
+    });
+    for (const [at, kind, id, code] of added) ledger.add(targets[at]!, kind, id, code, 1);
+    expect(targets.map(({ waitingAcks }) => waitingAcks)).to.deep.equal([9, 1]);
+    ledger.settle(1);
+    expect(written).to.deep.equal(added);
+    expect(new Set(settled.map(String))).to.deep.equal(new Set(["0,0", "1,0"]));
+  });
+
+  it("of several that follow each other none is written once the connection is closed", () => {
+    const ledger = new AckLedger(0);
+    const target = new Target();
+    target.writeAck = (_kind: number, id: number) => {
+      target.written.push(id);
+      target.open = id < 2;
+    };
+    for (let id = 1; id <= 5; id += 1) ledger.add(target, ackByte.puback, id, 0, 1);
+    ledger.settle(1);
+    expect([target.written, target.waitingAcks]).to.deep.equal([[1, 2], 0]);
   });
 
   it("forgets what waits for a closed connection", () => {

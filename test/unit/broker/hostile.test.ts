@@ -43,7 +43,7 @@ describe("clients that mean harm", () => {
   const topicCache = (): TopicCache =>
     new TopicCache((topic, generation) => ({
       ...{ topic, bytes: Buffer.from(topic), generation, deliveries: [], shares: [], handlers: [], routes: [] },
-      ...{ stored: [], live: [], rejectNewest: [], durable: false, plain: true },
+      ...{ stored: [], live: [], rejectNewest: [], durable: false, plain: true, onlyStored: false },
     }));
 
   it("two topics whose hashes collide are both found by their bytes, also after subscriptions changed", () => {
@@ -66,7 +66,7 @@ describe("clients that mean harm", () => {
       made.push(new WeakRef(deliveries));
       return {
         ...{ topic, bytes: Buffer.from(topic), generation, deliveries, shares: [], handlers: [], routes: [] },
-        ...{ stored: [], live: [], rejectNewest: [], durable: false, plain: true },
+        ...{ stored: [], live: [], rejectNewest: [], durable: false, plain: true, onlyStored: false },
       };
     });
     const topics = Array.from({ length: 3000 }, (_, at) => `bench/${String(at).padStart(4, "0")}/t`);

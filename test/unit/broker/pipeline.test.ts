@@ -1,7 +1,8 @@
 import { expect } from "chai";
+import { generate, type Packet } from "mqtt-packet";
 import type { Forward, Route } from "../../../src/base/contracts.ts";
 import type { Message } from "../../../src/base/message.ts";
-import { Rig, text, turns } from "../../helpers/brokerRig.ts";
+import { Rig, text, turns, versions } from "../../helpers/brokerRig.ts";
 import { MemoryStore } from "../../helpers/memoryStore.ts";
 
 const message = (topic: string, more: Partial<Message> = {}): Message => ({
@@ -134,6 +135,39 @@ describe("publish pipeline", () => {
     expect([sent, rig.store.commits, rig.broker.stats().retained]).to.deep.equal([["t"], 0, 1]);
     await rig.close();
   });
+
+  for (const version of versions) {
+    it(`what several messages of one chunk say is stored as it came, and acknowledged after the sync (MQTT ${version})`, async () => {
+      for (const admitted of [0, 1000]) {
+        const rig = new Rig({ store: new MemoryStore({ hold: true }), forwards: () => [stored("cloud")] });
+        rig.store.admitted = admitted;
+        const client = await rig.client(version, "dev");
+        const sent = ["one", "", "x".repeat(300), "two", "three"];
+        const packets = sent.map((payload, at) => ({
+          topic: at < 3 ? "a/1" : "a/2",
+          payload,
+          qos: 1,
+          messageId: at + 1,
+        }));
+        const rest = { cmd: "publish", retain: false, dup: false } as const;
+        const chunk = Buffer.concat(
+          packets.map((of) => generate({ ...rest, ...of } as Packet, { protocolVersion: version })),
+        );
+        for (const piece of [chunk.subarray(0, 30), chunk.subarray(30)]) client.raw(piece);
+        expect(await client.take()).to.deep.equal([]);
+        rig.store.settle();
+        expect((await client.take()).map((packet) => [packet.cmd, packet.messageId])).to.deep.equal(
+          [1, 2, 3, 4, 5].map((id) => ["puback", id]),
+        );
+        const kept = await Promise.all([...rig.store.takers.keys()].map((position) => rig.store.read(position)));
+        expect(kept.map((one) => Buffer.from(one!.message.payload).toString())).to.deep.equal(sent);
+        expect(kept.map((one) => [one!.message.topic, one!.message.qos, one!.message.source])).to.deep.equal(
+          packets.map(({ topic }) => [topic, 1, "mqtt:dev"]),
+        );
+        await rig.close();
+      }
+    });
+  }
 
   it("stops reading publishers above 4 MiB not yet durable, and goes on after the sync", async () => {
     const limits = { receiveMaximum: 1000 };

@@ -1,9 +1,10 @@
 import { expect } from "chai";
 import { Lane } from "../../../src/journal/lane.ts";
+import { UplinkAccount } from "../../../src/journal/state.ts";
 
 describe("journal: done intervals of a lane", () => {
   it("stay apart, rising and above the mark, when unread parts are dropped across them", () => {
-    const lane = new Lane(1, "cloud", 0);
+    const lane = new Lane(1, new UplinkAccount("cloud"), 0);
     lane.skip(50, 120);
     lane.skip(80, 100);
     lane.skip(200, 220);
@@ -21,7 +22,7 @@ describe("journal: done intervals of a lane", () => {
   });
 
   it("are one where what was dropped unread lies within what was taken ahead of the backlog", () => {
-    const lane = new Lane(1, "cloud", 0);
+    const lane = new Lane(1, new UplinkAccount("cloud"), 0);
     lane.waiting = 10;
     lane.split(100);
     lane.skip(150, 170);
@@ -36,7 +37,7 @@ describe("journal: done intervals of a lane", () => {
   });
 
   it("are the widest where there are too many to be written", () => {
-    const lane = new Lane(1, "cloud", 0);
+    const lane = new Lane(1, new UplinkAccount("cloud"), 0);
     for (let from = 10; from < 100; from += 10) lane.skip(from, from + (from === 40 || from === 70 ? 5 : 1));
     expect(lane.widestIntervals(2)).to.deep.equal([
       { from: 40, to: 45 },

@@ -1,8 +1,8 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import type { Message, MessageProperties, Qos } from "../../../src/base/message.ts";
-import { ByteReader, ByteWriter, FieldError } from "../../../src/journal/bytes.ts";
-import { MessageReader, messageBound, messageFlags, writeMessage } from "../../../src/journal/messageRecord.ts";
+import { ByteReader, ByteWriter, dataViewOf, FieldError } from "../../../src/journal/bytes.ts";
+import { MessageEncoder, MessageReader, messageBound, messageFlags } from "../../../src/journal/messageRecord.ts";
 
 const text = fc.string({ unit: "grapheme", maxLength: 200 });
 const bytes = fc.uint8Array({ maxLength: 300 });
@@ -42,8 +42,10 @@ describe("journal: MESSAGE record", () => {
       fc.property(anyMessage, takers, big, big, big, (message, given, position, acceptedAtMs, wallMs) => {
         const bound = messageBound(message, given.length);
         const writer = new ByteWriter(Buffer.alloc(bound + 100));
-        let seq = 7;
-        writeMessage(writer, message, given, { position, acceptedAtMs: acceptedAtMs % 2 ** 50, wallMs }, () => seq++);
+        const numbers = given.map((_, index) => ({ seq: 7 + index }));
+        const encoder = new MessageEncoder();
+        encoder.writeTakers(writer, position, acceptedAtMs % 2 ** 50, wallMs, given, numbers);
+        encoder.writeMessage(writer, message);
         expect(writer.at).to.be.at.most(bound);
         const reader = new MessageReader();
         reader.start(writer.buffer, 0, writer.at, messageFlags(message));
@@ -67,6 +69,30 @@ describe("journal: MESSAGE record", () => {
         expect(plain(reader.message())).to.deep.equal(plain(message));
       }),
       { numRuns: 300 },
+    );
+  });
+
+  it("is the same after others as alone, and the same for a payload that lies in a larger buffer", () => {
+    const few = fc.constantFrom("", "a", "plant/1", "é".repeat(100), "x".repeat(300), "y".repeat(300));
+    const plainOnes = fc.record({ topic: few, source: few, payload: fc.uint8Array({ maxLength: 600 }) });
+    fc.assert(
+      fc.property(fc.array(fc.tuple(plainOnes, takers, fc.nat(20)), { maxLength: 8 }), (messages) => {
+        const encoders = [new MessageEncoder(), new MessageEncoder()];
+        for (const [of, given, from] of messages) {
+          const { topic, source, payload } = of;
+          const larger = Buffer.concat([Buffer.alloc(from, 1), payload, Buffer.alloc(3, 2)]);
+          const plain = { topic, source, qos: 1 as const, bytes: dataViewOf(larger), from, to: from + payload.length };
+          const written = [new MessageEncoder(), ...encoders].map((encoder, at) => {
+            const writer = new ByteWriter(Buffer.alloc(messageBound({ ...of, qos: 1, retain: false }, given.length)));
+            const numbers = given.map((_, index) => ({ seq: 7 + index }));
+            encoder.writeTakers(writer, 2 ** 31 + from, 2 ** 40 + 127, 128, given, numbers);
+            if (at === 2) encoder.writePlain(writer, plain);
+            else encoder.writeMessage(writer, { ...of, qos: 1, retain: false });
+            return writer.buffer.toString("hex", 0, writer.at);
+          });
+          expect(new Set(written).size).to.equal(1);
+        }
+      }),
     );
   });
 

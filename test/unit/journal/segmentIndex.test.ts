@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import type { Store } from "../../../src/base/contracts.ts";
 import type { Files } from "../../../src/base/files.ts";
-import { ByteReader } from "../../../src/journal/bytes.ts";
+import { ByteReader, dataViewOf } from "../../../src/journal/bytes.ts";
 import {
   decodeHeader,
   headerBytes,
@@ -147,7 +147,7 @@ describe("journal: the index at a segment's end", () => {
       for (const { path, at, length, seed } of indexRecords(files)) {
         const content = Buffer.from(files.content(path));
         change(content.subarray(at, at + length));
-        if (what !== "rotten") sealRecord(content, at, length, seed);
+        if (what !== "rotten") sealRecord(dataViewOf(content), at, length, seed);
         files.replace(path, content);
       }
       const store = await open(files.mount(), new TestClock());
@@ -203,7 +203,7 @@ describe("journal: the index at a segment's end", () => {
       let at = segment.offsetOf(position + 50);
       for (const slice of tail.slices(0, tail.end)) {
         for (let from = 0; from < slice.length; from += slice.readUInt32LE(from))
-          sealRecord(slice, from, slice.readUInt32LE(from), segment.seed);
+          sealRecord(dataViewOf(slice), from, slice.readUInt32LE(from), segment.seed);
         slice.copy(content, at);
         at += slice.length;
       }

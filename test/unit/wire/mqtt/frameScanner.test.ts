@@ -33,6 +33,24 @@ describe("MQTT FrameScanner", () => {
     expect(scanner.bufferedBytes).to.equal(0);
   });
 
+  it("has one view of a chunk for all its packets, of that buffer's bytes only, and lets go of it with the chunk", () => {
+    const two = [publish(Buffer.from("one")), publish(Buffer.from("two"))];
+    const chunk = Buffer.concat([Buffer.alloc(5), ...two, two[0]!.subarray(0, 3)]).subarray(5);
+    const scanner = new FrameScanner(100);
+    scanner.push(chunk);
+    const views = [scanner.next(), scanner.next()].map(() => scanner.view);
+    expect(views[0]).to.equal(views[1]);
+    expect([views[0]!.byteLength, views[0]!.getUint8(scanner.start)]).to.deep.equal([chunk.length, 0x30]);
+    expect(scanner.next()).to.equal(false);
+    expect(scanner.view.byteLength).to.equal(0);
+    scanner.push(two[0]!.subarray(3));
+    expect(scanner.next()).to.equal(true);
+    expect(scanner.view.byteLength).to.equal(two[0]!.length); // of the packet that came in two pieces
+    scanner.drop();
+    expect(scanner.next()).to.equal(false);
+    expect(scanner.view.byteLength).to.equal(0);
+  });
+
   it("lets go of the chunk when there is nothing more in it", () => {
     const scanner = new FrameScanner(100);
     scanner.push(publish(Buffer.from("x")));
