@@ -31,6 +31,8 @@ export class References {
   /** Index before which there are only holes. */
   #head = 0;
   nextOrdinal = 1;
+  /** Ordinal from which on nothing of them is in the journal yet; 0: all are. See `Unwritten`. */
+  unwrittenFrom = 0;
   size = 0;
   bytes = 0;
   /** The newest two groups that added something, and the ordinal each began with: the older ones are durable. */
@@ -42,6 +44,11 @@ export class References {
 
   constructor(name: string) {
     this.name = name;
+  }
+
+  /** How many of the ordinals from one on the journal knows, or of those that it never will. */
+  writtenOf(ordinal: number, count: number): number {
+    return this.unwrittenFrom === 0 ? count : Math.max(0, Math.min(count, this.unwrittenFrom - ordinal));
   }
 
   /** For recovery: the next reference gets this ordinal, if that is not behind. */

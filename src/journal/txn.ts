@@ -5,7 +5,7 @@ import type { Message } from "../base/message.ts";
 import { recordType } from "./format.ts";
 import type { Lane } from "./lane.ts";
 import { messageBound, messageFlags, writeMessage } from "./messageRecord.ts";
-import { writeNamed, writeNames, writePut, writeReference } from "./records.ts";
+import { writeNamed, writeNames, writePut, writeRelease } from "./records.ts";
 import type { References } from "./references.ts";
 import type { State } from "./state.ts";
 import type { GroupWriter } from "./writer.ts";
@@ -154,21 +154,27 @@ export class JournalTxn implements Txn {
     const change = this.#change("reference");
     change.queue = references;
     change.position = position;
-    writeReference(writer, queue, ordinal, position, meta, bytes);
+    writer.noteLater();
     return ordinal;
   }
 
-  release(queue: string, ordinal: number): void {
+  release(queue: string, ordinal: number, count = 1): void {
     const { state, writer } = this.#env;
     const references = state.queues.get(queue);
     if (references === undefined) return;
-    const position = state.releaseFrom(references, ordinal);
-    if (position === 0) return;
-    const change = this.#change("release");
-    change.queue = references;
-    change.number = ordinal;
-    change.position = position;
-    writeNamed(writer, recordType.release, queue, ordinal);
+    const before = this.#changed;
+    for (let at = ordinal; at < ordinal + count; at += 1) {
+      const position = state.releaseFrom(references, at);
+      if (position === 0) continue;
+      const change = this.#change("release");
+      change.queue = references;
+      change.number = at;
+      change.position = position;
+    }
+    if (this.#changed === before) return;
+    const written = references.writtenOf(ordinal, count);
+    if (written > 0) writeRelease(writer, queue, ordinal, written);
+    if (written < count) writer.noteLater();
   }
 
   dropQueue(queue: string): void {
@@ -209,9 +215,12 @@ export class JournalTxn implements Txn {
 
   /** Gives holes back; after a commit that succeeded. */
   compact(): void {
+    let last: References | undefined; // those of a queue come together
     for (let at = 0; at < this.#changed; at += 1) {
-      const change = this.#changes[at]!;
-      if (change.kind === "release") change.queue!.compact();
+      const { kind, queue } = this.#changes[at]!;
+      if (kind !== "release" || queue === last) continue;
+      last = queue;
+      queue?.compact();
     }
   }
 

@@ -30,7 +30,7 @@ export class GroupWriter implements RecordSink {
   #waiting: Group[] = [];
   #nextSegment: number;
   readonly output: SegmentOutput;
-  readonly #savepoint: Savepoint = { end: -1, records: 0, touched: false };
+  readonly #savepoint: Savepoint = { end: -1, records: 0, touched: false, later: false };
   #busy = false;
   #scheduled = false;
   #closing = false;
@@ -102,9 +102,8 @@ export class GroupWriter implements RecordSink {
   }
 
   begin(type: number, flags: number, bound: number) {
-    // Only the first record of a commit: one that comes later shares its group, which lies in one segment.
-    if (type === recordType.message && bound > this.#options.largeRecordBytes && this.#savepoint.end === this.tail.end)
-      this.#setApart();
+    if (type === recordType.message && bound > this.#options.largeRecordBytes && this.wroteNothing(this.#savepoint))
+      this.#setApart(); // only the first of a commit: one that comes later shares its group, which lies in one segment
     return this.tail.begin(type, flags, bound);
   }
 
@@ -122,7 +121,19 @@ export class GroupWriter implements RecordSink {
     to.end = this.tail.end;
     to.records = this.#open.records;
     to.touched = this.#open.touched;
+    to.later = false;
     return to;
+  }
+
+  /** The commit changed something that is written when its group ends. */
+  noteLater(): void {
+    this.#savepoint.later = true;
+    this.#open.touched = true;
+  }
+
+  /** Since the savepoint, now or for the end of the group. */
+  wroteNothing({ end, later }: Savepoint): boolean {
+    return end === this.tail.end && !later;
   }
 
   cut(to: Savepoint): void {
@@ -143,6 +154,7 @@ export class GroupWriter implements RecordSink {
   /** The open group shall be written soon, with a sync if `sync`. */
   schedule(sync: boolean): void {
     if (this.failed !== undefined || this.#ended) {
+      this.#options.ending(this);
       this.tail.evict(this.tail.end); // it will never be written; keep what fits into RAM readable
       return;
     }
@@ -237,6 +249,7 @@ export class GroupWriter implements RecordSink {
     const group = this.#open;
     const { storeMs, clock, segmentBytes, index } = this.#options;
     const { segment } = group;
+    this.#options.ending(this);
     // What the index will add must still fit; decided before the group ends, since the index goes before its end.
     const full = segment.offsetOf(this.tail.end) + index.bytes >= segmentBytes;
     const leave = apart || group.apart || full || (this.output.isOn(segment) && this.output.shouldGoOver);

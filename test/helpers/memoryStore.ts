@@ -289,7 +289,9 @@ export class MemoryStore implements Store {
         queue.waiting.set(queue.next, { position, meta, group: this.#openGroup });
         return queue.next++;
       },
-      release: (name, ordinal) => void state.queues.get(name)?.waiting.delete(ordinal),
+      release: (name, ordinal, count = 1) => {
+        for (let at = ordinal; at < ordinal + count; at += 1) state.queues.get(name)?.waiting.delete(at);
+      },
       dropQueue: (name) => void state.queues.delete(name),
       retain: (topic, position) => void state.retained.set(topic, position),
       unretain: (topic) => void state.retained.delete(topic),
