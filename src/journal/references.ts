@@ -46,7 +46,7 @@ export class References {
     this.name = name;
   }
 
-  /** How many of the ordinals from one on the journal knows, or of those that it never will. */
+  /** How many of the ordinals from one on are not among those that are yet to be written. */
   writtenOf(ordinal: number, count: number): number {
     return this.unwrittenFrom === 0 ? count : Math.max(0, Math.min(count, this.unwrittenFrom - ordinal));
   }

@@ -114,8 +114,7 @@ export class JournalStore implements Store {
     return new GroupWriter({
       ...{ ...options, ...options.tuning, storeMs, storeId, epoch, from },
       ...{ spares: this.#room.spares, segments: state.segments, index: state.index },
-      preamble: (sink) => void writeDefinitions(sink, state),
-      ending: (sink) => state.unwritten.write(sink, state),
+      ...{ preamble: (sink) => writeDefinitions(sink, state), ending: (sink) => state.unwritten.write(sink, state) },
       onDurable: (group, records, ms) => this.#onDurable(group, records, ms),
       onFailed: (error) => this.#onFailed(error),
       onBoundary: () => this.#maintenance.onBoundary(),

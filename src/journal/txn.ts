@@ -158,11 +158,13 @@ export class JournalTxn implements Txn {
     return ordinal;
   }
 
-  release(queue: string, ordinal: number, count = 1): void {
+  release(queue: string, ordinal: number, wanted = 1): void {
     const { state, writer } = this.#env;
     const references = state.queues.get(queue);
     if (references === undefined) return;
     const before = this.#changed;
+    // No record may name what is yet to come: a checkpoint that has seen it would have it taken away by what came before it.
+    const count = Math.min(wanted, references.nextOrdinal - ordinal);
     for (let at = ordinal; at < ordinal + count; at += 1) {
       const position = state.releaseFrom(references, at);
       if (position === 0) continue;

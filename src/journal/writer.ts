@@ -11,7 +11,7 @@ import type { Timer } from "../base/clock.ts";
 import { messageOf, type TidegateError } from "../base/errors.ts";
 import { isNoSpace, storeFailure } from "./diskErrors.ts";
 import { encodeHeader, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
-import { type Group, sealGroup } from "./groupBytes.ts";
+import { type Group, newGroup, sealGroup } from "./groupBytes.ts";
 import { type RecordSink, writeGroupEnd } from "./records.ts";
 import { SegmentOutput } from "./segmentOutput.ts";
 import { Segment } from "./segments.ts";
@@ -60,7 +60,7 @@ export class GroupWriter implements RecordSink {
     this.#nextSegment = from.segment;
     const segment = this.#newSegment(from.position, from.prevEnd, from.group);
     options.segments.add(segment);
-    this.#open = this.#newGroup(from.group, segment);
+    this.#open = newGroup(from.group, segment, this.tail.end);
     this.#preamble();
   }
 
@@ -131,7 +131,6 @@ export class GroupWriter implements RecordSink {
     this.#open.touched = true;
   }
 
-  /** Since the savepoint, now or for the end of the group. */
   wroteNothing({ end, later }: Savepoint): boolean {
     return end === this.tail.end && !later;
   }
@@ -248,26 +247,19 @@ export class GroupWriter implements RecordSink {
   #close(apart = false): Group {
     const group = this.#open;
     const { storeMs, clock, segmentBytes, index } = this.#options;
-    const { segment } = group;
+    const { number, segment } = group;
     this.#options.ending(this);
     // What the index will add must still fit; decided before the group ends, since the index goes before its end.
     const full = segment.offsetOf(this.tail.end) + index.bytes >= segmentBytes;
     const leave = apart || group.apart || full || (this.output.isOn(segment) && this.output.shouldGoOver);
     if (leave) index.seal(this, this.tail.end, segment);
-    const bytes = this.tail.end - group.start;
-    writeGroupEnd(this, {
-      group: group.number,
-      durable: this.durableGroup,
-      bytes,
-      records: group.records,
-      clockMs: storeMs(),
-      wallMs: Math.floor(clock.wallMs()),
-    });
+    const what = { durable: this.durableGroup, bytes: this.tail.end - group.start, records: group.records };
+    writeGroupEnd(this, { ...what, group: number, clockMs: storeMs(), wallMs: Math.floor(clock.wallMs()) });
     group.end = this.tail.end;
     sealGroup(this.tail, group);
     this.#closed.push(group);
     if (leave) this.#beginSegment(group.number + 1);
-    else this.#open = this.#newGroup(group.number + 1, segment);
+    else this.#open = newGroup(number + 1, segment, this.tail.end);
     return group;
   }
 
@@ -275,7 +267,7 @@ export class GroupWriter implements RecordSink {
     const { end } = this.tail;
     const segment = this.#newSegment(end, end, group);
     this.#options.segments.add(segment);
-    this.#open = this.#newGroup(group, segment);
+    this.#open = newGroup(group, segment, end);
     this.#preamble();
   }
 
@@ -290,11 +282,6 @@ export class GroupWriter implements RecordSink {
     const number = this.#nextSegment++;
     const seed = seedOf(segmentMagic, this.#options.storeId, number);
     return new Segment({ number, base, prevEnd, firstGroup, seed });
-  }
-
-  #newGroup(number: number, segment: Segment): Group {
-    const start = this.tail.end;
-    return { number, start, end: start, records: 0, segment, touched: false, needsSync: false, apart: false };
   }
 
   #preamble(): void {
