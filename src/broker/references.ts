@@ -11,6 +11,9 @@ export const mapNames = {
   shareSent: "sharesent",
 } as const;
 
+/** The value of an entry that only has to be there. */
+export const noBytes = new Uint8Array(0);
+
 /** Key of something that belongs to a client. A client id cannot hold U+0000 [MQTT-1.5.4-2]. */
 export const clientKey = (clientId: string, rest: string | number): string => `${clientId}\u0000${rest}`;
 

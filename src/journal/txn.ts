@@ -8,6 +8,7 @@ import { messageBound, messageFlags, writeMessage } from "./messageRecord.ts";
 import { writeNamed, writeNames, writePut, writeRelease } from "./records.ts";
 import type { References } from "./references.ts";
 import type { State } from "./state.ts";
+import { copiesOf } from "./unwritten.ts";
 import type { GroupWriter } from "./writer.ts";
 
 /** A change that is not made with every message. */
@@ -175,7 +176,8 @@ export class JournalTxn implements Txn {
     }
     if (this.#changed === before) return;
     const written = references.writtenOf(ordinal, count);
-    if (written > 0) writeRelease(writer, queue, ordinal, written);
+    if (written > 0)
+      for (let copies = copiesOf(written); copies > 0; copies -= 1) writeRelease(writer, queue, ordinal, written);
     if (written < count) writer.noteLater();
   }
 

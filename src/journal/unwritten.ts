@@ -7,8 +7,10 @@ import { type RecordSink, writeNamed, writeReferences } from "./records.ts";
 import type { References } from "./references.ts";
 import type { State } from "./state.ts";
 
-/** In one record, which may rot as a whole. */
 const batchMax = 32;
+
+/** A flipped bit may cost one reference, not many: what is said of several stands twice. */
+export const copiesOf = (references: number): number => (references > 1 ? 2 : 1);
 
 export class Unwritten {
   #queues: References[] = [];
@@ -38,7 +40,7 @@ function writeFrom(sink: RecordSink, queue: References, from: number): void {
   for (;;) {
     const batch = queue.batch(after, queue.nextOrdinal, batchMax);
     if (batch.length === 0) break;
-    writeReferences(sink, queue.name, batch);
+    for (let copies = copiesOf(batch.length); copies > 0; copies -= 1) writeReferences(sink, queue.name, batch);
     after = batch.at(-1)!.ordinal;
   }
   // The newest are gone already: their ordinals were given out all the same.
