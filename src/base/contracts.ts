@@ -228,6 +228,8 @@ export interface Txn {
 /** References in ordinal order. */
 export interface ReferenceQueue {
   readonly name: string;
+  /** It was dropped: what has its name now is another one. */
+  readonly ended: boolean;
   readonly size: number;
   readonly bytes: number;
   /** Ordinal that the next reference will get. */

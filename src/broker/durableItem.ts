@@ -1,6 +1,24 @@
+import type { Store } from "../base/contracts.ts";
 import type { Message, Qos } from "../base/message.ts";
+import type { Access } from "./access/access.ts";
+import type { AckLedger } from "./ackLedger.ts";
 import type { Given } from "./givenMessages.ts";
+import type { BrokerMetrics } from "./metrics.ts";
+import type { BrokerLimits } from "./options.ts";
+import type { References } from "./references.ts";
+import type { Session } from "./session.ts";
 
+export interface DurableDeps {
+  readonly store: Store;
+  readonly ledger: AckLedger;
+  readonly references: References;
+  readonly metrics: BrokerMetrics;
+  readonly limits: BrokerLimits;
+  /** What waited is looked at again: rules may have changed since it was queued. */
+  readonly access: Pick<Access, "mayRead">;
+  /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. @param tag see metaOf */
+  readonly idsFor: (session: Session, topic: string, tag: number) => readonly number[] | undefined;
+}
 /** A message that goes out from the store. */
 export interface Item {
   readonly ordinal: number;

@@ -1,30 +1,15 @@
-import type { ReferencedMessage, ReferenceQueue, Store, Txn } from "../base/contracts.ts";
+import type { ReferencedMessage, ReferenceQueue, Txn } from "../base/contracts.ts";
 import type { Qos } from "../base/message.ts";
 import { packetIdOffset } from "../wire/mqtt/publish.ts";
-import type { Access } from "./access/access.ts";
-import { type AckLedger, ackByte } from "./ackLedger.ts";
-import { type Item, metaOf } from "./durableItem.ts";
+import { ackByte } from "./ackLedger.ts";
+import { type DurableDeps, type Item, metaOf } from "./durableItem.ts";
 import { Fifo } from "./fifo.ts";
 import { type Given, GivenMessages } from "./givenMessages.ts";
-import type { BrokerMetrics } from "./metrics.ts";
-import type { BrokerLimits } from "./options.ts";
 import { answers, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
-import { clientKey, mapNames, queueName, type References } from "./references.ts";
-import { idOf, type NextAnswer, SentMessages } from "./sentMessages.ts";
+import { clientKey, mapNames, noBytes, queueName } from "./references.ts";
+import { idOf, type NextAnswer, ReceivedMessages, SentMessages } from "./sentMessages.ts";
 import type { Link, Outgoing, Session } from "./session.ts";
 import { encodeFor } from "./topicAliases.ts";
-
-export interface DurableDeps {
-  readonly store: Store;
-  readonly ledger: AckLedger;
-  readonly references: References;
-  readonly metrics: BrokerMetrics;
-  readonly limits: BrokerLimits;
-  /** What waited is looked at again: rules may have changed since it was queued. */
-  readonly access: Pick<Access, "mayRead">;
-  /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. @param tag see metaOf */
-  readonly idsFor: (session: Session, topic: string, tag: number) => readonly number[] | undefined;
-}
 
 const readBytes = 256 * 1024;
 
@@ -44,8 +29,9 @@ export class DurableOutgoing implements Outgoing {
   readonly #ready = new Fifo<Item>();
   /** QoS 1 of shared groups: no references of this session. */
   readonly #given = new GivenMessages();
-  /** Ordinals whose PUBREC came, in its order [MQTT-4.6.0-4], with the group that says so: no PUBLISH of theirs again [MQTT-4.3.3-6]. */
-  readonly #recSeen = new Map<number, number>();
+  readonly #received: ReceivedMessages;
+  /** The newest group that says so of one of them. */
+  #receivedGroup = 0;
   #resumed: ReadonlySet<number> = new Set(); // those whose PUBREL this connection began with
   #cursor = 0;
   /** All references up to here that were not read were dropped. */
@@ -58,6 +44,7 @@ export class DurableOutgoing implements Outgoing {
   /** The same without a guess: after a crash `sentUpTo` is the most that may have been sent. */
   #surelySent: number;
   #surelySentBefore = 0;
+  #known: ReferenceQueue | undefined;
   /** Changes with each connection, so that an old read cannot disturb a new one. */
   #epoch = 0;
   #reading = false;
@@ -70,7 +57,7 @@ export class DurableOutgoing implements Outgoing {
     this.#queue = queueName(session.clientId);
     this.#sentUpTo = sentUpTo;
     this.#surelySent = surelySent;
-    for (const ordinal of recSeen) this.#recSeen.set(ordinal, 0);
+    this.#received = new ReceivedMessages(recSeen);
   }
 
   get inflight(): number {
@@ -87,7 +74,7 @@ export class DurableOutgoing implements Outgoing {
 
   /** Ordinals of QoS 2 messages whose PUBREC came. */
   recSeenOrdinals(): Iterable<number> {
-    return this.#recSeen.keys();
+    return this.#received.of(this.#inflight);
   }
 
   /**
@@ -207,8 +194,9 @@ export class DurableOutgoing implements Outgoing {
       this.#inflight.set(ordinal, "pubcomp");
       const key = clientKey(this.#session.clientId, ordinal);
       try {
-        group = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, new Uint8Array(0))).group;
-        this.#recSeen.set(ordinal, group);
+        group = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, noBytes)).group;
+        this.#received.add(ordinal);
+        this.#receivedGroup = group;
       } catch {
         link.storeLost();
         return;
@@ -230,17 +218,19 @@ export class DurableOutgoing implements Outgoing {
     this.#deps.references.flush(); // what was acknowledged must not be read again
     this.#epoch += 1;
     this.#reading = this.#awaitingGroup = false;
+    const received = this.#received.of(this.#inflight);
     this.#inflight.clear();
     this.#ready.clear();
+    this.#known = undefined;
     this.#cursor = this.#droppedUpTo = 0;
     this.#gaveWay = { from: 0, upTo: -1 };
     this.#sentBefore = this.#sentUpTo;
     this.#surelySentBefore = this.#surelySent;
-    this.#resumed = new Set(this.#recSeen.keys());
+    this.#resumed = new Set(received);
     if (link === undefined) return;
     // The client forgets the id with PUBREL, so it waits for the disk on this connection too.
-    for (const [ordinal, group] of this.#recSeen) {
-      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(ordinal, "pubcomp"), 0, group);
+    for (const ordinal of received) {
+      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(ordinal, "pubcomp"), 0, this.#receivedGroup);
     }
     this.pump();
   }
@@ -248,6 +238,7 @@ export class DurableOutgoing implements Outgoing {
   detached(): void {
     this.#epoch += 1;
     this.#reading = this.#awaitingGroup = false;
+    this.#received.of(this.#inflight);
     this.#inflight.clear();
     this.#given.back(true);
     for (let item = this.#ready.shift(); item !== undefined; item = this.#ready.shift()) {
@@ -310,8 +301,10 @@ export class DurableOutgoing implements Outgoing {
   }
 
   #done(packetId: number, ordinal: number): void {
+    const received = this.#inflight.next(packetId) === "pubcomp";
     this.#inflight.delete(packetId);
-    const recKey = this.#recSeen.delete(ordinal) ? clientKey(this.#session.clientId, ordinal) : undefined;
+    if (received) this.#received.done(this.#inflight);
+    const recKey = received ? clientKey(this.#session.clientId, ordinal) : undefined;
     this.#deps.references.release(this.#queue, ordinal, recKey);
     this.pump();
   }
@@ -370,8 +363,10 @@ export class DurableOutgoing implements Outgoing {
     this.pump();
   }
 
+  /** Kept from one time to the next: it is asked for with each message and each acknowledgement. */
   #references(): ReferenceQueue | undefined {
-    return this.#deps.store.references(this.#queue);
+    if (this.#known?.ended !== false) this.#known = this.#deps.store.references(this.#queue);
+    return this.#known;
   }
 
   #isFull(bytes: number): boolean {
@@ -387,10 +382,10 @@ export class DurableOutgoing implements Outgoing {
     if (queue === undefined) return 0;
     if (this.#session.link === undefined) {
       const oldest = queue.oldest()?.ordinal ?? 0;
-      return this.#recSeen.has(oldest) ? 0 : oldest;
+      return this.#received.of(this.#inflight).includes(oldest) ? 0 : oldest;
     }
     let next = Math.max(this.#cursor, this.#droppedUpTo, (queue.oldest()?.ordinal ?? 1) - 1) + 1;
-    while (this.#recSeen.has(next)) next += 1;
+    while (this.#inflight.awaitsPubcomp(next)) next += 1;
     if (next >= queue.nextOrdinal) return 0;
     this.#droppedUpTo = next;
     return next;

@@ -31,6 +31,8 @@ export class References {
   /** Index before which there are only holes. */
   #head = 0;
   nextOrdinal = 1;
+  /** It was dropped: another one may have its name. */
+  ended = false;
   /** Ordinal from which on nothing of them is in the journal yet; 0: all are. See `Unwritten`. */
   unwrittenFrom = 0;
   size = 0;

@@ -184,9 +184,22 @@ export class State {
   dropQueue(name: string): References | undefined {
     const queue = this.queues.get(name);
     if (queue === undefined) return undefined;
-    this.queues.delete(name);
+    this.forget(queue);
     this.countQueue(queue, -1);
     return queue;
+  }
+
+  /** A queue that had just been made is no more. */
+  forget(queue: References): void {
+    this.queues.delete(queue.name);
+    queue.ended = true;
+  }
+
+  /** A queue that was dropped is there again. */
+  restore(queue: References): void {
+    this.queues.set(queue.name, queue);
+    queue.ended = false;
+    this.countQueue(queue, 1);
   }
 
   /** Adds or takes away all pins of a queue. */

@@ -30,6 +30,9 @@ interface Change {
   bytes: number;
 }
 
+/** The value of what only has to be there. */
+const noBytes = Buffer.alloc(0);
+
 /** More than a commit has but for rare ones, whose objects are not kept. */
 const keptChanges = 2048;
 
@@ -60,6 +63,8 @@ export class JournalTxn implements Txn {
   /** The newest message of this commit. */
   readonly #place = { position: 0, acceptedAtMs: 0, wallMs: 0, bytes: 0 };
   readonly #clock = { storeMs: -1, wallMs: 0 };
+  /** The queue of the last reference or release: many in a row are of one. */
+  #last: References | undefined;
   #leaving: QueuedMessage[] = [];
   #statesOf: string | undefined;
   readonly #nextSeq: (lane: number) => number;
@@ -150,7 +155,8 @@ export class JournalTxn implements Txn {
   reference(queue: string, position: number, meta: number, known = 0): number {
     const { state, writer } = this.#env;
     const bytes = position === this.#place.position ? this.#place.bytes : this.#bytesOf(position) || known;
-    const references = state.queue(queue);
+    const references = this.#known(queue) ?? state.queue(queue);
+    this.#last = references;
     const ordinal = state.reference(references, position, meta, bytes, writer.openGroup);
     const change = this.#change("reference");
     change.queue = references;
@@ -161,8 +167,9 @@ export class JournalTxn implements Txn {
 
   release(queue: string, ordinal: number, wanted = 1): void {
     const { state, writer } = this.#env;
-    const references = state.queues.get(queue);
+    const references = this.#known(queue) ?? state.queues.get(queue);
     if (references === undefined) return;
+    this.#last = references;
     const before = this.#changed;
     // No record may name what is yet to come: a checkpoint that has seen it would have it taken away by what came before it.
     const count = Math.min(wanted, references.nextOrdinal - ordinal);
@@ -179,6 +186,10 @@ export class JournalTxn implements Txn {
     if (written > 0)
       for (let copies = copiesOf(written); copies > 0; copies -= 1) writeRelease(writer, queue, ordinal, written);
     if (written < count) writer.noteLater();
+  }
+
+  #known(queue: string): References | undefined {
+    return this.#last?.name === queue && !this.#last.ended ? this.#last : undefined;
   }
 
   dropQueue(queue: string): void {
@@ -205,7 +216,8 @@ export class JournalTxn implements Txn {
   }
 
   put(map: string, key: string, value: Uint8Array): void {
-    const before = this.#env.state.put(map, key, Buffer.from(value)); // a copy: the caller may reuse it
+    // A copy: the caller may reuse it.
+    const before = this.#env.state.put(map, key, value.length === 0 ? noBytes : Buffer.from(value));
     this.#change("rare").rare = { kind: "map", map, key, before };
     writePut(this.#env.writer, map, key, value);
   }
@@ -269,7 +281,7 @@ export class JournalTxn implements Txn {
       queue.undoAdd();
       state.pin(position, -1);
       state.referenceCount -= 1;
-      if (queue.nextOrdinal === 1 && state.queues.get(queue.name) === queue) state.queues.delete(queue.name);
+      if (queue.nextOrdinal === 1 && state.queues.get(queue.name) === queue) state.forget(queue);
     }
   }
 
@@ -277,8 +289,7 @@ export class JournalTxn implements Txn {
     const { state } = this.#env;
     switch (change.kind) {
       case "drop":
-        state.queues.set(change.queue.name, change.queue);
-        state.countQueue(change.queue, 1);
+        state.restore(change.queue);
         return;
       case "retained":
         if (change.before === undefined) state.unretain(change.topic);

@@ -163,10 +163,15 @@ export class MemoryStore implements Store {
 
   references(name: string): ReferenceQueue | undefined {
     if (!this.#state.queues.has(name)) return undefined;
+    const first = this.#state.queues.get(name);
+    const isFirst = () => this.#state.queues.get(name) === first;
     const queue = () => this.#state.queues.get(name) ?? { next: 1, waiting: new Map<number, Reference>() };
     const stored = (reference: Reference) => this.#state.messages.get(reference.position);
     return {
       name,
+      get ended() {
+        return !isFirst();
+      },
       get size() {
         return queue().waiting.size;
       },
