@@ -5,6 +5,7 @@ import type { AckLedger } from "./ackLedger.ts";
 import type { Given } from "./givenMessages.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
+import type { KeptPacket } from "./publishFrames.ts";
 import type { References } from "./references.ts";
 import type { Session } from "./session.ts";
 
@@ -28,8 +29,18 @@ export interface Item {
   readonly ids: readonly number[] | undefined;
   readonly acceptedAtMs: number;
   readonly group: number;
+  readonly packet?: undefined;
   /** A shared group gave it, and may have it back as long as it is not sent. */
   readonly given?: Given | undefined;
+}
+
+/** One of which the packet is known before it goes out on the present connection, but for its id; without DUP. */
+export interface KeptItem {
+  readonly ordinal: number;
+  readonly qos: Qos;
+  readonly group: number;
+  readonly packet: KeptPacket;
+  readonly given?: undefined;
 }
 
 /** A reference's meta byte. @param tag 1-31: which shared group it came from (`ShareGroup.tag`); 0: none */

@@ -2,9 +2,10 @@ import type { ReferencedMessage, ReferenceQueue, Txn } from "../base/contracts.t
 import type { Qos } from "../base/message.ts";
 import { packetIdOffset } from "../wire/mqtt/publish.ts";
 import { ackByte } from "./ackLedger.ts";
-import { type DurableDeps, type Item, metaOf } from "./durableItem.ts";
+import { type DurableDeps, type Item, type KeptItem, metaOf } from "./durableItem.ts";
 import { Fifo } from "./fifo.ts";
 import { type Given, GivenMessages } from "./givenMessages.ts";
+import type { DropReason } from "./metrics.ts";
 import { answers, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
 import { clientKey, mapNames, noBytes, queueName } from "./references.ts";
 import { idOf, type NextAnswer, ReceivedMessages, SentMessages } from "./sentMessages.ts";
@@ -26,7 +27,7 @@ export class DurableOutgoing implements Outgoing {
   readonly #deps: DurableDeps;
   readonly #queue: string;
   readonly #inflight = new SentMessages();
-  readonly #ready = new Fifo<Item>();
+  readonly #ready = new Fifo<Item | KeptItem>();
   /** QoS 1 of shared groups: no references of this session. */
   readonly #given = new GivenMessages();
   readonly #received: ReceivedMessages;
@@ -127,8 +128,7 @@ export class DurableOutgoing implements Outgoing {
   ): void {
     const link = this.#session.link;
     if (link === undefined || ordinal === 0 || this.#reading || this.#cursor !== ordinal - 1) return;
-    const room = this.inflight + this.#ready.size < link.window && !link.outbox.full;
-    if (!room) return; // it is read from the store later
+    if (this.inflight + this.#ready.size >= link.window || link.outbox.full) return; // it is read from the store later
     this.#cursor = ordinal;
     const atOnce = qos === 1 && this.#ready.size === 0 && this.#idFree(ordinal);
     const came = atOnce ? frames.cameAs(link, qos, retain, ids === undefined) : undefined;
@@ -140,7 +140,10 @@ export class DurableOutgoing implements Outgoing {
     const frame = atOnce ? frames.frameFor(link, qos, retain, ids) : undefined;
     if (frame === undefined || frame.length > link.packetSizeMax) {
       const { acceptedAtMs } = frames;
-      this.#ready.push({ ordinal, message: frames.owned(), qos, retain, ids, acceptedAtMs, group });
+      // After a crash even a new ordinal may be one that was sent.
+      const packet = ordinal > this.#sentBefore ? frames.keep(link, qos, retain, ids) : undefined;
+      if (packet !== undefined) this.#ready.push({ ordinal, qos, group, packet });
+      else this.#ready.push({ ordinal, message: frames.owned(), qos, retain, ids, acceptedAtMs, group });
       this.pump();
       return;
     }
@@ -190,13 +193,12 @@ export class DurableOutgoing implements Outgoing {
       return;
     }
     let group = 0;
-    if (this.#inflight.next(packetId) === "pubrec") {
+    if (expected === "pubrec") {
       this.#inflight.set(ordinal, "pubcomp");
       const key = clientKey(this.#session.clientId, ordinal);
       try {
-        group = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, noBytes)).group;
+        group = this.#receivedGroup = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, noBytes)).group;
         this.#received.add(ordinal);
-        this.#receivedGroup = group;
       } catch {
         link.storeLost();
         return;
@@ -256,21 +258,30 @@ export class DurableOutgoing implements Outgoing {
         return;
       }
       this.#ready.shift();
-      this.#send(link, item);
+      if (item.packet !== undefined) this.#sendKept(link, item);
+      else this.#send(link, item);
     }
     if (this.inflight < link.window && !link.outbox.full) this.#read(link);
     if (this.#session.shares.length > 0 && this.hasRoom) this.#session.pull();
   }
 
+  #sendKept(link: Link, { ordinal, qos, packet }: KeptItem): void {
+    const { buffer, start, end, idAt, topic, payloadBytes } = packet;
+    if (!this.#deps.access.mayRead(this.#session, topic)) return this.#drop("denied", ordinal);
+    if (end - start > link.packetSizeMax) return this.#drop("too-large", ordinal);
+    link.outbox.appendWithId(buffer, start, end, idAt, this.#sending(ordinal, qos === 1 ? "puback" : "pubrec"));
+    this.#deps.metrics.countSent(qos, payloadBytes);
+  }
+
+  #drop(reason: DropReason, ordinal: number): void {
+    this.#deps.metrics.dropped(reason).value += 1;
+    this.#deps.references.release(this.#queue, ordinal);
+  }
+
   #send(link: Link, item: Item): void {
-    const { metrics } = this.#deps;
     if (!this.#deps.access.mayRead(this.#session, item.message.topic)) {
-      if (item.given !== undefined) {
-        item.given.back(0, { queue: this.#queue, ordinal: item.ordinal }); // others of the group may
-        return;
-      }
-      metrics.dropped("denied").value += 1;
-      this.#deps.references.release(this.#queue, item.ordinal);
+      if (item.given === undefined) this.#drop("denied", item.ordinal);
+      else item.given.back(0, { queue: this.#queue, ordinal: item.ordinal }); // others of the group may
       return;
     }
     item.given?.done(); // from here on it is this session's alone
@@ -282,12 +293,11 @@ export class DurableOutgoing implements Outgoing {
     const dup = item.qos > 0 && item.ordinal <= this.#sentBefore;
     const frame = packet && encodeFor(link, dup ? { ...packet, dup } : packet);
     if (frame === undefined || frame.length > link.packetSizeMax) {
-      metrics.dropped(frame === undefined ? "expired" : "too-large").value += 1;
-      this.#deps.references.release(this.#queue, item.ordinal);
+      this.#drop(frame === undefined ? "expired" : "too-large", item.ordinal);
       return;
     }
     link.outbox.append(frame, 0, frame.length);
-    metrics.countSent(item.qos, item.message.payload.length);
+    this.#deps.metrics.countSent(item.qos, item.message.payload.length);
     if (item.qos === 0) this.#deps.references.release(this.#queue, item.ordinal);
     else this.#sending(item.ordinal, item.qos === 1 ? "puback" : "pubrec");
   }
@@ -370,10 +380,7 @@ export class DurableOutgoing implements Outgoing {
   }
 
   #isFull(bytes: number): boolean {
-    const { session: limits, queuedTotal } = this.#deps.limits;
-    if (this.#deps.references.total >= queuedTotal || bytes > limits.maxBytes) return true;
-    const queue = this.#references();
-    return queue !== undefined && (queue.size >= limits.maxMessages || queue.bytes + bytes > limits.maxBytes);
+    return !this.#deps.references.hasRoom(this.#references(), bytes, this.#deps.limits);
   }
 
   /** The oldest ordinal that is not on its way (online it may be a released one, then the next is tried); 0: none. */

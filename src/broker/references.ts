@@ -1,6 +1,7 @@
 import type { Clock, Timer } from "../base/clock.ts";
-import type { Store, Txn } from "../base/contracts.ts";
+import type { ReferenceQueue, Store, Txn } from "../base/contracts.ts";
 import type { BrokerMetrics } from "./metrics.ts";
+import type { BrokerLimits } from "./options.ts";
 
 export const mapNames = {
   session: "session",
@@ -85,6 +86,12 @@ export class References {
       if (isSessionQueue(name) || isShareQueue(name)) bytes += this.#store.references(name)?.bytes ?? 0;
     }
     return bytes;
+  }
+
+  /** Whether a queue takes one more of so many bytes. */
+  hasRoom(queue: ReferenceQueue | undefined, bytes: number, { session, queuedTotal }: BrokerLimits): boolean {
+    if (this.#total >= queuedTotal || bytes > session.maxBytes) return false;
+    return queue === undefined || (queue.size < session.maxMessages && queue.bytes + bytes <= session.maxBytes);
   }
 
   add(txn: Txn, queue: string, position: number, meta: number, bytes: number): number {

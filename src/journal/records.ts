@@ -71,8 +71,10 @@ export function writeRule(sink: RecordSink, id: number, uplink: string, definiti
   sink.finish();
 }
 
-export function writeReferences(sink: RecordSink, queue: string, batch: ReferenceBatch): void {
+/** @param copies how many of it, side by side */
+export function writeReferences(sink: RecordSink, queue: string, batch: ReferenceBatch, copies = 1): void {
   const to = sink.begin(recordType.references, 0, textBound(queue) + 10 + batch.length * 32);
+  const start = to.at;
   to.text(queue);
   to.uvarint(batch.length);
   let [ordinal, position] = [0, 0];
@@ -85,7 +87,12 @@ export function writeReferences(sink: RecordSink, queue: string, batch: Referenc
     ordinal = one.ordinal;
     position = one.position;
   }
+  const fields = to.buffer.subarray(start, to.at);
   sink.finish();
+  for (let left = copies; left > 1; left -= 1) {
+    sink.begin(recordType.references, 0, fields.length).raw(fields);
+    sink.finish();
+  }
 }
 
 /** @throws FieldError */

@@ -40,7 +40,7 @@ function writeFrom(sink: RecordSink, queue: References, from: number): void {
   for (;;) {
     const batch = queue.batch(after, queue.nextOrdinal, batchMax);
     if (batch.length === 0) break;
-    for (let copies = copiesOf(batch.length); copies > 0; copies -= 1) writeReferences(sink, queue.name, batch);
+    writeReferences(sink, queue.name, batch, copiesOf(batch.length));
     after = batch.at(-1)!.ordinal;
   }
   // The newest are gone already: their ordinals were given out all the same.
