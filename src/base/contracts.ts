@@ -216,8 +216,8 @@ export interface Txn {
   settle(message: QueuedMessage, dropped: "dead-letter"): void;
   /** A queue (session, shared group) waits for the message at `position`. `meta` is the queue's own small number (0-255: qos, retain...). Returns its ordinal, rising by 1 from 1. @param bytes its size, should the record not be in memory any more */
   reference(queue: string, position: number, meta: number, bytes?: number): number;
-  /** The reference no longer waits. Unknown ordinals are ignored. */
-  release(queue: string, ordinal: number): void;
+  /** The reference no longer waits, nor those of the ordinals that follow it. Unknown ordinals are ignored. @param count how many; 1 */
+  release(queue: string, ordinal: number, count?: number): void;
   /** The queue and all its references go. */
   dropQueue(queue: string): void;
   /** `topic`'s retained value is the message at `position`. Pins it. */
@@ -230,6 +230,8 @@ export interface Txn {
 /** References in ordinal order. */
 export interface ReferenceQueue {
   readonly name: string;
+  /** It was dropped: what has its name now is another one. */
+  readonly ended: boolean;
   readonly size: number;
   readonly bytes: number;
   /** Ordinal that the next reference will get. */

@@ -1,30 +1,16 @@
-import type { ReferencedMessage, ReferenceQueue, Store, Txn } from "../base/contracts.ts";
+import type { ReferencedMessage, ReferenceQueue, Txn } from "../base/contracts.ts";
 import type { Qos } from "../base/message.ts";
 import { packetIdOffset } from "../wire/mqtt/publish.ts";
-import type { Access } from "./access/access.ts";
-import { type AckLedger, ackByte } from "./ackLedger.ts";
-import { type Item, metaOf } from "./durableItem.ts";
+import { ackByte } from "./ackLedger.ts";
+import { type DurableDeps, type Item, type KeptItem, metaOf } from "./durableItem.ts";
 import { Fifo } from "./fifo.ts";
 import { type Given, GivenMessages } from "./givenMessages.ts";
-import type { BrokerMetrics } from "./metrics.ts";
-import type { BrokerLimits } from "./options.ts";
+import type { DropReason } from "./metrics.ts";
 import { answers, type PublishFrames, publishPacket, unexpired } from "./publishFrames.ts";
-import { clientKey, mapNames, queueName, type References } from "./references.ts";
-import { idOf, type NextAnswer, SentMessages } from "./sentMessages.ts";
+import { clientKey, mapNames, noBytes, queueName } from "./references.ts";
+import { idOf, type NextAnswer, ReceivedMessages, SentMessages } from "./sentMessages.ts";
 import type { Link, Outgoing, Session } from "./session.ts";
 import { encodeFor } from "./topicAliases.ts";
-
-export interface DurableDeps {
-  readonly store: Store;
-  readonly ledger: AckLedger;
-  readonly references: References;
-  readonly metrics: BrokerMetrics;
-  readonly limits: BrokerLimits;
-  /** What waited is looked at again: rules may have changed since it was queued. */
-  readonly access: Pick<Access, "mayRead">;
-  /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. @param tag see metaOf */
-  readonly idsFor: (session: Session, topic: string, tag: number) => readonly number[] | undefined;
-}
 
 const readBytes = 256 * 1024;
 
@@ -41,11 +27,12 @@ export class DurableOutgoing implements Outgoing {
   readonly #deps: DurableDeps;
   readonly #queue: string;
   readonly #inflight = new SentMessages();
-  readonly #ready = new Fifo<Item>();
+  readonly #ready = new Fifo<Item | KeptItem>();
   /** QoS 1 of shared groups: no references of this session. */
   readonly #given = new GivenMessages();
-  /** Ordinals whose PUBREC came, in its order [MQTT-4.6.0-4], with the group that says so: no PUBLISH of theirs again [MQTT-4.3.3-6]. */
-  readonly #recSeen = new Map<number, number>();
+  readonly #received: ReceivedMessages;
+  /** The newest group that says so of one of them. */
+  #receivedGroup = 0;
   #resumed: ReadonlySet<number> = new Set(); // those whose PUBREL this connection began with
   #cursor = 0;
   /** All references up to here that were not read were dropped. */
@@ -58,6 +45,7 @@ export class DurableOutgoing implements Outgoing {
   /** The same without a guess: after a crash `sentUpTo` is the most that may have been sent. */
   #surelySent: number;
   #surelySentBefore = 0;
+  #known: ReferenceQueue | undefined;
   /** Changes with each connection, so that an old read cannot disturb a new one. */
   #epoch = 0;
   #reading = false;
@@ -70,7 +58,7 @@ export class DurableOutgoing implements Outgoing {
     this.#queue = queueName(session.clientId);
     this.#sentUpTo = sentUpTo;
     this.#surelySent = surelySent;
-    for (const ordinal of recSeen) this.#recSeen.set(ordinal, 0);
+    this.#received = new ReceivedMessages(recSeen);
   }
 
   get inflight(): number {
@@ -87,7 +75,7 @@ export class DurableOutgoing implements Outgoing {
 
   /** Ordinals of QoS 2 messages whose PUBREC came. */
   recSeenOrdinals(): Iterable<number> {
-    return this.#recSeen.keys();
+    return this.#received.of(this.#inflight);
   }
 
   /**
@@ -140,8 +128,7 @@ export class DurableOutgoing implements Outgoing {
   ): void {
     const link = this.#session.link;
     if (link === undefined || ordinal === 0 || this.#reading || this.#cursor !== ordinal - 1) return;
-    const room = this.inflight + this.#ready.size < link.window && !link.outbox.full;
-    if (!room) return; // it is read from the store later
+    if (this.inflight + this.#ready.size >= link.window || link.outbox.full) return; // it is read from the store later
     this.#cursor = ordinal;
     const atOnce = qos === 1 && this.#ready.size === 0 && this.#idFree(ordinal);
     const came = atOnce ? frames.cameAs(link, qos, retain, ids === undefined) : undefined;
@@ -153,7 +140,10 @@ export class DurableOutgoing implements Outgoing {
     const frame = atOnce ? frames.frameFor(link, qos, retain, ids) : undefined;
     if (frame === undefined || frame.length > link.packetSizeMax) {
       const { acceptedAtMs } = frames;
-      this.#ready.push({ ordinal, message: frames.owned(), qos, retain, ids, acceptedAtMs, group });
+      // After a crash even a new ordinal may be one that was sent.
+      const packet = ordinal > this.#sentBefore ? frames.keep(link, qos, retain, ids) : undefined;
+      if (packet !== undefined) this.#ready.push({ ordinal, qos, group, packet });
+      else this.#ready.push({ ordinal, message: frames.owned(), qos, retain, ids, acceptedAtMs, group });
       this.pump();
       return;
     }
@@ -203,12 +193,12 @@ export class DurableOutgoing implements Outgoing {
       return;
     }
     let group = 0;
-    if (this.#inflight.next(packetId) === "pubrec") {
+    if (expected === "pubrec") {
       this.#inflight.set(ordinal, "pubcomp");
       const key = clientKey(this.#session.clientId, ordinal);
       try {
-        group = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, new Uint8Array(0))).group;
-        this.#recSeen.set(ordinal, group);
+        group = this.#receivedGroup = this.#deps.store.commit((txn) => txn.put(mapNames.qos2Out, key, noBytes)).group;
+        this.#received.add(ordinal);
       } catch {
         link.storeLost();
         return;
@@ -230,17 +220,19 @@ export class DurableOutgoing implements Outgoing {
     this.#deps.references.flush(); // what was acknowledged must not be read again
     this.#epoch += 1;
     this.#reading = this.#awaitingGroup = false;
+    const received = this.#received.of(this.#inflight);
     this.#inflight.clear();
     this.#ready.clear();
+    this.#known = undefined;
     this.#cursor = this.#droppedUpTo = 0;
     this.#gaveWay = { from: 0, upTo: -1 };
     this.#sentBefore = this.#sentUpTo;
     this.#surelySentBefore = this.#surelySent;
-    this.#resumed = new Set(this.#recSeen.keys());
+    this.#resumed = new Set(received);
     if (link === undefined) return;
     // The client forgets the id with PUBREL, so it waits for the disk on this connection too.
-    for (const [ordinal, group] of this.#recSeen) {
-      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(ordinal, "pubcomp"), 0, group);
+    for (const ordinal of received) {
+      this.#deps.ledger.add(link, ackByte.pubrel, this.#sending(ordinal, "pubcomp"), 0, this.#receivedGroup);
     }
     this.pump();
   }
@@ -248,6 +240,7 @@ export class DurableOutgoing implements Outgoing {
   detached(): void {
     this.#epoch += 1;
     this.#reading = this.#awaitingGroup = false;
+    this.#received.of(this.#inflight);
     this.#inflight.clear();
     this.#given.back(true);
     for (let item = this.#ready.shift(); item !== undefined; item = this.#ready.shift()) {
@@ -265,21 +258,30 @@ export class DurableOutgoing implements Outgoing {
         return;
       }
       this.#ready.shift();
-      this.#send(link, item);
+      if (item.packet !== undefined) this.#sendKept(link, item);
+      else this.#send(link, item);
     }
     if (this.inflight < link.window && !link.outbox.full) this.#read(link);
     if (this.#session.shares.length > 0 && this.hasRoom) this.#session.pull();
   }
 
+  #sendKept(link: Link, { ordinal, qos, packet }: KeptItem): void {
+    const { buffer, start, end, idAt, topic, payloadBytes } = packet;
+    if (!this.#deps.access.mayRead(this.#session, topic)) return this.#drop("denied", ordinal);
+    if (end - start > link.packetSizeMax) return this.#drop("too-large", ordinal);
+    link.outbox.appendWithId(buffer, start, end, idAt, this.#sending(ordinal, qos === 1 ? "puback" : "pubrec"));
+    this.#deps.metrics.countSent(qos, payloadBytes);
+  }
+
+  #drop(reason: DropReason, ordinal: number): void {
+    this.#deps.metrics.dropped(reason).value += 1;
+    this.#deps.references.release(this.#queue, ordinal);
+  }
+
   #send(link: Link, item: Item): void {
-    const { metrics } = this.#deps;
     if (!this.#deps.access.mayRead(this.#session, item.message.topic)) {
-      if (item.given !== undefined) {
-        item.given.back(0, { queue: this.#queue, ordinal: item.ordinal }); // others of the group may
-        return;
-      }
-      metrics.dropped("denied").value += 1;
-      this.#deps.references.release(this.#queue, item.ordinal);
+      if (item.given === undefined) this.#drop("denied", item.ordinal);
+      else item.given.back(0, { queue: this.#queue, ordinal: item.ordinal }); // others of the group may
       return;
     }
     item.given?.done(); // from here on it is this session's alone
@@ -291,12 +293,11 @@ export class DurableOutgoing implements Outgoing {
     const dup = item.qos > 0 && item.ordinal <= this.#sentBefore;
     const frame = packet && encodeFor(link, dup ? { ...packet, dup } : packet);
     if (frame === undefined || frame.length > link.packetSizeMax) {
-      metrics.dropped(frame === undefined ? "expired" : "too-large").value += 1;
-      this.#deps.references.release(this.#queue, item.ordinal);
+      this.#drop(frame === undefined ? "expired" : "too-large", item.ordinal);
       return;
     }
     link.outbox.append(frame, 0, frame.length);
-    metrics.countSent(item.qos, item.message.payload.length);
+    this.#deps.metrics.countSent(item.qos, item.message.payload.length);
     if (item.qos === 0) this.#deps.references.release(this.#queue, item.ordinal);
     else this.#sending(item.ordinal, item.qos === 1 ? "puback" : "pubrec");
   }
@@ -310,8 +311,10 @@ export class DurableOutgoing implements Outgoing {
   }
 
   #done(packetId: number, ordinal: number): void {
+    const received = this.#inflight.next(packetId) === "pubcomp";
     this.#inflight.delete(packetId);
-    const recKey = this.#recSeen.delete(ordinal) ? clientKey(this.#session.clientId, ordinal) : undefined;
+    if (received) this.#received.done(this.#inflight);
+    const recKey = received ? clientKey(this.#session.clientId, ordinal) : undefined;
     this.#deps.references.release(this.#queue, ordinal, recKey);
     this.pump();
   }
@@ -370,15 +373,14 @@ export class DurableOutgoing implements Outgoing {
     this.pump();
   }
 
+  /** Kept from one time to the next: it is asked for with each message and each acknowledgement. */
   #references(): ReferenceQueue | undefined {
-    return this.#deps.store.references(this.#queue);
+    if (this.#known?.ended !== false) this.#known = this.#deps.store.references(this.#queue);
+    return this.#known;
   }
 
   #isFull(bytes: number): boolean {
-    const { session: limits, queuedTotal } = this.#deps.limits;
-    if (this.#deps.references.total >= queuedTotal || bytes > limits.maxBytes) return true;
-    const queue = this.#references();
-    return queue !== undefined && (queue.size >= limits.maxMessages || queue.bytes + bytes > limits.maxBytes);
+    return !this.#deps.references.hasRoom(this.#references(), bytes, this.#deps.limits);
   }
 
   /** The oldest ordinal that is not on its way (online it may be a released one, then the next is tried); 0: none. */
@@ -387,10 +389,10 @@ export class DurableOutgoing implements Outgoing {
     if (queue === undefined) return 0;
     if (this.#session.link === undefined) {
       const oldest = queue.oldest()?.ordinal ?? 0;
-      return this.#recSeen.has(oldest) ? 0 : oldest;
+      return this.#received.of(this.#inflight).includes(oldest) ? 0 : oldest;
     }
     let next = Math.max(this.#cursor, this.#droppedUpTo, (queue.oldest()?.ordinal ?? 1) - 1) + 1;
-    while (this.#recSeen.has(next)) next += 1;
+    while (this.#inflight.awaitsPubcomp(next)) next += 1;
     if (next >= queue.nextOrdinal) return 0;
     this.#droppedUpTo = next;
     return next;

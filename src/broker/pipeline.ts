@@ -8,12 +8,23 @@ import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
 import { lowerQos, messageBytes } from "./publishFrames.ts";
-import { forget, hasOwn, type Item, needsStore, newItem, noTakers, ownOf, takersOf, zeros } from "./publishItem.ts";
-import { mapNames, type References } from "./references.ts";
+import {
+  forget,
+  hasOwn,
+  type Item,
+  keptOrdinals,
+  needsStore,
+  newItem,
+  noTakers,
+  ownOf,
+  takersOf,
+  zeros,
+} from "./publishItem.ts";
+import { mapNames, noBytes, type References } from "./references.ts";
 import type { Retained } from "./retained.ts";
 import type { Session } from "./session.ts";
 import type { TopicCache } from "./topicCache.ts";
-import type { StoredForward, TopicEntry } from "./topicEntry.ts";
+import type { Delivery, StoredForward, TopicEntry } from "./topicEntry.ts";
 
 export interface PipelineDeps {
   readonly store: Store;
@@ -29,7 +40,9 @@ export interface PipelineDeps {
 }
 
 const none: readonly string[] = [];
-const noBytes = new DataView(new ArrayBuffer(0));
+const noView = new DataView(new ArrayBuffer(0));
+/** What a held id counts for. */
+const heldBytes = 64;
 const noItems: readonly Item[] = [];
 const accepted0: { readonly accepted: true; readonly group: number } = { accepted: true, group: 0 };
 
@@ -52,11 +65,20 @@ export class Pipeline {
   readonly #admission = { bytes: 0, rejectNewest: none, tentative: false };
   #message: Message | undefined;
   #takers: readonly StoredForward[] = [];
+  #targets: readonly Delivery[] = [];
+  #ordinals: number[] | undefined;
+  /** The list for it, taken while in use too. */
+  #spareOrdinals: number[] | undefined = [];
   readonly #writeMessage = (txn: Txn): void => {
-    if (this.#message !== undefined) txn.message(this.#message, this.#takers);
+    const message = this.#message;
+    if (message !== undefined) {
+      const position = txn.message(message, this.#takers);
+      if (this.#ordinals !== undefined) refer(txn, message, position, this.#targets, this.#ordinals);
+    }
+    if (this.#heldKey !== undefined) txn.put(this.#heldMap, this.#heldKey, noBytes);
     this.#deps.references.flushInto(txn);
   };
-  readonly #plain: PlainMessage = { topic: "", source: "", qos: 0, bytes: noBytes, from: 0, to: 0 };
+  readonly #plain: PlainMessage = { topic: "", source: "", qos: 0, bytes: noView, from: 0, to: 0 };
   /** On the store's clock; below 0: not known. */
   #plainAtMs = -1;
   /** For the uplinks of this list `head` may rise so far. */
@@ -83,10 +105,10 @@ export class Pipeline {
   ): PublishResult {
     const { deliverer } = this.#deps;
     this.#admittedTo = 0; // a commit of its own may begin a segment, say
-    const simple = entry.routes.length === 0 && heldKey === undefined;
+    const simple = entry.routes.length === 0 && !message.retain;
     if (
       simple &&
-      !message.retain &&
+      heldKey === undefined &&
       !entry.durable &&
       entry.stored.length === 0 &&
       !this.#sharesStore(message, entry)
@@ -95,8 +117,9 @@ export class Pipeline {
       if (entry.shares.length > 0) deliverer.share(message, entry, undefined, 0);
       return this.#acceptedIn(kept);
     }
-    if (simple && !message.retain && !entry.durable && entry.shares.length === 0) {
-      const result = this.#store(message, entry, publisher);
+    if (simple && entry.shares.length === 0) {
+      this.#heldMap = heldMap;
+      const result = this.#store(message, entry, publisher, heldKey);
       if (result !== undefined) return result;
     }
     const items = this.#plan(message, entry, publisher);
@@ -124,16 +147,29 @@ export class Pipeline {
   }
 
   /**
-   * A reading that uplinks take and no durable session: the other usual case, so the same as the long way with nothing made on it. Undefined: it
-   * is not so simple.
+   * A reading for uplinks and durable sessions, not retained, without routes and shared groups: the other usual case, so the same as the long way with
+   * nothing made on it. Undefined: it is not so simple.
    */
-  #store(message: Message, entry: TopicEntry, publisher: Session | undefined): PublishResult | undefined {
+  #store(
+    message: Message,
+    entry: TopicEntry,
+    publisher: Session | undefined,
+    heldKey: string | undefined,
+  ): PublishResult | undefined {
     const { store, pending, deliverer } = this.#deps;
+    const { deliveries, stored } = entry;
     const bytes = messageBytes(message);
     if (message.source === "sys" || message.source.startsWith("uplink:")) return undefined;
-    if (!this.#fits(bytes, entry)) return undefined;
-    this.#message = message;
-    this.#takers = entry.stored;
+    if (entry.durable && (message.qos === 0 || (publisher !== undefined && hasOwn(deliveries, publisher))))
+      return undefined;
+    if (!this.#fits(heldKey === undefined ? bytes : bytes + heldBytes, entry)) return undefined;
+    const ordinals = entry.durable ? this.#wanted(message, deliveries, bytes) : undefined;
+    const keeps = stored.length > 0 || ordinals?.includes(-1) === true;
+    this.#message = keeps ? message : undefined;
+    this.#heldKey = heldKey;
+    this.#takers = stored;
+    this.#targets = deliveries;
+    this.#ordinals = ordinals;
     let group: number;
     try {
       group = store.commit(this.#writeMessage).group;
@@ -141,9 +177,10 @@ export class Pipeline {
       this.#deps.metrics.dropped("refused").value += 1;
       return { accepted: false, reason: "failed" };
     }
-    pending.add(group, bytes);
-    if (entry.deliveries.length + entry.handlers.length + entry.live.length > 0)
-      group = deliverer.deliver(message, entry, entry.deliveries, publisher, undefined, group);
+    if (keeps) pending.add(group, bytes);
+    if (deliveries.length + entry.handlers.length + entry.live.length > 0)
+      group = deliverer.deliver(message, entry, deliveries, publisher, ordinals, group);
+    if (ordinals !== undefined && ordinals.length <= keptOrdinals) this.#spareOrdinals = ordinals;
     return this.#acceptedIn(group);
   }
 
@@ -196,7 +233,27 @@ export class Pipeline {
   forgetPlain(): void {
     if (this.#plainAtMs < 0) return;
     this.#plainAtMs = -1;
-    this.#plain.bytes = noBytes;
+    this.#plain.bytes = noView;
+  }
+
+  /** By index in targets, see Item. Those at their limit have made room, or give the message up. */
+  #wanted(message: Message, targets: readonly Delivery[], bytes: number): number[] {
+    const ordinals = zeros(targets.length, this.#spareOrdinals ?? []);
+    this.#spareOrdinals = undefined;
+    for (let at = 0; at < targets.length; at += 1) {
+      const target = targets[at]!;
+      const { outgoing } = target.session;
+      if (!this.#keeps(message, target) || !(outgoing instanceof DurableOutgoing)) continue;
+      if (outgoing.makeRoom(bytes)) ordinals[at] = -1;
+    }
+    return ordinals;
+  }
+
+  /** Whether a session has a copy stored: else it gets it if it is there. */
+  #keeps({ qos }: Message, target: Delivery): boolean {
+    if (!target.session.durable) return false;
+    if (qos > 0 && target.qos > 0) return true;
+    return this.#deps.limits.session.queueQos0 && target.session.link === undefined;
   }
 
   /** The same object for a group's messages. */
@@ -248,9 +305,7 @@ export class Pipeline {
     if (entry.stored.length > 0) item.takers = takersOf(message, entry);
     for (let at = 0; at < targets.length; at += 1) {
       const target = targets[at];
-      if (target?.session.durable !== true) continue;
-      const qos = Math.min(message.qos, target.qos);
-      if (qos === 0 && (!queueQos0 || target.session.link !== undefined)) continue;
+      if (target === undefined || !this.#keeps(message, target)) continue;
       item.ordinals ??= zeros(targets.length, item.spareOrdinals);
       item.ordinals[at] = -1;
       item.wanted += 1;
@@ -272,7 +327,7 @@ export class Pipeline {
   /** Undefined: go on, with what is left of the items when the publisher cannot be told (QoS 0). */
   #admit(original: Message, items: readonly Item[], heldKey: string | undefined): "full" | "failed" | undefined {
     const { store, metrics } = this.#deps;
-    let bytes = heldKey === undefined ? 0 : 64;
+    let bytes = heldKey === undefined ? 0 : heldBytes;
     for (const failure of this.#failures) bytes += messageBytes(failure.message);
     let rejectNewest: string[] | undefined;
     for (const item of items) {
@@ -364,18 +419,10 @@ export class Pipeline {
       }
       if (item.retain === "now") this.#deps.retained.store(txn, message, item.position);
       this.#referShared(txn, item);
-      const { ordinals } = item;
-      if (ordinals === undefined) continue;
-      for (let at = 0; at < ordinals.length; at += 1) {
-        const target = item.targets[at];
-        if (ordinals[at] !== -1 || !(target?.session.outgoing instanceof DurableOutgoing)) continue;
-        const qos = lowerQos(message.qos, target.qos);
-        const retain = target.retainAsPublished && message.retain;
-        ordinals[at] = target.session.outgoing.reference(txn, item.position, qos, retain, messageBytes(message));
-      }
+      if (item.ordinals !== undefined) refer(txn, message, item.position, item.targets, item.ordinals);
     }
     for (const failure of this.#failures) this.#deps.letters?.keep(txn, failure);
-    if (this.#heldKey !== undefined) txn.put(this.#heldMap, this.#heldKey, new Uint8Array(0));
+    if (this.#heldKey !== undefined) txn.put(this.#heldMap, this.#heldKey, noBytes);
     this.#deps.references.flushInto(txn);
   }
 
@@ -397,5 +444,16 @@ export class Pipeline {
     const last = this.#deps.deliverer.deliver(message, entry, item.targets, publisher, item.ordinals, group);
     if (entry.shares.length > 0) this.#deps.deliverer.share(message, entry, item.shared, item.position);
     return last;
+  }
+}
+
+/** The sessions that want it wait for it. @param ordinals by index in targets: of those that want it, here they get theirs */
+function refer(txn: Txn, message: Message, position: number, targets: readonly Delivery[], ordinals: number[]): void {
+  for (let at = 0; at < ordinals.length; at += 1) {
+    const target = targets[at];
+    if (ordinals[at] !== -1 || !(target?.session.outgoing instanceof DurableOutgoing)) continue;
+    const qos = lowerQos(message.qos, target.qos);
+    const retain = target.retainAsPublished && message.retain;
+    ordinals[at] = target.session.outgoing.reference(txn, position, qos, retain, messageBytes(message));
   }
 }

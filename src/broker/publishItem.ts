@@ -22,8 +22,8 @@ export interface Item {
   position: number;
 }
 
-/** An item with a longer list of ordinals is not kept for the next message. */
-const keptOrdinals = 64;
+/** A longer list of ordinals is not kept for the next message. */
+export const keptOrdinals = 64;
 const noMessage: Message = { topic: "", payload: new Uint8Array(0), qos: 0, retain: false, source: "" };
 export const noTakers: TopicEntry["stored"] = [];
 

@@ -1,6 +1,7 @@
 import type { Clock, Timer } from "../base/clock.ts";
-import type { Store, Txn } from "../base/contracts.ts";
+import type { ReferenceQueue, Store, Txn } from "../base/contracts.ts";
 import type { BrokerMetrics } from "./metrics.ts";
+import type { BrokerLimits } from "./options.ts";
 
 export const mapNames = {
   session: "session",
@@ -10,6 +11,9 @@ export const mapNames = {
   will: "will",
   shareSent: "sharesent",
 } as const;
+
+/** The value of an entry that only has to be there. */
+export const noBytes = new Uint8Array(0);
 
 /** Key of something that belongs to a client. A client id cannot hold U+0000 [MQTT-1.5.4-2]. */
 export const clientKey = (clientId: string, rest: string | number): string => `${clientId}\u0000${rest}`;
@@ -42,10 +46,13 @@ export class References {
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #metrics: BrokerMetrics;
-  /** How many are about to be released: the first of the two arrays, which keep their size. */
+  /** How many are about to be released. */
   #count = 0;
+  /** Runs of their ordinals: the first so many of the three arrays, which keep their size. */
+  #runs = 0;
   readonly #queues: string[] = [];
   readonly #ordinals: number[] = [];
+  readonly #counts: number[] = [];
   /** How many of each queue are among them, but for those of the newest one that came last: a client's acknowledgements come together. */
   readonly #countOf = new Map<string, number>();
   #newest = "";
@@ -79,6 +86,12 @@ export class References {
       if (isSessionQueue(name) || isShareQueue(name)) bytes += this.#store.references(name)?.bytes ?? 0;
     }
     return bytes;
+  }
+
+  /** Whether a queue takes one more of so many bytes. */
+  hasRoom(queue: ReferenceQueue | undefined, bytes: number, { session, queuedTotal }: BrokerLimits): boolean {
+    if (this.#total >= queuedTotal || bytes > session.maxBytes) return false;
+    return queue === undefined || (queue.size < session.maxMessages && queue.bytes + bytes <= session.maxBytes);
   }
 
   add(txn: Txn, queue: string, position: number, meta: number, bytes: number): number {
@@ -155,19 +168,29 @@ export class References {
    */
   release(queue: string, ordinal: number, recKey?: string, sentKey?: string): void {
     this.#total -= 1;
-    this.#queues[this.#count] = queue;
-    this.#ordinals[this.#count] = ordinal;
     this.#count += 1;
-    if (queue === this.#newest) this.#newestCount += 1;
-    else {
+    const last = this.#runs - 1;
+    if (queue === this.#newest) {
+      this.#newestCount += 1;
+      if (last >= 0 && this.#ordinals[last]! + this.#counts[last]! === ordinal) this.#counts[last]! += 1;
+      else this.#begin(queue, ordinal);
+    } else {
       if (this.#newestCount > 0) this.#countOf.set(this.#newest, this.#aboutToGo(this.#newest));
       this.#newest = queue;
       this.#newestCount = 1;
+      this.#begin(queue, ordinal);
     }
     if (recKey !== undefined) this.#recKeys.push(recKey);
     if (sentKey !== undefined) this.#sentKeys.push(sentKey);
     if (this.#count >= lazyMax) this.flush();
     else this.#timer ??= this.#clock.setTimer(lazyMs, this.#flushLate);
+  }
+
+  #begin(queue: string, ordinal: number): void {
+    this.#queues[this.#runs] = queue;
+    this.#ordinals[this.#runs] = ordinal;
+    this.#counts[this.#runs] = 1;
+    this.#runs += 1;
   }
 
   /** References of a queue that still wait: those about to be released no longer count. */
@@ -192,10 +215,10 @@ export class References {
 
   flushInto(txn: Txn): void {
     if (this.#count === 0) return;
-    for (let at = 0; at < this.#count; at += 1) txn.release(this.#queues[at]!, this.#ordinals[at]!);
+    for (let at = 0; at < this.#runs; at += 1) txn.release(this.#queues[at]!, this.#ordinals[at]!, this.#counts[at]!);
     for (const key of this.#recKeys) txn.delete(mapNames.qos2Out, key);
     for (const key of this.#sentKeys) txn.delete(mapNames.shareSent, key);
-    this.#count = this.#newestCount = 0;
+    this.#count = this.#runs = this.#newestCount = 0;
     if (this.#countOf.size > 0) this.#countOf.clear();
     if (this.#recKeys.length > 0) this.#recKeys = [];
     if (this.#sentKeys.length > 0) this.#sentKeys = [];

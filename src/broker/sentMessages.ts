@@ -43,6 +43,10 @@ export class SentMessages {
     return slot === 0 ? undefined : answersByCode[(slot - 1) % 4];
   }
 
+  awaitsPubcomp(ordinal: number): boolean {
+    return this.#find(idOf(ordinal)) === 1 + 4 * ordinal + codes.pubcomp;
+  }
+
   /** Adds a message, or says what its next answer is now. @param ordinal 1 or more */
   set(ordinal: number, next: NextAnswer): void {
     const packetId = idOf(ordinal);
@@ -57,7 +61,7 @@ export class SentMessages {
   delete(packetId: number): void {
     if (!this.has(packetId)) return;
     this.#size -= 1;
-    if (!this.#others.delete(packetId)) this.#slots[packetId & (this.#slots.length - 1)] = 0;
+    if (this.#others.size === 0 || !this.#others.delete(packetId)) this.#slots[packetId & (this.#slots.length - 1)] = 0;
   }
 
   clear(): void {
@@ -85,6 +89,41 @@ export class SentMessages {
       // Two that lay apart with fewer slots do so with more.
       if (slot > 0) this.#slots[idOf(ordinalIn(slot)) & (count - 1)] = slot;
     }
+  }
+}
+
+/** So many that are done may stand among those that are not. */
+const doneMax = 64;
+
+/**
+ * Ordinals whose PUBREC came, in its order [MQTT-4.6.0-4], of messages that are not done: no PUBLISH of theirs again [MQTT-4.3.3-6]. A list, from which
+ * those that are done are taken now and then.
+ */
+export class ReceivedMessages {
+  #ordinals: number[];
+  #done = 0;
+
+  constructor(ordinals: readonly number[]) {
+    this.#ordinals = [...ordinals];
+  }
+
+  add(ordinal: number): void {
+    this.#ordinals.push(ordinal);
+  }
+
+  /** One of them is done, and no longer among those that were sent. */
+  done(sent: SentMessages): void {
+    this.#done += 1;
+    if (this.#done >= doneMax && this.#done * 2 > this.#ordinals.length) this.of(sent);
+  }
+
+  /** All of them. @param sent by the present connection, or by the last one until this was asked for at its end */
+  of(sent: SentMessages): readonly number[] {
+    if (this.#done > 0) {
+      this.#ordinals = this.#ordinals.filter((ordinal) => sent.awaitsPubcomp(ordinal));
+      this.#done = 0;
+    }
+    return this.#ordinals;
   }
 }
 

@@ -1,7 +1,8 @@
 import type { Store } from "../base/contracts.ts";
 import { type Log, LogLimiter } from "../base/log.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
-import { type DurableDeps, DurableOutgoing } from "./durableOutgoing.ts";
+import type { DurableDeps } from "./durableItem.ts";
+import { DurableOutgoing } from "./durableOutgoing.ts";
 import type { Hoard } from "./giveWay.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";

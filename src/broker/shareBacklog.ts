@@ -264,10 +264,7 @@ export class StoredBacklog implements Backlog {
   }
 
   #isFull(bytes: number): boolean {
-    const { session: limits, queuedTotal } = this.#deps.limits;
-    if (this.#deps.references.total >= queuedTotal || bytes > limits.maxBytes) return true;
-    const queue = this.#queue();
-    return queue !== undefined && (queue.size >= limits.maxMessages || queue.bytes + bytes > limits.maxBytes);
+    return !this.#deps.references.hasRoom(this.#queue(), bytes, this.#deps.limits);
   }
 
   /** The oldest that is with nobody, passed over from now on; 0: none. */

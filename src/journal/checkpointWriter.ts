@@ -8,7 +8,7 @@
  * mark. Everything after the mark is replayed over it, which comes out right whatever was seen:
  *
  *   RETAIN UNRETAIN PUT DELETE   absolute: the last one after the mark wins over what was seen; where there is none, nothing changed
- *   REFERENCE k                  below the QUEUE number that was seen: it was seen, or had been released; else it is added
+ *   REFERENCE(S) k               below the QUEUE number that was seen: it was seen, or had been released; else it is added
  *   RELEASE k                    seen: it goes now; not seen: it had gone
  *   DROP_QUEUE                   forgets all that was seen under the name; all of a queue made anew comes after it, so after the mark
  *   MESSAGE, LANE_STATE          the segments' counts and the lanes' states are of one moment, the mark, in one turn; states only ever grow
@@ -74,7 +74,7 @@ export class CheckpointWriter {
     const sink = this.#sink;
     let left = items;
     for (const queue of queues.values()) {
-      const before = queue.nextOrdinal; // what comes later is in the journal after the mark
+      const before = queue.unwrittenFrom || queue.nextOrdinal; // what comes later is in the journal after the mark
       for (let after = 0; ; ) {
         const batch = queue.batch(after, before, items);
         if (batch.length === 0) break;

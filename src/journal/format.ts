@@ -10,8 +10,8 @@
 import { crc32 } from "node:zlib";
 import { checksum, checksumIn } from "./checksum.ts";
 
-/** Written into every header; older ones are read. 2: merged segments. */
-export const formatVersion = 2;
+/** Written into every header; older ones are read. 2: merged segments. 3: references and releases of a queue, many to a record. */
+export const formatVersion = 3;
 export const headerBytes = 1024;
 export const recordHeaderBytes = 10;
 const headerCopyBytes = 128;
@@ -24,6 +24,7 @@ export const recordType = {
   lane: 3,
   laneState: 4,
   rule: 5,
+  /** Read only: earlier versions wrote each for itself. */
   reference: 6,
   release: 7,
   dropQueue: 8,
@@ -42,7 +43,7 @@ export const recordType = {
   checkpointMark: 18,
   /** The last record of a merged segment: what its header says, and where its positions lie. */
   merged: 19,
-  /** Checkpoints only: references of one queue, many to a record. */
+  /** References of one queue, many to a record: in checkpoints, and at the end of their group. */
   references: 20,
 } as const;
 export const recordTypeMax = 20;

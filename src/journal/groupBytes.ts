@@ -21,6 +21,11 @@ export interface Group {
   apart: boolean;
 }
 
+export const newGroup = (number: number, segment: Segment, start: number): Group => ({
+  ...{ number, start, end: start, records: 0, segment },
+  ...{ touched: false, needsSync: false, apart: false },
+});
+
 /** Sets the checksums of a closed group, whose last record is its GROUP_END, for the segment it goes to. */
 export function sealGroup(tail: Tail, group: Group): void {
   const { seed } = group.segment;

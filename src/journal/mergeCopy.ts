@@ -9,7 +9,7 @@ import { LanesDone, Pins, StatementFilter } from "./mergeFilter.ts";
 import { MessageReader } from "./messageRecord.ts";
 import type { Pace } from "./pace.ts";
 import { PieceWalk } from "./pieceWalk.ts";
-import { writeNamed } from "./records.ts";
+import { writeNamed, writeReferences } from "./records.ts";
 import { type KeptBytes, type Segment, unknownKept } from "./segments.ts";
 import type { State } from "./state.ts";
 
@@ -122,13 +122,30 @@ export class RunCopy {
     this.#total.pinnedCount += this.#bytes.pinnedCount;
   }
 
+  #copy(buffer: Buffer, at: number, length: number): void {
+    this.#env.file.copy(buffer, at, length);
+    this.#bytes.statements += length;
+  }
+
+  /** Those that still hold: a start without a checkpoint would not see that the others do not. */
+  #references(buffer: Buffer, at: number, length: number): void {
+    const { queue, count, batch } = this.#statements.references(this.#from);
+    if (batch.length === 0) return;
+    if (batch.length === count) this.#copy(buffer, at, length);
+    else {
+      const { file } = this.#env;
+      const before = file.bytes;
+      file.say((sink) => writeReferences(sink, queue, batch));
+      this.#bytes.statements += file.bytes - before;
+    }
+  }
+
   #record({ buffer, record }: PieceWalk): void {
     const { at, next, length, type, flags } = record;
     if (type !== recordType.message) {
       this.#from.reset(buffer, at + recordHeaderBytes, next);
-      if (!this.#statements.keeps(type, this.#from)) return;
-      this.#env.file.copy(buffer, at, length);
-      this.#bytes.statements += length;
+      if (type === recordType.references) this.#references(buffer, at, length);
+      else if (this.#statements.keeps(type, this.#from)) this.#copy(buffer, at, length);
       return;
     }
     const message = this.#message;

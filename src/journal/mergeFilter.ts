@@ -6,6 +6,8 @@ import { type ByteReader, FieldError } from "./bytes.ts";
 import { recordType } from "./format.ts";
 import { type Interval, intervalsMax } from "./lane.ts";
 import type { MessageReader } from "./messageRecord.ts";
+import { readReferences } from "./records.ts";
+import type { ReferenceBatch } from "./references.ts";
 import type { PinWatch, State } from "./state.ts";
 
 /** Positions that references and retained values point at. */
@@ -90,6 +92,20 @@ export class StatementFilter {
       return this.#keeps(type, from);
     } catch (error) {
       if (error instanceof FieldError) return false;
+      throw error;
+    }
+  }
+
+  /** Of a record with references of many messages, those that still hold. */
+  references(from: ByteReader): { queue: string; count: number; batch: ReferenceBatch } {
+    try {
+      const { queue, batch } = readReferences(from);
+      for (const { ordinal } of batch) this.#seen(queue, ordinal, ordinal + 1);
+      const now = this.#state.queues.get(queue);
+      const held = batch.filter(({ ordinal, position }) => now?.positionOf(ordinal) === position);
+      return { queue, count: batch.length, batch: held };
+    } catch (error) {
+      if (error instanceof FieldError) return { queue: "", count: 0, batch: [] };
       throw error;
     }
   }

@@ -29,6 +29,8 @@ import { type KeptBytes, type MergedPlace, Segment, unknownKept } from "./segmen
 import { Tail } from "./tail.ts";
 
 const chunkBytes = 64 * 1024;
+/** Mostly a record or few. */
+const sayBytes = 4 * 1024;
 
 export class MergedFile {
   readonly #files: Files;
@@ -93,7 +95,7 @@ export class MergedFile {
 
   /** New records. */
   say(write: (sink: RecordSink) => void): void {
-    const sink = new Tail(0, Number.POSITIVE_INFINITY);
+    const sink = new Tail(0, Number.POSITIVE_INFINITY, sayBytes);
     write(sink);
     for (const slice of sink.slices(0, sink.end)) {
       for (let at = 0; at < slice.length; at += slice.readUInt32LE(at)) this.copy(slice, at, slice.readUInt32LE(at));

@@ -6,8 +6,8 @@
  *   LANE        id | priority | uplink name
  *   LANE_STATE  id | mark | n | n x { from - before | to - from }      before: the mark, then the `to` before
  *   RULE        id | uplink name | definition
- *   REFERENCE   queue | ordinal | position | meta | bytes
- *   RELEASE     queue | ordinal          DROP_QUEUE  queue             QUEUE  queue | next ordinal
+ *   REFERENCE   queue | ordinal | position | meta | bytes      of earlier versions
+ *   RELEASE     queue | ordinal | n - 1, when more than one goes          DROP_QUEUE  queue             QUEUE  queue | next ordinal
  *   RETAIN      topic | position         UNRETAIN    topic
  *   PUT         map | key | value        DELETE      map | key
  *   REFERENCES  queue | n | n x { ordinal - before | position - before, zigzag | meta | bytes }      CHECKPOINT_MARK  number | mark
@@ -16,7 +16,7 @@
 import { type ByteReader, type ByteWriter, textBound } from "./bytes.ts";
 import { recordType } from "./format.ts";
 import { type Interval, intervalsMax, type Lane } from "./lane.ts";
-import type { ReferenceBatch } from "./references.ts";
+import type { Reference, ReferenceBatch } from "./references.ts";
 import type { LanePart, Segment } from "./segments.ts";
 import type { State, UplinkAccount } from "./state.ts";
 
@@ -71,25 +71,10 @@ export function writeRule(sink: RecordSink, id: number, uplink: string, definiti
   sink.finish();
 }
 
-export function writeReference(
-  sink: RecordSink,
-  queue: string,
-  ordinal: number,
-  position: number,
-  meta: number,
-  bytes: number,
-): void {
-  const to = sink.begin(recordType.reference, 0, textBound(queue) + 40);
-  to.text(queue);
-  to.uvarint(ordinal);
-  to.uvarint(position);
-  to.uvarint(meta);
-  to.uvarint(bytes);
-  sink.finish();
-}
-
-export function writeReferences(sink: RecordSink, queue: string, batch: ReferenceBatch): void {
+/** @param copies how many of it, side by side */
+export function writeReferences(sink: RecordSink, queue: string, batch: ReferenceBatch, copies = 1): void {
   const to = sink.begin(recordType.references, 0, textBound(queue) + 10 + batch.length * 32);
+  const start = to.at;
   to.text(queue);
   to.uvarint(batch.length);
   let [ordinal, position] = [0, 0];
@@ -102,7 +87,26 @@ export function writeReferences(sink: RecordSink, queue: string, batch: Referenc
     ordinal = one.ordinal;
     position = one.position;
   }
+  const fields = to.buffer.subarray(start, to.at);
   sink.finish();
+  for (let left = copies; left > 1; left -= 1) {
+    sink.begin(recordType.references, 0, fields.length).raw(fields);
+    sink.finish();
+  }
+}
+
+/** @throws FieldError */
+export function readReferences(from: ByteReader): { queue: string; batch: ReferenceBatch } {
+  const queue = from.text();
+  const batch: Reference[] = [];
+  let [ordinal, position] = [0, 0];
+  for (let left = from.uvarint(); left > 0; left -= 1) {
+    ordinal += from.uvarint();
+    const step = from.uvarint();
+    position += step % 2 === 1 ? -(step + 1) / 2 : step / 2;
+    batch.push({ ordinal, position, meta: from.uvarint(), bytes: from.uvarint() });
+  }
+  return { queue, batch };
 }
 
 export function writeCheckpointMark(sink: RecordSink, number: number, mark: number): void {
@@ -112,7 +116,16 @@ export function writeCheckpointMark(sink: RecordSink, number: number, mark: numb
   sink.finish();
 }
 
-/** RELEASE, QUEUE, RETAIN: a name and a number. */
+/** The references of `count` ordinals on end. */
+export function writeRelease(sink: RecordSink, queue: string, ordinal: number, count: number): void {
+  const to = sink.begin(recordType.release, 0, textBound(queue) + 20);
+  to.text(queue);
+  to.uvarint(ordinal);
+  if (count > 1) to.uvarint(count - 1);
+  sink.finish();
+}
+
+/** QUEUE, RETAIN: a name and a number. */
 export function writeNamed(sink: RecordSink, type: number, name: string, value: number): void {
   const to = sink.begin(type, 0, textBound(name) + 10);
   to.text(name);
@@ -236,7 +249,7 @@ export function applyRecord(state: State, type: number, from: ByteReader): boole
       applyReferences(state, from);
       return true;
     case recordType.release:
-      state.release(from.text(), from.uvarint());
+      state.release(from.text(), from.uvarint(), 1 + (from.at < from.end ? from.uvarint() : 0));
       return true;
     case recordType.dropQueue:
       state.dropQueue(from.text());
@@ -292,15 +305,9 @@ function applyReference(state: State, from: ByteReader): void {
 }
 
 function applyReferences(state: State, from: ByteReader): void {
-  const queue = state.queue(from.text());
-  let [ordinal, position] = [0, 0];
-  for (let left = from.uvarint(); left > 0; left -= 1) {
-    ordinal += from.uvarint();
-    const step = from.uvarint();
-    position += step % 2 === 1 ? -(step + 1) / 2 : step / 2;
-    const meta = from.uvarint();
-    state.restoreReference(queue, ordinal, position, meta, from.uvarint());
-  }
+  const { queue: name, batch } = readReferences(from);
+  const queue = state.queue(name);
+  for (const { ordinal, position, meta, bytes } of batch) state.restoreReference(queue, ordinal, position, meta, bytes);
 }
 
 function applyQueue(state: State, from: ByteReader): void {

@@ -192,6 +192,10 @@ class JournalReferences implements ReferenceQueue {
     return this.#queue.name;
   }
 
+  get ended(): boolean {
+    return this.#queue.ended;
+  }
+
   get size(): number {
     return this.#queue.size;
   }

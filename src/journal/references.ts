@@ -30,6 +30,10 @@ export class References {
   /** Index before which there are only holes. */
   #head = 0;
   nextOrdinal = 1;
+  /** It was dropped: another one may have its name. */
+  ended = false;
+  /** Ordinal from which on nothing of them is in the journal yet; 0: all are. See `Unwritten`. */
+  unwrittenFrom = 0;
   size = 0;
   bytes = 0;
   /** The newest two groups that added something, and the ordinal each began with: the older ones are durable. */
@@ -41,6 +45,11 @@ export class References {
 
   constructor(name: string) {
     this.name = name;
+  }
+
+  /** How many of the ordinals from one on are not among those that are yet to be written. */
+  writtenOf(ordinal: number, count: number): number {
+    return this.unwrittenFrom === 0 ? count : Math.max(0, Math.min(count, this.unwrittenFrom - ordinal));
   }
 
   /** For recovery: the next reference gets this ordinal, if that is not behind. */

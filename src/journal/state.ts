@@ -7,6 +7,7 @@ import { type Interval, Lane, type LaneAccount } from "./lane.ts";
 import { References } from "./references.ts";
 import { IndexCollector } from "./segmentIndex.ts";
 import { type Segment, SegmentTable } from "./segments.ts";
+import { Unwritten } from "./unwritten.ts";
 
 export class UplinkAccount implements LaneAccount {
   readonly name: string;
@@ -44,6 +45,7 @@ export class State {
   readonly rules = new Map<number, { uplink: string; definition: string }>();
   readonly ruleIds = new Map<string, number>();
   readonly queues = new Map<string, References>();
+  readonly unwritten = new Unwritten();
   readonly retained = new Map<string, number>();
   readonly maps = new Map<string, Map<string, Uint8Array>>();
   /** While recovery reads, pins are not counted: `recountPins` does it once for all. */
@@ -148,6 +150,7 @@ export class State {
   reference(queue: References, position: number, meta: number, bytes: number, group: number): number {
     this.pin(position, 1);
     this.referenceCount += 1;
+    this.unwritten.note(queue);
     return queue.add(position, meta, bytes, group);
   }
 
@@ -161,9 +164,11 @@ export class State {
     return queue;
   }
 
-  release(name: string, ordinal: number): void {
+  release(name: string, ordinal: number, count: number): void {
     const queue = this.queues.get(name);
-    if (queue !== undefined) this.releaseFrom(queue, ordinal);
+    if (queue === undefined) return;
+    const end = Math.min(ordinal + count, queue.nextOrdinal);
+    for (let at = ordinal; at < end; at += 1) this.releaseFrom(queue, at);
   }
 
   /** @returns the message's position, 0 when that ordinal does not wait */
@@ -179,9 +184,22 @@ export class State {
   dropQueue(name: string): References | undefined {
     const queue = this.queues.get(name);
     if (queue === undefined) return undefined;
-    this.queues.delete(name);
+    this.forget(queue);
     this.countQueue(queue, -1);
     return queue;
+  }
+
+  /** A queue that had just been made is no more. */
+  forget(queue: References): void {
+    this.queues.delete(queue.name);
+    queue.ended = true;
+  }
+
+  /** A queue that was dropped is there again. */
+  restore(queue: References): void {
+    this.queues.set(queue.name, queue);
+    queue.ended = false;
+    this.countQueue(queue, 1);
   }
 
   /** Adds or takes away all pins of a queue. */

@@ -120,7 +120,7 @@ export class JournalStore implements Store {
     return new GroupWriter({
       ...{ ...options, ...options.tuning, storeMs, storeId, epoch, from },
       ...{ spares: this.#room.spares, segments: state.segments, index: state.index },
-      preamble: (sink) => void writeDefinitions(sink, state),
+      ...{ preamble: (sink) => writeDefinitions(sink, state), ending: (sink) => state.unwritten.write(sink, state) },
       onDurable: (group, records, ms) => this.#onDurable(group, records, ms),
       onFailed: (error) => this.#onFailed(error),
       onBoundary: () => this.#maintenance.onBoundary(),
@@ -229,7 +229,7 @@ export class JournalStore implements Store {
     }
     if (this.#txn.leaving.length > 0) this.#leave(this.#txn.leaving);
     if (this.#txn.statesOf !== undefined) this.#changed.writeLanes(this.#state.uplink(this.#txn.statesOf).lanes);
-    if (writer.tail.end === savepoint.end) return { value, group: writer.durableGroup }; // nothing was written
+    if (writer.wroteNothing(savepoint)) return { value, group: writer.durableGroup };
     this.#txn.compact();
     const group = writer.openGroup;
     writer.schedule(true);

@@ -4,9 +4,10 @@ import type { Message } from "../base/message.ts";
 import { recordType } from "./format.ts";
 import type { Lane } from "./lane.ts";
 import type { MessageWriter } from "./messageWriter.ts";
-import { writeNamed, writeNames, writePut, writeReference } from "./records.ts";
+import { writeNamed, writeNames, writePut, writeRelease } from "./records.ts";
 import type { References } from "./references.ts";
 import type { State } from "./state.ts";
+import { copiesOf } from "./unwritten.ts";
 import type { GroupWriter } from "./writer.ts";
 
 /** A change that is not made with every message. */
@@ -27,6 +28,9 @@ interface Change {
   number: number;
   bytes: number;
 }
+
+/** The value of what only has to be there. */
+const noBytes = Buffer.alloc(0);
 
 /** More than a commit has but for rare ones, whose objects are not kept. */
 const keptChanges = 2048;
@@ -56,6 +60,8 @@ export class JournalTxn implements Txn {
   #changed = 0;
   /** The newest message of this commit. */
   #newest = 0;
+  /** The queue of the last reference or release: many in a row are of one. */
+  #last: References | undefined;
   #leaving: QueuedMessage[] = [];
   #statesOf: string | undefined;
 
@@ -109,26 +115,41 @@ export class JournalTxn implements Txn {
   reference(queue: string, position: number, meta: number, known = 0): number {
     const { state, writer, messages } = this.#env;
     const bytes = position === this.#newest ? messages.bytes : this.#bytesOf(position) || known;
-    const references = state.queue(queue);
+    const references = this.#known(queue) ?? state.queue(queue);
+    this.#last = references;
     const ordinal = state.reference(references, position, meta, bytes, writer.openGroup);
     const change = this.#change("reference");
     change.queue = references;
     change.position = position;
-    writeReference(writer, queue, ordinal, position, meta, bytes);
+    writer.noteLater();
     return ordinal;
   }
 
-  release(queue: string, ordinal: number): void {
+  release(queue: string, ordinal: number, wanted = 1): void {
     const { state, writer } = this.#env;
-    const references = state.queues.get(queue);
+    const references = this.#known(queue) ?? state.queues.get(queue);
     if (references === undefined) return;
-    const position = state.releaseFrom(references, ordinal);
-    if (position === 0) return;
-    const change = this.#change("release");
-    change.queue = references;
-    change.number = ordinal;
-    change.position = position;
-    writeNamed(writer, recordType.release, queue, ordinal);
+    this.#last = references;
+    const before = this.#changed;
+    // No record may name what is yet to come: a checkpoint that has seen it would have it taken away by what came before it.
+    const count = Math.min(wanted, references.nextOrdinal - ordinal);
+    for (let at = ordinal; at < ordinal + count; at += 1) {
+      const position = state.releaseFrom(references, at);
+      if (position === 0) continue;
+      const change = this.#change("release");
+      change.queue = references;
+      change.number = at;
+      change.position = position;
+    }
+    if (this.#changed === before) return;
+    const written = references.writtenOf(ordinal, count);
+    if (written > 0)
+      for (let copies = copiesOf(written); copies > 0; copies -= 1) writeRelease(writer, queue, ordinal, written);
+    if (written < count) writer.noteLater();
+  }
+
+  #known(queue: string): References | undefined {
+    return this.#last?.name === queue && !this.#last.ended ? this.#last : undefined;
   }
 
   dropQueue(queue: string): void {
@@ -155,7 +176,8 @@ export class JournalTxn implements Txn {
   }
 
   put(map: string, key: string, value: Uint8Array): void {
-    const before = this.#env.state.put(map, key, Buffer.from(value)); // a copy: the caller may reuse it
+    // A copy: the caller may reuse it.
+    const before = this.#env.state.put(map, key, value.length === 0 ? noBytes : Buffer.from(value));
     this.#change("rare").rare = { kind: "map", map, key, before };
     writePut(this.#env.writer, map, key, value);
   }
@@ -169,9 +191,12 @@ export class JournalTxn implements Txn {
 
   /** Gives holes back; after a commit that succeeded. */
   compact(): void {
+    let last: References | undefined; // those of a queue come together
     for (let at = 0; at < this.#changed; at += 1) {
-      const change = this.#changes[at]!;
-      if (change.kind === "release") change.queue!.compact(this.#env.compactedMin);
+      const { kind, queue } = this.#changes[at]!;
+      if (kind !== "release" || queue === last) continue;
+      last = queue;
+      queue?.compact(this.#env.compactedMin);
     }
   }
 
@@ -214,7 +239,7 @@ export class JournalTxn implements Txn {
       queue.undoAdd();
       state.pin(position, -1);
       state.referenceCount -= 1;
-      if (queue.nextOrdinal === 1 && state.queues.get(queue.name) === queue) state.queues.delete(queue.name);
+      if (queue.nextOrdinal === 1 && state.queues.get(queue.name) === queue) state.forget(queue);
     }
   }
 
@@ -222,8 +247,7 @@ export class JournalTxn implements Txn {
     const { state } = this.#env;
     switch (change.kind) {
       case "drop":
-        state.queues.set(change.queue.name, change.queue);
-        state.countQueue(change.queue, 1);
+        state.restore(change.queue);
         return;
       case "retained":
         if (change.before === undefined) state.unretain(change.topic);

@@ -11,7 +11,7 @@ import type { Timer } from "../base/clock.ts";
 import { messageOf, type TidegateError } from "../base/errors.ts";
 import { isNoSpace, storeFailure } from "./diskErrors.ts";
 import { encodeHeader, recordType, seedOf, segmentMagic, segmentName } from "./format.ts";
-import { type Group, sealGroup } from "./groupBytes.ts";
+import { type Group, newGroup, sealGroup } from "./groupBytes.ts";
 import { type RecordSink, writeGroupEnd } from "./records.ts";
 import { SegmentOutput } from "./segmentOutput.ts";
 import { Segment } from "./segments.ts";
@@ -30,7 +30,7 @@ export class GroupWriter implements RecordSink {
   #waiting: Group[] = [];
   #nextSegment: number;
   readonly output: SegmentOutput;
-  readonly #savepoint: Savepoint = { end: -1, records: 0, touched: false };
+  readonly #savepoint: Savepoint = { end: -1, records: 0, touched: false, later: false };
   #busy = false;
   #scheduled = false;
   #closing = false;
@@ -60,7 +60,7 @@ export class GroupWriter implements RecordSink {
     this.#nextSegment = from.segment;
     const segment = this.#newSegment(from.position, from.prevEnd, from.group);
     options.segments.add(segment);
-    this.#open = this.#newGroup(from.group, segment);
+    this.#open = newGroup(from.group, segment, this.tail.end);
     this.#preamble();
   }
 
@@ -102,9 +102,8 @@ export class GroupWriter implements RecordSink {
   }
 
   begin(type: number, flags: number, bound: number) {
-    // Only the first record of a commit: one that comes later shares its group, which lies in one segment.
-    if (type === recordType.message && bound > this.#options.largeRecordBytes && this.#savepoint.end === this.tail.end)
-      this.#setApart();
+    if (type === recordType.message && bound > this.#options.largeRecordBytes && this.wroteNothing(this.#savepoint))
+      this.#setApart(); // only the first of a commit: one that comes later shares its group, which lies in one segment
     return this.tail.begin(type, flags, bound);
   }
 
@@ -122,7 +121,18 @@ export class GroupWriter implements RecordSink {
     to.end = this.tail.end;
     to.records = this.#open.records;
     to.touched = this.#open.touched;
+    to.later = false;
     return to;
+  }
+
+  /** The commit changed something that is written when its group ends. */
+  noteLater(): void {
+    this.#savepoint.later = true;
+    this.#open.touched = true;
+  }
+
+  wroteNothing({ end, later }: Savepoint): boolean {
+    return end === this.tail.end && !later;
   }
 
   cut(to: Savepoint): void {
@@ -143,6 +153,7 @@ export class GroupWriter implements RecordSink {
   /** The open group shall be written soon, with a sync if `sync`. */
   schedule(sync: boolean): void {
     if (this.failed !== undefined || this.#ended) {
+      this.#options.ending(this);
       this.tail.evict(this.tail.end); // it will never be written; keep what fits into RAM readable
       return;
     }
@@ -236,25 +247,19 @@ export class GroupWriter implements RecordSink {
   #close(apart = false): Group {
     const group = this.#open;
     const { storeMs, clock, segmentBytes, index } = this.#options;
-    const { segment } = group;
+    const { number, segment } = group;
+    this.#options.ending(this);
     // What the index will add must still fit; decided before the group ends, since the index goes before its end.
     const full = segment.offsetOf(this.tail.end) + index.bytes >= segmentBytes;
     const leave = apart || group.apart || full || (this.output.isOn(segment) && this.output.shouldGoOver);
     if (leave) index.seal(this, this.tail.end, segment);
-    const bytes = this.tail.end - group.start;
-    writeGroupEnd(this, {
-      group: group.number,
-      durable: this.durableGroup,
-      bytes,
-      records: group.records,
-      clockMs: storeMs(),
-      wallMs: Math.floor(clock.wallMs()),
-    });
+    const what = { durable: this.durableGroup, bytes: this.tail.end - group.start, records: group.records };
+    writeGroupEnd(this, { ...what, group: number, clockMs: storeMs(), wallMs: Math.floor(clock.wallMs()) });
     group.end = this.tail.end;
     sealGroup(this.tail, group);
     this.#closed.push(group);
     if (leave) this.#beginSegment(group.number + 1);
-    else this.#open = this.#newGroup(group.number + 1, segment);
+    else this.#open = newGroup(number + 1, segment, this.tail.end);
     return group;
   }
 
@@ -262,7 +267,7 @@ export class GroupWriter implements RecordSink {
     const { end } = this.tail;
     const segment = this.#newSegment(end, end, group);
     this.#options.segments.add(segment);
-    this.#open = this.#newGroup(group, segment);
+    this.#open = newGroup(group, segment, end);
     this.#preamble();
   }
 
@@ -277,11 +282,6 @@ export class GroupWriter implements RecordSink {
     const number = this.#nextSegment++;
     const seed = seedOf(segmentMagic, this.#options.storeId, number);
     return new Segment({ number, base, prevEnd, firstGroup, seed });
-  }
-
-  #newGroup(number: number, segment: Segment): Group {
-    const start = this.tail.end;
-    return { number, start, end: start, records: 0, segment, touched: false, needsSync: false, apart: false };
   }
 
   #preamble(): void {

@@ -29,6 +29,8 @@ export interface WriterOptions {
   readonly onFailed: (error: TidegateError) => void;
   /** Called with every new segment, to write what it must begin with. */
   readonly preamble: (sink: RecordSink) => void;
+  /** Called before a group ends, to write what it shall hold besides. */
+  readonly ending: (sink: RecordSink) => void;
   /** Called when the open group is empty and everything before it is closed: where a checkpoint may be taken. */
   readonly onBoundary: () => void;
   /** What a full segment ends with, before its last GROUP_END. */
@@ -42,4 +44,6 @@ export interface Savepoint {
   end: number;
   records: number;
   touched: boolean;
+  /** The commit left something that is written when its group ends. */
+  later: boolean;
 }

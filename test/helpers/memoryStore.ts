@@ -174,10 +174,15 @@ export class MemoryStore implements Store {
 
   references(name: string): ReferenceQueue | undefined {
     if (!this.#state.queues.has(name)) return undefined;
+    const first = this.#state.queues.get(name);
+    const isFirst = () => this.#state.queues.get(name) === first;
     const queue = () => this.#state.queues.get(name) ?? { next: 1, waiting: new Map<number, Reference>() };
     const stored = (reference: Reference) => this.#state.messages.get(reference.position);
     return {
       name,
+      get ended() {
+        return !isFirst();
+      },
       get size() {
         return queue().waiting.size;
       },
@@ -300,7 +305,9 @@ export class MemoryStore implements Store {
         queue.waiting.set(queue.next, { position, meta, group: this.#openGroup });
         return queue.next++;
       },
-      release: (name, ordinal) => void state.queues.get(name)?.waiting.delete(ordinal),
+      release: (name, ordinal, count = 1) => {
+        for (let at = ordinal; at < ordinal + count; at += 1) state.queues.get(name)?.waiting.delete(at);
+      },
       dropQueue: (name) => void state.queues.delete(name),
       retain: (topic, position) => void state.retained.set(topic, position),
       unretain: (topic) => void state.retained.delete(topic),

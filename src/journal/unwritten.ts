@@ -1,0 +1,48 @@
+/**
+ * References of the open group, which are written only when it ends: many of a queue in one record, and those that were released by then not at all,
+ * nor their release. A client on the line often acknowledges a message before its group is closed. A checkpoint leaves them to the journal.
+ */
+import { recordType } from "./format.ts";
+import { type RecordSink, writeNamed, writeReferences } from "./records.ts";
+import type { References } from "./references.ts";
+import type { State } from "./state.ts";
+
+const batchMax = 32;
+
+/** A flipped bit may cost one reference, not many: what is said of several stands twice. */
+export const copiesOf = (references: number): number => (references > 1 ? 2 : 1);
+
+export class Unwritten {
+  #queues: References[] = [];
+
+  /** A reference is about to be added. */
+  note(queue: References): void {
+    if (queue.unwrittenFrom > 0) return;
+    queue.unwrittenFrom = queue.nextOrdinal;
+    this.#queues.push(queue);
+  }
+
+  /** What a group ends with. */
+  write(sink: RecordSink, { queues }: State): void {
+    if (this.#queues.length === 0) return;
+    for (const queue of this.#queues) {
+      const from = queue.unwrittenFrom;
+      queue.unwrittenFrom = 0;
+      // One that was dropped meanwhile, or whose making was undone, has no records.
+      if (queues.get(queue.name) === queue && from < queue.nextOrdinal) writeFrom(sink, queue, from);
+    }
+    this.#queues = [];
+  }
+}
+
+function writeFrom(sink: RecordSink, queue: References, from: number): void {
+  let after = from - 1;
+  for (;;) {
+    const batch = queue.batch(after, queue.nextOrdinal, batchMax);
+    if (batch.length === 0) break;
+    writeReferences(sink, queue.name, batch, copiesOf(batch.length));
+    after = batch.at(-1)!.ordinal;
+  }
+  // The newest are gone already: their ordinals were given out all the same.
+  if (after < queue.nextOrdinal - 1) writeNamed(sink, recordType.queue, queue.name, queue.nextOrdinal);
+}
