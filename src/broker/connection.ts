@@ -55,8 +55,8 @@ type State =
   | { readonly phase: "closed" };
 
 export interface ConnectionHost {
-  /** One whole packet is in `connection.scanner`. @throws ProtocolError */
-  frame(connection: Connection): void;
+  /** A whole packet is in `connection.scanner`. @returns how many were handled, itself and what lay behind it @throws ProtocolError */
+  frame(connection: Connection): number;
   closed(connection: Connection): void;
 }
 
@@ -238,7 +238,6 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     if (!this.open) return;
     this.#context.metrics.bytesReceived.value += chunk.length;
     this.#partialBytes += chunk.length;
-    if (this.#partialBytes >= livelyBytes) this.#alive();
     this.scanner.push(chunk);
     const alone = chunk.length <= lonelyBytes && this.#context.turn.fresh;
     this.#readPackets(chunk);
@@ -261,9 +260,9 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     this.#finish("publish", false);
   }
 
-  #alive(): void {
+  #alive(nowMs: number): void {
     this.#partialBytes = 0;
-    this.lastReadMs = this.#context.clock.monotonicMs();
+    this.lastReadMs = nowMs;
   }
 
   #readPackets(first?: Buffer): void {
@@ -271,6 +270,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     const { turn, deliverer } = this.#context;
     const unread = this.scanner.unreadBytes;
     let askAt = deliverer.copies + askCopies;
+    let askLeft = left - askEvery;
     try {
       if (!this.#begun && first !== undefined) {
         this.#begun = true;
@@ -278,15 +278,15 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
       }
       if (unread > 0 && turn.spent() && turn.holds(unread)) this.#pauses |= pause.turn;
       while (this.#pauses === 0 && this.#state.phase !== "closed" && this.scanner.next()) {
-        this.#host.frame(this);
-        left -= 1;
-        if (left % askEvery === 0 || deliverer.copies >= askAt) {
+        left -= this.#host.frame(this);
+        if (left <= askLeft || deliverer.copies >= askAt) {
+          askLeft = left - askEvery;
           askAt = deliverer.copies + askCopies;
           if ((left <= 0 || turn.spent()) && turn.holds(unread)) this.#pauses |= pause.turn;
         }
         if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax()) this.#pauses |= pause.acks;
       }
-      if (left < turnPackets) this.#alive();
+      if (left < turnPackets || this.#partialBytes >= livelyBytes) this.#alive(turn.nowMs);
       this.#countPartial(left < turnPackets);
     } catch (error) {
       this.#fault(error);
@@ -371,7 +371,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
 
   #resumeReading(): void {
     if (this.#pauses !== 0 || !this.open) return;
-    this.#alive(); // Keep Alive stood still with us
+    this.#alive(this.#context.clock.monotonicMs()); // Keep Alive stood still with us
     this.#readPackets(); // what was left of the last chunk
     if (this.#pauses !== 0 || !this.open) return;
     if (this.#hungUp) this.#finish("publish", false);

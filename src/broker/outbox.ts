@@ -58,6 +58,11 @@ export class Outbox {
     return true;
   }
 
+  /** So many bytes may be added before it is full; there may be room for more than was seen last. */
+  get room(): number {
+    return this.#limit - this.#queued - this.#unsent;
+  }
+
   /** There is room, and what is passed on needs no alias. */
   get plain(): boolean {
     return this.aliases === undefined && !this.full;
@@ -76,15 +81,14 @@ export class Outbox {
   appendWithId(source: Buffer, start: number, end: number, idAt: number, packetId: number): void {
     if (this.#closed) return;
     this.#queued += end - start;
-    this.#open().add(source, start, end, idAt, packetId);
-    this.aliases?.taken(source);
+    if (this.#open().append(source, start, end, idAt, packetId)) this.aliases?.taken(source);
   }
 
   /** Adds a four-byte acknowledgement: the only packets so frequent that a buffer for each would show. */
   appendAck(firstByte: number, packetId: number): void {
     if (this.#closed) return;
     this.#queued += 4;
-    this.#open().add(undefined, firstByte, 4, -1, packetId);
+    this.#open().appendAck(firstByte, packetId);
   }
 
   /** Writes now. Called by the flusher, and before the end. */

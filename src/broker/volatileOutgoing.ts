@@ -115,16 +115,22 @@ export class VolatileOutgoing implements Outgoing {
     this.#metrics.countSent(qos, frames.message.payload.length);
   }
 
-  pass(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos): boolean {
+  pass(buffer: Buffer, start: number, end: number, count: number, idAt: number, qos: Qos): boolean {
     const link = this.#session.link;
-    if (link === undefined || this.#waiting.size > 0 || this.#inflight.size >= link.window) return false;
-    link.outbox.appendWithId(buffer, start, end, idAt, this.#nextId(qos));
+    if (link === undefined || this.room < count) return false;
+    const size = end - start;
+    for (let at = start; at < start + count * size; at += size)
+      link.outbox.appendWithId(buffer, at, at + size, idAt, this.#nextId(qos));
     return true;
   }
 
+  get room(): number {
+    const link = this.#session.link;
+    return link === undefined || this.#waiting.size > 0 ? 0 : link.window - this.#inflight.size;
+  }
+
   get hasRoom(): boolean {
-    const { link } = this.#session;
-    return link !== undefined && this.#waiting.size === 0 && this.#inflight.size < link.window && !link.outbox.full;
+    return this.room > 0 && this.#session.link?.outbox.full === false;
   }
 
   share(frame: Buffer, qos: Qos, given: Given): void {
@@ -250,10 +256,9 @@ export class VolatileOutgoing implements Outgoing {
 
   /** The window is far smaller than 65535, so a free one is always near. */
   #nextId(qos: Qos): number {
-    do this.#lastId = this.#lastId >= 65_535 ? 1 : this.#lastId + 1;
-    while (this.#inflight.has(this.#lastId));
     if (this.#inflight === noneYet) this.#inflight = new PacketIds();
-    this.#inflight.set(this.#lastId, qos === 2 ? "pubrec" : "puback");
+    do this.#lastId = this.#lastId >= 65_535 ? 1 : this.#lastId + 1;
+    while (!this.#inflight.add(this.#lastId, qos === 2 ? "pubrec" : "puback"));
     return this.#lastId;
   }
 }
