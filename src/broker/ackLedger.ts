@@ -12,7 +12,8 @@ export interface AckTarget {
   lastGroup: number;
   /** Acknowledgements that wait. Kept by the ledger. */
   waitingAcks: number;
-  writeAck(kind: AckByte, packetId: number, reasonCode: number): void;
+  /** @param count so many: of `packetId` and the ids after it */
+  writeAck(kind: AckByte, packetId: number, reasonCode: number, count?: number): void;
   /** After a group's acknowledgements for it were written. */
   acksSettled(): void;
   /** The group will never be durable: nothing of it may be acknowledged. */
@@ -62,11 +63,14 @@ export class AckLedger {
     return this.#durable;
   }
 
-  /** Writes the acknowledgement now, or when `group` is durable. @param group 0: nothing durable took the message. */
-  add(target: AckTarget, kind: AckByte, packetId: number, reasonCode: number, group: number): void {
+  /**
+   * Writes the acknowledgement now, or when `group` is durable.
+   * @param group 0: nothing durable took the message @param count so many: of `packetId` and the ids after it
+   */
+  add(target: AckTarget, kind: AckByte, packetId: number, reasonCode: number, group: number, count = 1): void {
     const due = Math.max(group, target.lastGroup);
     if (due <= this.#durable) {
-      target.writeAck(kind, packetId, reasonCode);
+      target.writeAck(kind, packetId, reasonCode, count);
       return;
     }
     if (this.#lost) {
@@ -74,11 +78,13 @@ export class AckLedger {
       return;
     }
     target.lastGroup = due;
-    target.waitingAcks += 1;
+    target.waitingAcks += count;
     const acks = this.#acksOf(due);
-    const at = acks.count++;
-    acks.targets[at] = target;
-    acks.codes[at] = packetId + kind * 0x1_0000 + reasonCode * 0x100_0000;
+    for (let id = packetId; id < packetId + count; id += 1) {
+      const at = acks.count++;
+      acks.targets[at] = target;
+      acks.codes[at] = id + kind * 0x1_0000 + reasonCode * 0x100_0000;
+    }
   }
 
   /** See Publisher.whenDurable. Bounded: beyond 32,768 waiting callbacks a new one is told false. */

@@ -160,17 +160,17 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
     return !Number.isFinite(this.packetSizeMax) || encodePacket(packet, this.version).length <= this.packetSizeMax;
   }
 
-  writeAck(kind: AckByte, packetId: number, reasonCode: number): void {
+  writeAck(kind: AckByte, packetId: number, reasonCode: number, count = 1): void {
     if (kind === ackByte.puback || kind === ackByte.pubcomp || (kind === ackByte.pubrec && reasonCode >= 0x80)) {
-      if (this.unacknowledged > 0) this.unacknowledged -= 1;
+      this.unacknowledged = Math.max(0, this.unacknowledged - count);
     }
-    this.#context.metrics.othersSent.value += 1;
-    if (reasonCode === 0 || this.version !== 5) {
-      this.outbox.appendAck(kind, packetId);
-      return;
+    this.#context.metrics.othersSent.value += count;
+    const bare = reasonCode === 0 || this.version !== 5;
+    if (bare) this.outbox.appendAck(kind, packetId, count);
+    for (let id = packetId; !bare && id < packetId + count; id += 1) {
+      const bytes = encodeAck(ackNames[kind], id, reasonCode, this.version);
+      this.outbox.append(bytes, 0, bytes.length);
     }
-    const bytes = encodeAck(ackNames[kind], packetId, reasonCode, this.version);
-    this.outbox.append(bytes, 0, bytes.length);
   }
 
   acksSettled(): void {

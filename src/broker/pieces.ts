@@ -26,33 +26,34 @@ export class Pieces {
 
   /**
    * Adds bytes start..end of `source`; where they continue the last range, that only gets longer. False: it did.
-   * @param idAt where in them, which are one PUBLISH then, `packetId` goes
+   * @param idAt where in them, which are a PUBLISH then, `packetId` goes @param count so many PUBLISH of one size, the ids after it in those after the first
    */
-  append(source: Buffer, start: number, end: number, idAt = -1, packetId = 0): boolean {
+  append(source: Buffer, start: number, end: number, idAt = -1, packetId = 0, count = 1): boolean {
+    const size = (end - start) / count;
     const mark = (this.#count - 1) * marksEach;
     if (source === this.#last && idAt === this.#lastIdAt && this.#marks[mark + 1] === start) {
-      if (idAt < 0 || (packetId === this.#nextId && this.#marks[mark + 4] === end - start)) {
+      if (idAt < 0 || (packetId === this.#nextId && this.#marks[mark + 4] === size)) {
         this.#marks[mark + 1] = end;
-        this.#nextId = packetId + 1;
+        this.#nextId = packetId + count;
         return false;
       }
     }
-    this.#add(source, start, end, idAt, packetId, end - start);
+    this.#add(source, start, end, idAt, packetId, size);
     this.#last = source;
     this.#lastIdAt = idAt;
-    this.#nextId = packetId + 1; // 65,536 is none: ids go on with 1
+    this.#nextId = packetId + count; // 65,536 is none: ids go on with 1
     return true;
   }
 
-  /** Adds an acknowledgement of four bytes. */
-  appendAck(firstByte: number, packetId: number): void {
+  /** Adds acknowledgements of four bytes, of `packetId` and the ids after it. */
+  appendAck(firstByte: number, packetId: number, count = 1): void {
     if (this.#lastAck === firstByte && this.#nextId === packetId) {
-      this.#marks[(this.#count - 1) * marksEach + 1]! += 4; // there is a piece
+      this.#marks[(this.#count - 1) * marksEach + 1]! += 4 * count; // there is a piece
     } else {
-      this.#add(undefined, firstByte, 4, 2, packetId, 4);
+      this.#add(undefined, firstByte, 4 * count, 2, packetId, 4);
       this.#lastAck = firstByte;
     }
-    this.#nextId = packetId + 1;
+    this.#nextId = packetId + count;
   }
 
   #add(source: Buffer | undefined, start: number, end: number, idAt: number, packetId: number, size: number): void {

@@ -195,7 +195,7 @@ function answer(
   count = 1,
 ): void {
   const kind = qos === 2 ? ackByte.pubrec : ackByte.puback;
-  for (let at = 0; at < count; at += 1) context.ledger.add(connection, kind, packetId + at, reasonCode, group);
+  context.ledger.add(connection, kind, packetId, reasonCode, group, count);
 }
 
 /** 3.1.1 has no way to say no: it is acknowledged and goes nowhere, as in Mosquitto. */

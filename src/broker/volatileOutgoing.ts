@@ -41,6 +41,8 @@ class Late {
 
 type Next = "puback" | "pubrec" | "pubcomp";
 
+const firstAnswer = (qos: Qos): Next => (qos === 2 ? "pubrec" : "puback");
+
 /** For all that were sent nothing of QoS 1 or 2 yet; nothing is ever put into it. */
 const noneYet = new PacketIds<Next>();
 
@@ -119,8 +121,13 @@ export class VolatileOutgoing implements Outgoing {
     const link = this.#session.link;
     if (link === undefined || this.room < count) return false;
     const size = end - start;
-    for (let at = start; at < start + count * size; at += size)
-      link.outbox.appendWithId(buffer, at, at + size, idAt, this.#nextId(qos));
+    const last = start + count * size;
+    for (let at = start; at < last; ) {
+      const first = this.#nextIds(qos, (last - at) / size);
+      const given = this.#lastId - first + 1;
+      link.outbox.appendWithId(buffer, at, at + given * size, idAt, first, given);
+      at += given * size;
+    }
     return true;
   }
 
@@ -254,11 +261,19 @@ export class VolatileOutgoing implements Outgoing {
     this.#total.bytes -= bytes;
   }
 
+  /** As many ids as follow on each other and are free, up to `count`. @returns the first of them; the last is `#lastId` */
+  #nextIds(qos: Qos, count: number): number {
+    const first = this.#nextId(qos);
+    const last = Math.min(first + count - 1, 65_535);
+    while (this.#lastId < last && this.#inflight.add(this.#lastId + 1, firstAnswer(qos))) this.#lastId += 1;
+    return first;
+  }
+
   /** The window is far smaller than 65535, so a free one is always near. */
   #nextId(qos: Qos): number {
     if (this.#inflight === noneYet) this.#inflight = new PacketIds();
     do this.#lastId = this.#lastId >= 65_535 ? 1 : this.#lastId + 1;
-    while (!this.#inflight.add(this.#lastId, qos === 2 ? "pubrec" : "puback"));
+    while (!this.#inflight.add(this.#lastId, firstAnswer(qos)));
     return this.#lastId;
   }
 }

@@ -4,7 +4,7 @@ import { Pieces } from "../../../src/broker/pieces.ts";
 
 type Kind = "range" | "id" | "puback" | "pubrec";
 /** Each `count` times, the packets side by side with ids that count up, as 1 does after 65,535. */
-type Step = { kind: Kind; length: number; id: number; count: number; goesOn: boolean };
+type Step = { kind: Kind; length: number; id: number; count: number; goesOn: boolean; atOnce: boolean };
 
 const steps = fc.array(
   fc.record<Step>({
@@ -13,6 +13,7 @@ const steps = fc.array(
     id: fc.oneof(fc.integer({ min: 1, max: 65_535 }), fc.constantFrom(65_534, 1, 2)),
     count: fc.integer({ min: 1, max: 5 }),
     goesOn: fc.boolean(),
+    atOnce: fc.boolean(),
   }),
   { maxLength: 40 },
 );
@@ -24,19 +25,22 @@ describe("what one write is made of", () => {
   function addAll(pieces: Pieces, all: readonly Step[]): Buffer {
     const bytes: Buffer[] = [];
     let at = 0;
-    for (const { kind, length, id: first, count, goesOn } of all) {
+    for (const { kind, length, id: first, count, goesOn, atOnce } of all) {
       if (!goesOn) at += 1;
+      const run = atOnce && first + count <= 65_536 && kind !== "range"; // ids that count up
+      if (run && kind === "id") pieces.append(source, at, at + count * length, 2, first, count);
+      else if (run) pieces.appendAck(kind === "puback" ? 0x40 : 0x50, first, count);
       for (let n = 0, id = first; n < count; n += 1, id = 1 + (id % 65_535)) {
         if (kind === "puback" || kind === "pubrec") {
           const byte = kind === "puback" ? 0x40 : 0x50;
-          pieces.appendAck(byte, id);
+          if (!run) pieces.appendAck(byte, id);
           bytes.push(Buffer.from([byte, 2, id >> 8, id & 0xff]));
           continue;
         }
         const part = Buffer.from(source.subarray(at, at + length));
         if (kind === "id") {
           part.writeUInt16BE(id, 2);
-          pieces.append(source, at, at + length, 2, id);
+          if (!run) pieces.append(source, at, at + length, 2, id);
         } else pieces.append(source, at, at + length);
         bytes.push(part);
         at += length;
