@@ -12,7 +12,8 @@ export interface AckTarget {
   lastGroup: number;
   /** Acknowledgements that wait. Kept by the ledger. */
   waitingAcks: number;
-  writeAck(kind: AckByte, packetId: number, reasonCode: number): void;
+  /** @param count so many: of `packetId` and the ids after it */
+  writeAck(kind: AckByte, packetId: number, reasonCode: number, count?: number): void;
   /** After a group's acknowledgements for it were written. */
   acksSettled(): void;
   /** The group will never be durable: nothing of it may be acknowledged. */
@@ -64,11 +65,14 @@ export class AckLedger {
     return this.#durable;
   }
 
-  /** Writes the acknowledgement now, or when `group` is durable. @param group 0: nothing durable took the message. */
-  add(target: AckTarget, kind: AckByte, packetId: number, reasonCode: number, group: number): void {
+  /**
+   * Writes the acknowledgement now, or when `group` is durable.
+   * @param group 0: nothing durable took the message @param count so many: of `packetId` and the ids after it
+   */
+  add(target: AckTarget, kind: AckByte, packetId: number, reasonCode: number, group: number, count = 1): void {
     const due = Math.max(group, target.lastGroup);
     if (due <= this.#durable) {
-      target.writeAck(kind, packetId, reasonCode);
+      target.writeAck(kind, packetId, reasonCode, count);
       return;
     }
     if (this.#lost) {
@@ -76,18 +80,18 @@ export class AckLedger {
       return;
     }
     target.lastGroup = due;
-    target.waitingAcks += 1;
+    target.waitingAcks += count;
     const acks = this.#acksOf(due);
     const code = packetId + kind * 0x1_0000 + reasonCode * 0x100_0000;
     const last = acks.count - 1;
     if (last >= 0 && acks.targets[last] === target && acks.codes[last]! + acks.lengths[last]! === code) {
-      acks.lengths[last]! += 1;
+      acks.lengths[last]! += count;
       return;
     }
     const at = acks.count++;
     acks.targets[at] = target;
     acks.codes[at] = code;
-    acks.lengths[at] = 1;
+    acks.lengths[at] = count;
   }
 
   /** See Publisher.whenDurable. Bounded: beyond 32,768 waiting callbacks a new one is told false. */
@@ -144,8 +148,7 @@ export class AckLedger {
       const length = lengths[at]!;
       const kind = ((code >>> 16) & 0xff) as AckByte;
       target.waitingAcks -= length;
-      for (let id = code & 0xffff, left = length; left > 0 && target.open; id += 1, left -= 1)
-        target.writeAck(kind, id, code >>> 24);
+      if (target.open) target.writeAck(kind, code & 0xffff, code >>> 24, length);
     }
     for (let at = 0; at < count; at += 1) {
       const target = targets[at]!;

@@ -38,8 +38,8 @@ type State =
   | { readonly phase: "closed" };
 
 export interface ConnectionHost {
-  /** One whole packet is in `connection.scanner`. @throws ProtocolError */
-  frame(connection: Connection): void;
+  /** A whole packet is in `connection.scanner`. @returns how many were handled, itself and what lay behind it @throws ProtocolError */
+  frame(connection: Connection): number;
   closed(connection: Connection): void;
 }
 
@@ -138,17 +138,17 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     return !Number.isFinite(this.packetSizeMax) || encodePacket(packet, this.version).length <= this.packetSizeMax;
   }
 
-  writeAck(kind: AckByte, packetId: number, reasonCode: number): void {
+  writeAck(kind: AckByte, packetId: number, reasonCode: number, count = 1): void {
     if (kind === ackByte.puback || kind === ackByte.pubcomp || (kind === ackByte.pubrec && reasonCode >= 0x80)) {
-      if (this.unacknowledged > 0) this.unacknowledged -= 1;
+      this.unacknowledged = Math.max(0, this.unacknowledged - count);
     }
-    this.#context.metrics.othersSent.value += 1;
-    if (reasonCode === 0 || this.version !== 5) {
-      this.outbox.appendAck(kind, packetId);
-      return;
+    this.#context.metrics.othersSent.value += count;
+    const bare = reasonCode === 0 || this.version !== 5;
+    if (bare) this.outbox.appendAck(kind, packetId, count);
+    for (let id = packetId; !bare && id < packetId + count; id += 1) {
+      const bytes = encodeAck(ackNames[kind], id, reasonCode, this.version);
+      this.outbox.append(bytes, 0, bytes.length);
     }
-    const bytes = encodeAck(ackNames[kind], packetId, reasonCode, this.version);
-    this.outbox.append(bytes, 0, bytes.length);
   }
 
   acksSettled(): void {
@@ -220,7 +220,6 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     this.scanner.push(chunk);
     const alone = chunk.length <= lonelyBytes && this.#context.turn.fresh;
     this.#readPackets(chunk);
-    if (this.#partialBytes >= livelyBytes) this.#alive(); // of packets that are not whole: else it was said
     if (alone) this.#context.flusher.flush();
   }
 
@@ -243,9 +242,9 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     else this.resume(pause.outbox); // which nobody reads
   }
 
-  #alive(): void {
+  #alive(nowMs: number): void {
     this.#partialBytes = 0;
-    this.lastReadMs = this.#context.clock.monotonicMs();
+    this.lastReadMs = nowMs;
   }
 
   #readPackets(first?: Buffer): void {
@@ -253,6 +252,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     const { turn, deliverer, pipeline } = this.#context;
     const unread = this.scanner.unreadBytes;
     let askAt = deliverer.copies + askCopies;
+    let askLeft = left - askEvery;
     try {
       if (!this.#begun && first !== undefined) {
         this.#begun = true;
@@ -260,15 +260,15 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
       }
       if (unread > 0 && turn.spent() && turn.holds(unread)) this.#pauses |= pause.turn;
       while (this.#pauses === 0 && this.#state.phase !== "closed" && this.scanner.next()) {
-        this.#host.frame(this);
-        left -= 1;
-        if (left % askEvery === 0 || deliverer.copies >= askAt) {
+        left -= this.#host.frame(this);
+        if (left <= askLeft || deliverer.copies >= askAt) {
+          askLeft = left - askEvery;
           askAt = deliverer.copies + askCopies;
           if ((left <= 0 || turn.spent()) && turn.holds(unread)) this.#pauses |= pause.turn;
         }
         if (this.waitingAcks > 0 && this.waitingAcks >= this.#waitingAcksMax()) this.#pauses |= pause.acks;
       }
-      if (left < turnPackets) this.#alive();
+      if (left < turnPackets || this.#partialBytes >= livelyBytes) this.#alive(turn.nowMs);
       this.#countPartial(left < turnPackets);
     } catch (error) {
       this.#fault(error);
@@ -370,7 +370,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
   #resumeReading(): void {
     this.#countPaused();
     if (this.#pauses !== 0 || !this.open) return;
-    this.#alive(); // Keep Alive stood still with us
+    this.#alive(this.#context.clock.monotonicMs()); // Keep Alive stood still with us
     this.#readPackets(); // what was left of the last chunk
     if (this.#pauses !== 0 || !this.open) return;
     if (this.#hungUp) this.#finish("publish", false);

@@ -1,9 +1,9 @@
-import type { Message } from "../base/message.ts";
+import type { Message, Qos } from "../base/message.ts";
 import type { ProtocolVersion } from "../wire/mqtt/packet.ts";
 import type { PublishView } from "../wire/mqtt/publish.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import { CameAs, lowerQos, PublishFrames } from "./publishFrames.ts";
-import type { Session } from "./session.ts";
+import type { Link, Session } from "./session.ts";
 import type { Delivery, TopicEntry } from "./topicEntry.ts";
 
 /** Hands a message to everybody inside this process who wants it. */
@@ -12,7 +12,7 @@ export class Deliverer {
   readonly #nowMs: () => number;
   /** The packet that is handled now; for whom it may be passed on as it is. */
   readonly came = new CameAs();
-  /** Messages times those they were for: what the work grows with. */
+  /** Messages times those they were for, a run passed on in one piece counted as one: what the work grows with. */
   copies = 0;
   /** Taken while in use: a handler may publish, so deliveries nest. */
   #spare: PublishFrames | undefined;
@@ -59,14 +59,40 @@ export class Deliverer {
   }
 
   /**
+   * How many of `count` such PUBLISH of `size` bytes that lie side by side may be given to `pass` together: as many as each subscriber can be passed as they
+   * came. One may always be given.
+   */
+  passable(
+    { deliveries }: TopicEntry,
+    size: number,
+    qos: Qos,
+    version: ProtocolVersion,
+    publisher: Session,
+    count: number,
+  ): number {
+    let most = count;
+    for (let at = 0; at < deliveries.length && most > 1; at += 1) {
+      let delivery = deliveries[at];
+      if (delivery?.own !== undefined && delivery.session === publisher) delivery = delivery.own ?? undefined;
+      if (delivery === undefined) continue;
+      const { link, outgoing } = delivery.session;
+      if (link === undefined || size > link.packetSizeMax || !goesAsItIs(delivery, link, qos, version)) return 1;
+      most = Math.min(most, Math.floor(link.outbox.room / size), qos === 0 ? most : (outgoing.room ?? 0));
+    }
+    return Math.max(most, 1);
+  }
+
+  /**
    * The fast lane: a PUBLISH whose topic needs nothing else goes to its subscribers as the bytes it came in, with QoS 1 and 2 but for the packet id; only
    * for those with another version or QoS, or with subscription identifiers, it is encoded anew. Without DUP and RETAIN, which are not passed on.
+   * @param end of the first of `count` such packets, side by side; see `passable`
    */
   pass(
     entry: TopicEntry,
     buffer: Buffer,
     start: number,
     end: number,
+    count: number,
     { qos, topicEnd, payloadStart }: PublishView,
     version: ProtocolVersion,
     publisher: Session,
@@ -74,26 +100,26 @@ export class Deliverer {
     let frames: PublishFrames | undefined;
     let sent = 0;
     const { deliveries } = entry;
-    this.copies += deliveries.length;
+    const idAt = topicEnd - start;
+    this.copies += qos === 0 ? deliveries.length : deliveries.length * count;
     for (let at = 0; at < deliveries.length; at += 1) {
       let delivery = deliveries[at];
       if (delivery?.own !== undefined && delivery.session === publisher) delivery = delivery.own ?? undefined;
       if (delivery === undefined) continue;
       const link = delivery.session.link;
-      const asItIs =
-        link?.version === version && delivery.ids === undefined && delivery.qos >= qos && link.outbox.plain;
+      const asItIs = link !== undefined && goesAsItIs(delivery, link, qos, version);
       if (asItIs && end - start > link.packetSizeMax) {
         this.#metrics.dropped("too-large").value += 1;
       } else if (asItIs && qos === 0) {
-        link.outbox.append(buffer, start, end);
-        sent += 1;
-      } else if (asItIs && delivery.session.outgoing.pass?.(buffer, start, end, topicEnd - start, qos) === true) {
-        sent += 1;
+        link.outbox.append(buffer, start, start + count * (end - start));
+        sent += count;
+      } else if (asItIs && delivery.session.outgoing.pass?.(buffer, start, end, count, idAt, qos) === true) {
+        sent += count;
       } else {
         if (frames === undefined) {
           const payload = buffer.subarray(payloadStart, end);
           const message = { topic: entry.topic, payload, qos, retain: false, source: publisher.source };
-          this.came.set(message, buffer, start, end, topicEnd - start, version);
+          this.came.set(message, buffer, start, end, idAt, version);
           frames = this.#framesOf(message);
         }
         this.#send(delivery, frames, false, 0, 0);
@@ -151,3 +177,11 @@ export class Deliverer {
     }
   }
 }
+
+/** The bytes that a PUBLISH came in are what this subscriber gets, but for the packet id, and there is room for them. */
+const goesAsItIs = (
+  { ids, qos: granted }: Delivery,
+  { version, outbox }: Link,
+  qos: Qos,
+  came: ProtocolVersion,
+): boolean => version === came && ids === undefined && granted >= qos && outbox.plain;

@@ -58,6 +58,11 @@ export class Outbox {
     return true;
   }
 
+  /** So many bytes may be added before it is full; there may be room for more than was seen last. */
+  get room(): number {
+    return this.#limit - this.#queued - this.#unsent;
+  }
+
   /** There is room, and what is passed on needs no alias. */
   get plain(): boolean {
     return this.aliases === undefined && !this.full;
@@ -72,19 +77,24 @@ export class Outbox {
     if (this.#queued >= earlyBytes && this.#unsent === 0) this.flush();
   }
 
-  /** Adds a PUBLISH of QoS 1 or 2, bytes start..end of `source`, with a packet id of its own at `idAt` of the packet. */
-  appendWithId(source: Buffer, start: number, end: number, idAt: number, packetId: number): void {
+  /**
+   * Adds a PUBLISH of QoS 1 or 2, bytes start..end of `source`, with a packet id of its own at `idAt` of the packet.
+   * @param count so many of one size side by side: those after the first get the ids after `packetId`
+   */
+  appendWithId(source: Buffer, start: number, end: number, idAt: number, packetId: number, count = 1): void {
     if (this.#closed) return;
     this.#queued += end - start;
-    this.#open().add(source, start, end, idAt, packetId);
-    this.aliases?.taken(source);
+    if (this.#open().append(source, start, end, idAt, packetId, count)) this.aliases?.taken(source);
   }
 
-  /** Adds a four-byte acknowledgement: the only packets so frequent that a buffer for each would show. */
-  appendAck(firstByte: number, packetId: number): void {
+  /**
+   * Adds a four-byte acknowledgement: the only packets so frequent that a buffer for each would show.
+   * @param count so many, of `packetId` and the ids after it
+   */
+  appendAck(firstByte: number, packetId: number, count = 1): void {
     if (this.#closed) return;
-    this.#queued += 4;
-    this.#open().add(undefined, firstByte, 4, -1, packetId);
+    this.#queued += 4 * count;
+    this.#open().appendAck(firstByte, packetId, count);
   }
 
   /** Writes now. Called by the flusher, and before the end. */

@@ -1,4 +1,4 @@
-import { scanAck } from "../wire/mqtt/ack.ts";
+import { countAckRun, scanAck } from "../wire/mqtt/ack.ts";
 import { decodePacket } from "../wire/mqtt/decode.ts";
 import type { DisconnectPacket } from "../wire/mqtt/packet.ts";
 import { ProtocolError } from "../wire/mqtt/protocolError.ts";
@@ -8,25 +8,38 @@ import { handleBeforeConnack, handleReauthentication } from "./authHandler.ts";
 import { handleConnect } from "./connectHandler.ts";
 import type { Connection } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
-import { handlePublish, handlePubrel } from "./publishHandler.ts";
+import { handlePublish, handlePubrel, runRoom } from "./publishHandler.ts";
 import type { Session } from "./session.ts";
 import { handleSubscribe, handleUnsubscribe } from "./subscribeHandler.ts";
 
 const publishType = 3;
 
-/** One packet of a client, the scanner's current one. @throws ProtocolError */
-export function handleFrame(context: BrokerContext, connection: Connection): void {
+/** A packet of a client, the scanner's current one, and those after it that are handled with it. @returns how many @throws ProtocolError */
+export function handleFrame(context: BrokerContext, connection: Connection): number {
   const { session, scanner } = connection;
-  if (session !== undefined && scanner.first >> 4 === publishType) {
-    handlePublish(context, connection, session);
-    return;
-  }
-  context.metrics.othersReceived.value += 1;
+  if (session !== undefined && scanner.first >> 4 === publishType) return handlePublish(context, connection, session);
   const ackId = session === undefined ? 0 : scanAck(scanner.buffer, scanner.first, scanner.body, scanner.end);
-  if (session !== undefined && ackId !== 0) {
-    handleAck(context, connection, session, scanner.first, ackId, 0);
-    return;
-  }
+  if (session !== undefined && ackId !== 0) return handleAckRun(context, connection, session, ackId);
+  context.metrics.othersReceived.value += 1;
+  handleOther(context, connection, session);
+  return 1;
+}
+
+/** Acknowledgements that follow on each other, as they come from a client that was sent much at once. */
+function handleAckRun(context: BrokerContext, connection: Connection, session: Session, firstId: number): number {
+  const { scanner } = connection;
+  const { first, start } = scanner;
+  const count = countAckRun(scanner.buffer, start, scanner.limit, runRoom(context, connection));
+  if (count > 1) scanner.skipTo(start + 4 * count);
+  context.metrics.othersReceived.value += count;
+  for (let id = firstId; id < firstId + count && connection.open; id += 1)
+    handleAck(context, connection, session, first, id, 0);
+  connection.feed?.pump(); // there may be room in the window
+  return count;
+}
+
+function handleOther(context: BrokerContext, connection: Connection, session: Session | undefined): void {
+  const { scanner } = connection;
   // Between CONNECT and CONNACK there are packets only while an exchange of AUTH goes on.
   const version = session === undefined && connection.authentication === undefined ? undefined : connection.version;
   const packet = decodePacket(scanner.buffer, scanner.first, scanner.body, scanner.end, version, "client");
@@ -44,6 +57,7 @@ export function handleFrame(context: BrokerContext, connection: Connection): voi
     case "pubrel":
     case "pubcomp":
       handleAck(context, connection, session, ackByte[packet.kind], packet.packetId, packet.reasonCode);
+      connection.feed?.pump();
       return;
     case "subscribe":
       handleSubscribe(context, connection, session, packet);
@@ -87,9 +101,7 @@ function handleAck(
       break;
     default:
       handlePubrel(context, connection, session, packetId);
-      return;
   }
-  connection.feed?.pump(); // there is room in the window
 }
 
 function handleDisconnect(

@@ -31,6 +31,20 @@ export class PacketIds<Value extends number | string> {
     return this.#ids[slot] === packetId ? this.#values[slot] : this.#others?.get(packetId);
   }
 
+  /** As `set` for an id that is not there yet. False: it is, and stays as it was. */
+  add(packetId: number, value: Value): boolean {
+    const slot = packetId & (this.#ids.length - 1);
+    if (this.#ids[slot] === 0 && this.#others === undefined) {
+      this.#ids[slot] = packetId;
+      this.#values[slot] = value;
+      this.#size += 1;
+      return true;
+    }
+    if (this.has(packetId)) return false;
+    this.set(packetId, value);
+    return true;
+  }
+
   /** @param packetId 1 or more */
   set(packetId: number, value: Value): void {
     if (this.#others?.has(packetId) === true) {

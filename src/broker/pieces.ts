@@ -1,35 +1,64 @@
-/** Numbers kept of a piece: start, end, where its packet id goes (-1: nowhere; the frame is shared, the id is not), packet id. */
-const marksEach = 4;
+/**
+ * Numbers kept of a piece: start, end, where in each packet its packet id goes (-1: nowhere; the frame is shared, the id is not), the first packet id,
+ * the size of each packet.
+ */
+const marksEach = 5;
 
-/** What one write is made of: ranges of somebody's buffers, and acknowledgements. Nothing is copied before it is joined. */
+/**
+ * What one write is made of: ranges of somebody's buffers, and acknowledgements. Nothing is copied before it is joined. Packets that follow on each other
+ * are one piece: ranges of one buffer, PUBLISH of one size side by side in it with ids that count up, acknowledgements of one kind with such ids.
+ */
 export class Pieces {
-  /** Of each piece; undefined: an acknowledgement, whose `start` is its first byte. */
+  /** Of each piece; undefined: acknowledgements, whose `start` is their first byte and `end` how many bytes they are. */
   readonly #sources: Array<Buffer | undefined> = [];
   readonly #marks: number[] = [];
   #count = 0;
-  /** A range of it came last, which may go on. */
+  /** What the last piece goes on with: bytes of this buffer with a packet id here, or acknowledgements of this first byte; nothing: 0. */
   #last: Buffer | undefined;
+  #lastIdAt = -1;
+  #lastAck = 0;
+  #nextId = 0;
 
   /** Room for so many has been made, which lasts. */
   get room(): number {
     return this.#sources.length;
   }
 
-  /** Adds bytes start..end of `source`; where they continue the last range, that only gets longer. False: it did. */
-  append(source: Buffer, start: number, end: number): boolean {
-    const lastEnd = (this.#count - 1) * marksEach + 1;
-    if (source === this.#last && this.#marks[lastEnd] === start) {
-      this.#marks[lastEnd] = end;
-      return false;
+  /**
+   * Adds bytes start..end of `source`; where they continue the last range, that only gets longer. False: it did.
+   * @param idAt where in them, which are a PUBLISH then, `packetId` goes @param count so many PUBLISH of one size, the ids after it in those after the first
+   */
+  append(source: Buffer, start: number, end: number, idAt = -1, packetId = 0, count = 1): boolean {
+    const size = (end - start) / count;
+    const mark = (this.#count - 1) * marksEach;
+    if (source === this.#last && idAt === this.#lastIdAt && this.#marks[mark + 1] === start) {
+      if (idAt < 0 || (packetId === this.#nextId && this.#marks[mark + 4] === size)) {
+        this.#marks[mark + 1] = end;
+        this.#nextId = packetId + count;
+        return false;
+      }
     }
-    this.add(source, start, end, -1, 0);
+    this.#add(source, start, end, idAt, packetId, size);
     this.#last = source;
+    this.#lastIdAt = idAt;
+    this.#nextId = packetId + count; // 65,536 is none: ids go on with 1
     return true;
   }
 
-  /** @param source undefined: an acknowledgement with `start` as its first byte @param idAt where in it `packetId` is put; -1: nowhere */
-  add(source: Buffer | undefined, start: number, end: number, idAt: number, packetId: number): void {
+  /** Adds acknowledgements of four bytes, of `packetId` and the ids after it. */
+  appendAck(firstByte: number, packetId: number, count = 1): void {
+    if (this.#lastAck === firstByte && this.#nextId === packetId) {
+      this.#marks[(this.#count - 1) * marksEach + 1]! += 4 * count; // there is a piece
+    } else {
+      this.#add(undefined, firstByte, 4 * count, 2, packetId, 4);
+      this.#lastAck = firstByte;
+    }
+    this.#nextId = packetId + count;
+  }
+
+  #add(source: Buffer | undefined, start: number, end: number, idAt: number, packetId: number, size: number): void {
     this.#last = undefined;
+    this.#lastAck = 0;
     const at = this.#count * marksEach;
     this.#sources[this.#count] = source;
     this.#count += 1;
@@ -37,11 +66,13 @@ export class Pieces {
     this.#marks[at + 1] = end;
     this.#marks[at + 2] = idAt;
     this.#marks[at + 3] = packetId;
+    this.#marks[at + 4] = size;
   }
 
   /** Takes all out. */
   forget(): void {
     this.#last = undefined;
+    this.#lastAck = 0;
     for (let at = 0; at < this.#count; at += 1) this.#sources[at] = undefined; // the marks are written over
     this.#count = 0;
   }
@@ -62,24 +93,18 @@ export class Pieces {
     for (let index = 0; index < this.#count; index += 1) {
       const source = this.#sources[index];
       const mark = index * marksEach;
-      const start = this.#marks[mark] ?? 0;
-      const id = this.#marks[mark + 3] ?? 0;
+      const start = this.#marks[mark]!; // each piece has its marks
+      const end = this.#marks[mark + 1]!;
+      const idAt = this.#marks[mark + 2]!;
+      const id = this.#marks[mark + 3]!;
       if (source === undefined) {
-        out[at] = start;
-        out[at + 1] = 2;
-        out[at + 2] = id >> 8;
-        out[at + 3] = id & 0xff;
-        at += 4;
+        at = writeAcks(out, at, end, start, id);
         continue;
       }
-      const end = this.#marks[mark + 1] ?? 0;
       if (at >= copied) copied = at + copyRange(source, start, this.#endOfRun(index), out, at);
-      const idAt = this.#marks[mark + 2] ?? -1;
-      if (idAt >= 0) {
-        out[at + idAt] = id >> 8;
-        out[at + idAt + 1] = id & 0xff;
-      }
-      at += end - start;
+      const next = at + end - start;
+      if (idAt >= 0) writeIds(out, at + idAt, next, this.#marks[mark + 4]!, id);
+      at = next;
     }
   }
 
@@ -93,6 +118,26 @@ export class Pieces {
     }
     return end;
   }
+}
+
+/** `id` and those after it at `at` and every `size` bytes from there up to `end`. */
+function writeIds(out: Buffer, at: number, end: number, size: number, id: number): void {
+  for (let next = id; at < end; at += size, next += 1) {
+    out[at] = next >> 8;
+    out[at + 1] = next & 0xff;
+  }
+}
+
+/** Acknowledgements that begin with `first`, of `id` and those after it, `bytes` together. @returns where they end */
+function writeAcks(out: Buffer, start: number, bytes: number, first: number, id: number): number {
+  const end = start + bytes;
+  for (let at = start, next = id; at < end; at += 4, next += 1) {
+    out[at] = first;
+    out[at + 1] = 2;
+    out[at + 2] = next >> 8;
+    out[at + 3] = next & 0xff;
+  }
+  return end;
 }
 
 /**

@@ -4,7 +4,7 @@ import { topicNameFault } from "../base/topic.ts";
 import { decodePacket } from "../wire/mqtt/decode.ts";
 import type { PublishPacket } from "../wire/mqtt/packet.ts";
 import { ProtocolError } from "../wire/mqtt/protocolError.ts";
-import { newPublishView, scanPublish } from "../wire/mqtt/publish.ts";
+import { countPublishRun, newPublishView, scanPublish } from "../wire/mqtt/publish.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { ackByte } from "./ackLedger.ts";
 import { type Connection, pause } from "./connection.ts";
@@ -17,18 +17,26 @@ const view = newPublishView(); // filled and used within one call
 /** The bits of a PUBLISH that keep it from being passed on as it is: DUP and RETAIN. */
 const notPassedOn = 0x09;
 
-/** PUBLISH from a client (section 3.3). The packet is the scanner's current one. @throws ProtocolError */
-export function handlePublish(context: BrokerContext, connection: Connection, session: Session): void {
+/** So many packets that follow on each other may be handled as one: in between it is seen how long it takes and who has to wait. */
+const runMax = 64;
+
+/** How many packets may be handled in one go now, when each may leave one more answer open. */
+export const runRoom = ({ limits }: BrokerContext, { waitingAcks }: Connection, unacknowledged = 0): number =>
+  Math.min(runMax, limits.receiveMaximum - Math.max(waitingAcks, unacknowledged));
+
+/**
+ * PUBLISH from a client (section 3.3). The packet is the scanner's current one; those that follow on it and differ in packet id and payload only may be
+ * handled with it. @returns how many were @throws ProtocolError
+ */
+export function handlePublish(context: BrokerContext, connection: Connection, session: Session): number {
   const { buffer, first, start, body, end } = connection.scanner;
   const scanned = scanPublish(buffer, first, body, end, connection.version, view);
   const entry = scanned ? context.cache.find(buffer, view.topicStart, view.topicEnd) : undefined;
   if (entry === undefined) {
     const packet = decodePacket(buffer, first, body, end, connection.version, "client");
     if (packet.kind === "publish") takeDecoded(context, connection, session, packet);
-    return;
+    return 1;
   }
-  context.metrics.received[view.qos].value += 1;
-  context.metrics.payloadReceived.value += end - view.payloadStart;
   const { qos, retain, packetId } = view;
   if (
     (first & notPassedOn) === 0 &&
@@ -36,14 +44,12 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
     (qos === 0 || passable(qos, entry, session, packetId)) &&
     context.access.mayPublish(session, entry.topic)
   ) {
-    if (qos > 0) countUnacknowledged(context, connection);
-    context.deliverer.pass(entry, buffer, start, end, view, connection.version, session);
-    if (qos === 2) session.hold(packetId, 0);
-    if (qos > 0) answer(context, connection, qos, packetId, 0, 0);
-    return;
+    return passOn(context, connection, session, entry);
   }
+  context.metrics.received[qos].value += 1;
+  context.metrics.payloadReceived.value += end - view.payloadStart;
   if (entry.onlyStored && qos < 2 && !retain && context.access.mayPublish(session, entry.topic)) {
-    if (append(context, connection, session, entry, end)) return;
+    if (append(context, connection, session, entry, end)) return 1;
   }
   const payload = buffer.subarray(view.payloadStart, end);
   const message = { topic: entry.topic, payload, qos, retain, source: session.source };
@@ -55,6 +61,34 @@ export function handlePublish(context: BrokerContext, connection: Connection, se
   } finally {
     came.forget(); // or the chunk of a client that broke its Receive Maximum stays until another one publishes
   }
+  return 1;
+}
+
+/** Passes on the PUBLISH in `view`, and as many of the run that it begins as can be treated like it. @returns how many */
+function passOn(context: BrokerContext, connection: Connection, session: Session, entry: TopicEntry): number {
+  const { scanner, version } = connection;
+  const { buffer, start, end } = scanner;
+  const { qos, packetId } = view;
+  const count = countRun(context, connection, session, entry);
+  if (count > 1) scanner.skipTo(start + count * (end - start));
+  context.metrics.received[qos].value += count;
+  context.metrics.payloadReceived.value += count * (end - view.payloadStart);
+  if (qos > 0) countUnacknowledged(context, connection, count);
+  context.deliverer.pass(entry, buffer, start, end, count, view, version, session);
+  if (qos === 2) for (let at = 0; at < count; at += 1) session.hold(packetId + at, 0);
+  if (qos > 0) answer(context, connection, qos, packetId, 0, 0, count);
+  return count;
+}
+
+function countRun(context: BrokerContext, connection: Connection, session: Session, entry: TopicEntry): number {
+  const { scanner, version, unacknowledged } = connection;
+  const { buffer, start, end } = scanner;
+  const { qos, packetId } = view;
+  const room = runRoom(context, connection, version === 5 ? unacknowledged : 0);
+  let count = countPublishRun(buffer, start, end, scanner.limit, view, version, room);
+  if (count > 1) count = context.deliverer.passable(entry, end - start, qos, version, session, count);
+  if (qos === 2) for (let at = 1; at < count; at += 1) if (session.held.has(packetId + at)) count = at;
+  return count;
 }
 
 /** The view's message goes to uplinks and nowhere else. False: it is not so simple, and nothing has happened. */
@@ -167,8 +201,8 @@ function take(
   if (context.pending.above) connection.pause(pause.store);
 }
 
-function countUnacknowledged(context: BrokerContext, connection: Connection): void {
-  connection.unacknowledged += 1;
+function countUnacknowledged(context: BrokerContext, connection: Connection, count = 1): void {
+  connection.unacknowledged += count;
   if (connection.version === 5 && connection.unacknowledged > context.limits.receiveMaximum) {
     throw new ProtocolError(reason.receiveMaximumExceeded, "more unacknowledged PUBLISH than the Receive Maximum");
   }
@@ -181,8 +215,10 @@ function answer(
   packetId: number,
   reasonCode: number,
   group: number,
+  count = 1,
 ): void {
-  context.ledger.add(connection, qos === 2 ? ackByte.pubrec : ackByte.puback, packetId, reasonCode, group);
+  const kind = qos === 2 ? ackByte.pubrec : ackByte.puback;
+  context.ledger.add(connection, kind, packetId, reasonCode, group, count);
 }
 
 /** 3.1.1 has no way to say no: it is acknowledged and goes nowhere, as in Mosquitto. */

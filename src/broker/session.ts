@@ -45,10 +45,13 @@ export interface Outgoing {
     group: number,
   ): void;
   /**
-   * The same for a message that needs nothing but a packet id of its own: bytes start..end of `buffer` are the packet, and the id goes at `idAt` of it.
-   * False: not now, so it is given to `deliver`. What a durable session sends has a reference, so it does not have this.
+   * The same for messages that need nothing but packet ids of their own: bytes start..end of `buffer` are the first of `count` packets of one size, side
+   * by side, and the id goes at `idAt` of each. False: not now, so it is given to `deliver`. What a durable session sends has a reference, so it does not
+   * have this.
    */
-  pass?(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos): boolean;
+  pass?(buffer: Buffer, start: number, end: number, count: number, idAt: number, qos: Qos): boolean;
+  /** So many would be taken by `pass`. */
+  readonly room?: number;
   /** Whether a shared group may give it a message of QoS 1 or 2 now: nothing of its own waits, window and outbox have room. */
   readonly hasRoom: boolean;
   /** Sends a group's message, encoded with any packet id. @param wantedId the id to send it with, if that is free; 0: any */

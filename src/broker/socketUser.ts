@@ -36,6 +36,17 @@ const listeners = {
   error(): void {},
 };
 
+/**
+ * In place of a socket's `push`: what comes while nothing else waits goes straight to its user. By Node's way each chunk is also followed by a next tick,
+ * with all that Node does after one, in which the stream is asked whether it should read more; a socket reads on by itself.
+ */
+function pushStraight(this: Used, chunk: Buffer | null, encoding?: BufferEncoding): boolean {
+  if (chunk === null || this.readableFlowing !== true || this.readableLength > 0)
+    return Socket.prototype.push.call(this, chunk, encoding);
+  this[user].received(chunk);
+  return true;
+}
+
 /** Tells `its` from now on what happens on `socket`, which must not be used by another. */
 export function useSocket(socket: Duplex, its: SocketUser): void {
   (socket as Used)[user] = its;
@@ -44,6 +55,7 @@ export function useSocket(socket: Duplex, its: SocketUser): void {
   socket.on("end", listeners.end);
   socket.on("close", listeners.close);
   if (socket.listenerCount("error") === 0) socket.on("error", listeners.error);
+  if (socket instanceof Socket) socket.push = pushStraight;
   if (socket instanceof WebSocketDuplex) socket.on("partial", listeners.partial);
 }
 

@@ -35,6 +35,8 @@ export class TurnShare {
   readonly #max: number;
   readonly #onFull: () => void;
   #full = false;
+  /** When the clock was asked last: within a turn a millisecond or so ago. */
+  nowMs = 0;
   #begun = false;
   #endMs = 0;
   #line: Waiting[] = [];
@@ -72,9 +74,12 @@ export class TurnShare {
 
   /** This turn has had its time. The first call in a turn begins it. */
   spent(): boolean {
-    if (this.#begun) return this.#clock.monotonicMs() >= this.#endMs;
-    this.#begin();
-    return false;
+    if (!this.#begun) {
+      this.#begin();
+      return false;
+    }
+    this.nowMs = this.#clock.monotonicMs();
+    return this.nowMs >= this.#endMs;
   }
 
   /** There is so much room that who waits may read once more into its socket, if that is counted. */
@@ -101,7 +106,8 @@ export class TurnShare {
 
   #begin(): void {
     this.#begun = true;
-    this.#endMs = this.#clock.monotonicMs() + shareMs;
+    this.nowMs = this.#clock.monotonicMs();
+    this.#endMs = this.nowMs + shareMs;
     setImmediate(this.#next);
   }
 

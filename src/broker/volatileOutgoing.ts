@@ -41,6 +41,8 @@ class Late {
 
 type Next = "puback" | "pubrec" | "pubcomp";
 
+const firstAnswer = (qos: Qos): Next => (qos === 2 ? "pubrec" : "puback");
+
 /** For all that were sent nothing of QoS 1 or 2 yet; nothing is ever put into it. */
 const noneYet = new PacketIds<Next>();
 
@@ -115,16 +117,27 @@ export class VolatileOutgoing implements Outgoing {
     this.#metrics.countSent(qos, frames.message.payload.length);
   }
 
-  pass(buffer: Buffer, start: number, end: number, idAt: number, qos: Qos): boolean {
+  pass(buffer: Buffer, start: number, end: number, count: number, idAt: number, qos: Qos): boolean {
     const link = this.#session.link;
-    if (link === undefined || this.#waiting.size > 0 || this.#inflight.size >= link.window) return false;
-    link.outbox.appendWithId(buffer, start, end, idAt, this.#nextId(qos));
+    if (link === undefined || this.room < count) return false;
+    const size = end - start;
+    const last = start + count * size;
+    for (let at = start; at < last; ) {
+      const first = this.#nextIds(qos, (last - at) / size);
+      const given = this.#lastId - first + 1;
+      link.outbox.appendWithId(buffer, at, at + given * size, idAt, first, given);
+      at += given * size;
+    }
     return true;
   }
 
+  get room(): number {
+    const link = this.#session.link;
+    return link === undefined || this.#waiting.size > 0 ? 0 : link.window - this.#inflight.size;
+  }
+
   get hasRoom(): boolean {
-    const { link } = this.#session;
-    return link !== undefined && this.#waiting.size === 0 && this.#inflight.size < link.window && !link.outbox.full;
+    return this.room > 0 && this.#session.link?.outbox.full === false;
   }
 
   share(frame: Buffer, qos: Qos, given: Given): void {
@@ -248,12 +261,19 @@ export class VolatileOutgoing implements Outgoing {
     this.#total.bytes -= bytes;
   }
 
+  /** As many ids as follow on each other and are free, up to `count`. @returns the first of them; the last is `#lastId` */
+  #nextIds(qos: Qos, count: number): number {
+    const first = this.#nextId(qos);
+    const last = Math.min(first + count - 1, 65_535);
+    while (this.#lastId < last && this.#inflight.add(this.#lastId + 1, firstAnswer(qos))) this.#lastId += 1;
+    return first;
+  }
+
   /** The window is far smaller than 65535, so a free one is always near. */
   #nextId(qos: Qos): number {
-    do this.#lastId = this.#lastId >= 65_535 ? 1 : this.#lastId + 1;
-    while (this.#inflight.has(this.#lastId));
     if (this.#inflight === noneYet) this.#inflight = new PacketIds();
-    this.#inflight.set(this.#lastId, qos === 2 ? "pubrec" : "puback");
+    do this.#lastId = this.#lastId >= 65_535 ? 1 : this.#lastId + 1;
+    while (!this.#inflight.add(this.#lastId, firstAnswer(qos)));
     return this.#lastId;
   }
 }

@@ -65,6 +65,24 @@ export function scanAck(buffer: Buffer, first: number, body: number, end: number
   return (buffer[body]! << 8) | buffer[body + 1]!; // end - body is 2
 }
 
+/**
+ * How many acknowledgements of four bytes lie in a row from `start` on that differ in their packet ids only, each with the one after the last one's. The
+ * first is one that `scanAck` has taken.
+ * @param limit where the bytes end @param most so many are counted
+ */
+export function countAckRun(buffer: Buffer, start: number, limit: number, most: number): number {
+  const first = buffer[start]!; // `scanAck` has seen four bytes
+  const id = (buffer[start + 2]! << 8) | buffer[start + 3]!;
+  let count = 1;
+  for (let at = start + 4; count < most && at + 4 <= limit; at += 4) {
+    const next = id + count; // 65,536 is in no packet
+    if (buffer[at] !== first || buffer[at + 1] !== 2) break;
+    if (buffer[at + 2] !== next >> 8 || buffer[at + 3] !== (next & 0xff)) break;
+    count += 1;
+  }
+  return count;
+}
+
 /** 4 bytes on success and before MQTT 5 (no reason codes), else 5. */
 export function encodeAck(
   kind: AckPacket["kind"],

@@ -90,6 +90,16 @@ export class FrameScanner {
     return true;
   }
 
+  /** How far the bytes that have come go on in `buffer` behind the current packet; `end` where they do not, as behind one that came in parts. */
+  get limit(): number {
+    return this.buffer === this.#chunk ? this.buffer.length : this.end;
+  }
+
+  /** The packets up to `end` in `buffer`, which lie behind the current one, were looked at there: `next()` goes on after them. */
+  skipTo(end: number): void {
+    this.#at = end;
+  }
+
   /** Whole size of the packet at `start`, or 0 while its header is incomplete. Sets `body`. */
   #measure(bytes: Buffer, start: number, limit: number): number {
     let length = 0;

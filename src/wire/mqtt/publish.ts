@@ -76,6 +76,35 @@ export function scanPublish(
 }
 
 /**
+ * How many PUBLISH lie in a row from `start` on that are as long as the first one and like it up to the end of the topic, with QoS 1 and 2 each with the
+ * packet id after the last one's, and without properties. The first is one that `scanPublish` has read into `view`.
+ * @param end of the first @param limit where the bytes end @param most so many are counted
+ */
+export function countPublishRun(
+  buffer: Buffer,
+  start: number,
+  end: number,
+  limit: number,
+  { qos, topicEnd, packetId, payloadStart }: PublishView,
+  version: ProtocolVersion,
+  most: number,
+): number {
+  const size = end - start;
+  let count = 1;
+  for (let by = size; count < most && end + by <= limit; by += size) {
+    // From behind: topics that differ mostly do so in their last characters.
+    for (let at = topicEnd - 1; at >= start; at -= 1) if (buffer[at] !== buffer[at + by]) return count;
+    if (qos > 0) {
+      const next = packetId + count; // 65,536 is in no packet
+      if (buffer[topicEnd + by] !== next >> 8 || buffer[topicEnd + by + 1] !== (next & 0xff)) break;
+    }
+    if (version === 5 && buffer[payloadStart + by - 1] !== 0) break; // the length of its properties
+    count += 1;
+  }
+  return count;
+}
+
+/**
  * A topic name from its bytes, strictly: UTF-8, no U+0000, no wildcard. An empty one is let through, as MQTT 5 has it with an alias.
  * @throws ProtocolError 0x81, 0x90
  */

@@ -8,8 +8,8 @@ class Target implements AckTarget {
   waitingAcks = 0;
   lost = 0;
   readonly written: number[] = [];
-  writeAck(_kind: number, packetId: number): void {
-    this.written.push(packetId);
+  writeAck(_kind: number, packetId: number, _reasonCode: number, count = 1): void {
+    for (let at = 0; at < count; at += 1) this.written.push(packetId + at);
   }
   acksSettled(): void {}
   storeLost(): void {
@@ -19,17 +19,23 @@ class Target implements AckTarget {
 
 describe("ack ledger", () => {
   it("keeps each connection's order, and writes nothing before its group", () => {
-    const step = fc.record({ target: fc.nat(2), durable: fc.boolean(), settle: fc.nat(3) });
+    const step = fc.record({
+      target: fc.nat(2),
+      durable: fc.boolean(),
+      settle: fc.nat(3),
+      count: fc.integer({ min: 1, max: 4 }),
+    });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
         const ledger = new AckLedger(0);
         const targets = [new Target(), new Target(), new Target()];
         const groups = new Map<number, number>();
         let open = 1;
-        steps.forEach(({ target, durable, settle }, at) => {
-          const id = at + 1;
-          groups.set(id, durable ? open : 0);
-          ledger.add(targets[target] as Target, ackByte.puback, id, 0, durable ? open : 0);
+        let ids = 0;
+        for (const { target, durable, settle, count } of steps) {
+          const first = ids + 1;
+          for (let at = 0; at < count; at += 1) groups.set(++ids, durable ? open : 0);
+          ledger.add(targets[target] as Target, ackByte.puback, first, 0, durable ? open : 0, count);
           if (settle === 0) {
             ledger.settle(open);
             open += 1;
@@ -38,9 +44,9 @@ describe("ack ledger", () => {
             expect(written).to.deep.equal([...written].sort((a, b) => a - b));
             for (const done of written) expect(groups.get(done)).to.be.at.most(ledger.durableGroup);
           }
-        });
+        }
         ledger.settle(open);
-        expect(targets.reduce((sum, { written }) => sum + written.length, 0)).to.equal(steps.length);
+        expect(targets.reduce((sum, { written }) => sum + written.length, 0)).to.equal(ids);
         expect(targets.every(({ waitingAcks }) => waitingAcks === 0)).to.equal(true);
       }),
       { numRuns: 300 },

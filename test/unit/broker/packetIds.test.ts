@@ -11,7 +11,7 @@ const ids = fc.oneof(
 const steps = fc.array(
   fc.record({
     id: ids,
-    does: fc.constantFrom("set", "set", "delete oldest", "delete newest", "delete it"),
+    does: fc.constantFrom("set", "add", "add", "delete oldest", "delete newest", "delete it"),
     value: fc.nat(9),
   }),
   { maxLength: 400 },
@@ -37,6 +37,10 @@ describe("packet ids in use", () => {
             last = one;
             table.set(one, value);
             model.set(one, value);
+          } else if (does === "add") {
+            last = one;
+            expect(table.add(one, value)).to.equal(!model.has(one));
+            if (!model.has(one)) model.set(one, value);
           } else {
             const gone = (does === "delete oldest" ? known[0] : does === "delete newest" ? known.at(-1) : one) ?? one;
             expect(table.delete(gone)).to.equal(model.delete(gone));

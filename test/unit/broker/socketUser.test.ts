@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createServer as createTlsServer, connect as tlsConnect } from "node:tls";
 import { expect } from "chai";
-import { readOn, stopReading } from "../../../src/broker/socketUser.ts";
+import { readOn, type SocketUser, stopReading, useSocket } from "../../../src/broker/socketUser.ts";
 import { makeCertificate } from "../../helpers/certificate.ts";
 import { until } from "../../helpers/wait.ts";
 
@@ -37,6 +37,33 @@ async function ends(server: Portal, event: string, open: (port: number) => Socke
   return { near, far };
 }
 
+/** Keeps what comes. */
+class Reader implements SocketUser {
+  readonly got: Buffer[] = [];
+  ends = 0;
+  closes = 0;
+  readonly #then: (its: Reader) => void;
+
+  constructor(then: (its: Reader) => void) {
+    this.#then = then;
+  }
+
+  received(chunk: Buffer): void {
+    this.got.push(chunk);
+    this.#then(this);
+  }
+
+  framed(): void {}
+
+  ended(): void {
+    this.ends += 1;
+  }
+
+  closed(): void {
+    this.closes += 1;
+  }
+}
+
 describe("a socket that is not to be read", () => {
   const plain = () => ends(createServer({ noDelay: true }), "connection", (port) => connect(port, "127.0.0.1"));
   const secured = async () => {
@@ -51,10 +78,8 @@ describe("a socket that is not to be read", () => {
   ]) {
     it(`is stopped before it reads once more, again and again, and nothing is lost: ${name}`, async () => {
       const { near, far } = await open();
-      const got: Buffer[] = [];
       let most = 0;
-      near.on("data", (chunk: Buffer) => {
-        got.push(chunk);
+      const its = new Reader(({ got }) => {
         if (got.length > 20) return;
         stopReading(near);
         setImmediate(() => {
@@ -62,11 +87,41 @@ describe("a socket that is not to be read", () => {
           readOn(near);
         });
       });
+      useSocket(near, its);
       far.end(sent);
-      await until("all of it has come", () => near.readableEnded);
+      await until("all of it has come", () => its.ends === 1);
       expect(most).to.be.at.most(lies);
-      expect(Buffer.concat(got).equals(sent)).to.equal(true);
+      expect(Buffer.concat(its.got).equals(sent)).to.equal(true);
       near.destroy();
+      far.destroy();
+      await until("it is closed", () => its.closes === 1);
+      expect(its.ends).to.equal(1);
+    });
+
+    it(`that is only paused reads once more, and all comes in order: ${name}`, async () => {
+      const { near, far } = await open();
+      const its = new Reader(({ got }) => {
+        if (got.length > 50 || got.length % 3 === 0) return;
+        near.pause();
+        if (got.length % 2 === 0) setImmediate(() => near.resume());
+        else void until("it has read on", () => near.readableLength > 0).then(() => near.resume());
+      });
+      useSocket(near, its);
+      far.end(sent);
+      await until("all of it has come", () => its.ends === 1);
+      expect(Buffer.concat(its.got).equals(sent)).to.equal(true);
+      near.end();
+      await until("it is closed", () => its.closes === 1);
+    });
+
+    it(`that its user destroys over what has come tells nothing more: ${name}`, async () => {
+      const { near, far } = await open();
+      const its = new Reader(() => near.destroy());
+      useSocket(near, its);
+      far.on("error", () => {});
+      far.write(sent);
+      await until("it is closed", () => its.closes === 1);
+      expect([its.got.length, its.ends]).to.deep.equal([1, 0]);
       far.destroy();
     });
   }
