@@ -9,6 +9,7 @@ import { nodeFiles } from "./base/files.ts";
 import { type Log, LogLimiter } from "./base/log.ts";
 import type { Meter } from "./base/meter.ts";
 import { Scope } from "./base/scope.ts";
+import { Seconds } from "./base/seconds.ts";
 import { createBroker } from "./broker/broker.ts";
 import type { Broker, ListenerHandle } from "./broker/options.ts";
 import { Catalogue } from "./catalogue/catalogue.ts";
@@ -81,7 +82,8 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const { log, clock, meter, version } = deps;
   const startedMs = clock.monotonicMs();
   const codecs = createCodecs(config.codecs as Parameters<typeof createCodecs>[0]);
-  const store = await openJournal(config, deps);
+  const seconds = new Seconds(clock);
+  const store = await openJournal(config, deps, seconds);
   scope.defer(() => store.close());
   const letters = openLetters(config, store, deps, scope);
   const routing = createRouting(config.routes.map(routeDefinition(config.gateway.id)), codecs, { log, meter });
@@ -92,11 +94,8 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const broker = createBroker(
     { ...accessOptions(config), limits: brokerLimits(config), version },
     {
-      store,
-      clock,
+      ...{ store, clock, seconds, meter, routing },
       log: log.child({ stage: "broker" }),
-      meter,
-      routing,
       letters: letters.routes,
       forwarding: { forwardsFor: (topic) => forwarding.forwardsFor(topic) },
     },
@@ -112,7 +111,7 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   const handles = await openDoors(config, broker, sources, scope);
   const listeners = handles.map(({ url }) => url);
   startUplinks(uplinks, clock, scope);
-  announceSources(sources, broker, clock, scope);
+  announceSources(sources, broker, seconds, scope);
   const views = {
     api: openApi(config, { store, letters, uplinks, routing, broker }, deps, scope),
     health: () => storageProblems(store),
@@ -184,12 +183,13 @@ async function uplinkMaker({ uplinks, gateway }: Config): Promise<(deps: UplinkD
   return (deps) => all.map((options) => new Uplink(options, deps));
 }
 
-function openJournal(config: Config, { log, clock, meter }: GatewayDeps): Promise<Store> {
+function openJournal(config: Config, { log, clock, meter }: GatewayDeps, seconds: Seconds): Promise<Store> {
   const { maxBytes, minFreeBytes, maxMessageBytes, commitWindow } = config.storage;
   return openStore({
     dir: config.gateway.dataDir,
     files: nodeFiles,
     clock,
+    seconds,
     log: log.child({ stage: "storage" }),
     meter,
     maxBytes,
@@ -302,9 +302,8 @@ function createSource(
 }
 
 /** `$SYS/tidegate/sources/NAME/state`, retained: published when a source's link or problem changes, looked at each second. */
-function announceSources(sources: readonly Source[], broker: Broker, clock: Clock, scope: Scope): void {
+function announceSources(sources: readonly Source[], broker: Broker, seconds: Seconds, scope: Scope): void {
   const announced = new Map<string, string>();
-  let timer: Timer | undefined;
   const look = (): void => {
     for (const source of sources) {
       const { name, type, link, problem } = source.state();
@@ -314,10 +313,11 @@ function announceSources(sources: readonly Source[], broker: Broker, clock: Cloc
       const topic = `$SYS/tidegate/sources/${name}/state`;
       broker.publish({ topic, payload: Buffer.from(state), qos: 0, retain: true, source: "sys" });
     }
-    timer = clock.setTimer(1000, look);
   };
-  if (sources.length > 0) look();
-  scope.defer(() => timer?.cancel());
+  if (sources.length === 0) return;
+  look();
+  const timer = seconds.each(look);
+  scope.defer(() => timer.cancel());
 }
 
 /** And measures their rates from then on, whether somebody asks or not. */

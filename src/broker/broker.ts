@@ -1,12 +1,12 @@
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { getHeapStatistics } from "node:v8";
-import type { Timer } from "../base/clock.ts";
 import type { PublishResult, Store } from "../base/contracts.ts";
 import { TidegateError } from "../base/errors.ts";
 import type { HeldId } from "../base/inFlight.ts";
 import { LogLimiter } from "../base/log.ts";
 import type { Message } from "../base/message.ts";
+import { Seconds } from "../base/seconds.ts";
 import { topicFilterFault, topicNameFault } from "../base/topic.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { Access, type AccessOptions } from "./access/access.ts";
@@ -18,6 +18,7 @@ import { Admission, type Place } from "./admission.ts";
 import { Connection, type ConnectionHost, pause } from "./connection.ts";
 import type { BrokerContext } from "./context.ts";
 import { Deliverer } from "./deliverer.ts";
+import { DueTick } from "./dueTick.ts";
 import { giveWay } from "./giveWay.ts";
 import { HeldMemory } from "./heldMemory.ts";
 import { openListener } from "./listener.ts";
@@ -55,9 +56,9 @@ const unreadShare = 1 / 4;
 const incompleteWhy = "packets that have not all come take too much memory, and this one is the oldest";
 const pausedWhy = "what has come and cannot be handled yet takes too much memory, and this waits for longest";
 const pendingBytesMax = 4 * 1024 * 1024;
-/** Fine enough for a Keep Alive or a will delay of a second. */
-const tickMs = 250;
 const sysIntervalMsDefault = 10_000;
+/** So that timers that come a little late do not make it a second more. */
+const sysEarlyMs = 100;
 
 /** Makes the MQTT broker on a store. Durable sessions are there at once, retained values when `ready` resolves. */
 export function createBroker(options: BrokerOptions, deps: BrokerDeps): Broker {
@@ -85,8 +86,8 @@ class MqttBroker implements Broker {
   #webSockets: Promise<MqttUpgrade> | undefined;
   readonly #listeners = new Set<ListenerHandle>();
   readonly #hashing: HashThread;
-  #tick: Timer | undefined;
-  #sysDueMs = 0;
+  readonly #tick: DueTick;
+  #sysDueMs: number;
   #closed: Promise<void> | undefined;
 
   constructor(options: BrokerOptions, deps: BrokerDeps) {
@@ -143,7 +144,9 @@ class MqttBroker implements Broker {
     this.#follow(store);
     this.ready = retained.load();
     this.ready.then(() => retained.weigh()).catch((error: unknown) => log.error({ error }, "retained messages"));
-    this.#scheduleTick();
+    this.#sysDueMs = clock.monotonicMs();
+    const { seconds = new Seconds(clock) } = deps;
+    this.#tick = new DueTick(clock, seconds, (nowMs) => this.#onTick(nowMs));
   }
 
   #follow(store: Store): void {
@@ -311,7 +314,7 @@ class MqttBroker implements Broker {
   }
 
   async #close(): Promise<void> {
-    this.#tick?.cancel();
+    this.#tick.cancel();
     const listeners = [...this.#listeners].map((listener) => listener.close());
     this.#shares.close();
     for (const connection of [...this.#connections]) {
@@ -359,24 +362,19 @@ class MqttBroker implements Broker {
     this.publish({ topic, payload: Buffer.from(text), qos: 0, retain: true, source: "sys" });
   }
 
-  #scheduleTick(): void {
-    this.#tick = this.#context.clock.setTimer(tickMs, () => {
-      this.#onTick();
-      this.#scheduleTick();
-    });
-  }
-
-  #onTick(): void {
-    const { clock, store, sessions, pending } = this.#context;
-    const nowMs = clock.monotonicMs();
+  /** @returns how long until something more is due that is known, ms */
+  #onTick(nowMs: number): number {
+    const { store, sessions, pending, limits } = this.#context;
     pending.settle(store.durableGroup); // a crowded store's patience ends without a sync
-    for (const connection of this.#connections) connection.tick(nowMs);
-    this.#wills.tick(store.nowMs());
-    sessions.expire(store.nowMs());
-    this.#shares.tick(store.nowMs());
-    if (nowMs < this.#sysDueMs) return;
-    this.#sysDueMs = nowMs + this.#sysIntervalMs;
+    let dueMs = Math.min(this.#sysIntervalMs, limits.connectTimeoutMs); // these alone may be less than a second
+    for (const connection of this.#connections) dueMs = Math.min(dueMs, connection.tick(nowMs));
+    const storeMs = store.nowMs();
+    dueMs = Math.min(dueMs, this.#wills.tick(storeMs), sessions.expire(storeMs), this.#shares.tick(storeMs));
+    if (pending.above) dueMs = 0;
+    if (nowMs + sysEarlyMs < this.#sysDueMs) return dueMs;
+    this.#sysDueMs = Math.max(nowMs, this.#sysDueMs + this.#sysIntervalMs);
     this.#sys.publish();
+    return dueMs;
   }
 
   #registerGauges({ meter }: BrokerDeps): void {

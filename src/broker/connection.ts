@@ -168,7 +168,10 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
   resume(bit: number): void {
     if ((this.#pauses & bit) === 0) return;
     this.#pauses &= ~bit;
-    if (this.#pauses === 0 && this.open) setImmediate(() => this.#resumeReading());
+    if (this.#pauses !== 0 || !this.open) return;
+    // Keep Alive stood still with us; at once, or a look at it before our turn would end us
+    this.#alive(this.#context.clock.monotonicMs());
+    setImmediate(() => this.#resumeReading());
   }
 
   /** Refuses the CONNECT, then closes. @param why for people; only MQTT 5 can be told */
@@ -191,17 +194,21 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     this.#finish(normally ? "discard" : "publish", true);
   }
 
-  /** Keep Alive and the time for CONNECT. @param nowMs monotonic */
-  tick(nowMs: number): void {
+  /** Keep Alive and the time for CONNECT. @param nowMs monotonic @returns how long until one of them may be over, ms */
+  tick(nowMs: number): number {
     if (this.#pauses !== 0) this.#countPaused();
     if (this.#state.phase === "connecting") {
-      if (nowMs - this.openedMs < this.#context.limits.connectTimeoutMs) return;
+      const leftMs = this.openedMs + this.#context.limits.connectTimeoutMs - nowMs;
+      if (leftMs > 0) return leftMs;
       this.#context.metrics.refused("timeout").value += 1;
       this.#finish("discard", false);
-    } else if (this.keepAliveMs > 0 && this.#pauses === 0 && nowMs - this.lastReadMs > this.keepAliveMs * 1.5) {
+    } else if (this.keepAliveMs > 0 && this.#pauses === 0) {
+      const leftMs = this.lastReadMs + this.keepAliveMs * 1.5 - nowMs;
+      if (leftMs >= 0) return leftMs;
       this.#context.metrics.protocolError("keep-alive").value += 1; // [MQTT-3.1.2-22]
       this.close(reason.keepAliveTimeout, "nothing came for one and a half times the Keep Alive");
     }
+    return Number.POSITIVE_INFINITY;
   }
 
   /** Work for this connection outside of a packet's own turn: what it throws ends the connection, as it would there. */
@@ -370,7 +377,6 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
   #resumeReading(): void {
     this.#countPaused();
     if (this.#pauses !== 0 || !this.open) return;
-    this.#alive(this.#context.clock.monotonicMs()); // Keep Alive stood still with us
     this.#readPackets(); // what was left of the last chunk
     if (this.#pauses !== 0 || !this.open) return;
     if (this.#hungUp) this.#finish("publish", false);

@@ -6,6 +6,7 @@ import type { RouteLetters } from "../base/deadLetters.ts";
 import type { Log } from "../base/log.ts";
 import type { Meter } from "../base/meter.ts";
 import type { User } from "../base/passwords.ts";
+import type { Seconds } from "../base/seconds.ts";
 import type { AccessOptions } from "./access/access.ts";
 import type { Verify } from "./access/logIns.ts";
 import type { AccessRule } from "./access/rules.ts";
@@ -85,6 +86,8 @@ export interface BrokerOptions {
 export interface BrokerDeps {
   readonly store: Store;
   readonly clock: Clock;
+  /** Of the same clock, shared with others. Default: its own. */
+  readonly seconds?: Seconds | undefined;
   readonly log: Log;
   readonly meter: Meter;
   readonly routing: Routing;

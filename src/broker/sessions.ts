@@ -119,9 +119,9 @@ export class Sessions {
     this.#deps.wills.ended(session.clientId);
   }
 
-  /** Ends sessions whose expiry has passed. @param nowMs store clock */
-  expire(nowMs: number): void {
-    if (nowMs < this.#nextExpiryMs) return;
+  /** Ends sessions whose expiry has passed. @param nowMs store clock @returns how long until the next may, ms */
+  expire(nowMs: number): number {
+    if (nowMs < this.#nextExpiryMs) return this.#nextExpiryMs - nowMs;
     this.#nextExpiryMs = Number.POSITIVE_INFINITY;
     for (const session of this.#byId.values()) {
       if (session.disconnectedAtMs === undefined) continue;
@@ -131,6 +131,7 @@ export class Sessions {
         this.#deps.metrics.sessionsExpired.value += 1;
       } else this.#nextExpiryMs = Math.min(this.#nextExpiryMs, dueMs);
     }
+    return this.#nextExpiryMs - nowMs;
   }
 
   /** What could give way to a full store. */

@@ -162,10 +162,11 @@ export class ShareGroup {
     });
   }
 
-  /** Each second: what could not be read or sent is tried again. */
-  tick(): void {
+  /** Now and then: what could not be read or sent is tried again. @returns whether something is left */
+  tick(): boolean {
     this.#sendDue();
     this.pump();
+    return this.#memory.waiting > 0 || this.stored.waiting > 0 || this.#due.peek() !== undefined;
   }
 
   #guarded(work: () => unknown): void {

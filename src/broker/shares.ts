@@ -63,14 +63,17 @@ export class Shares {
     }
   }
 
-  /** Each second. @param nowMs store clock */
-  tick(nowMs: number): void {
-    for (const group of this.#groups.values()) group.tick();
+  /** @param nowMs store clock @returns how long until there is something to do again, ms */
+  tick(nowMs: number): number {
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const group of this.#groups.values()) if (group.tick()) nextMs = 0;
     for (const [name, dueMs] of this.#orphans) {
+      nextMs = Math.min(nextMs, dueMs - nowMs);
       if (nowMs < dueMs) continue;
       const { share, filter } = groupOfQueue(name);
       this.end(this.group(share, filter));
     }
+    return nextMs;
   }
 
   /** What could give way to a full store. */

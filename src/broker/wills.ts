@@ -104,13 +104,17 @@ export class Wills {
     this.#send({ clientId, user: delayed.user }, delayed.will);
   }
 
-  /** @param nowMs store clock */
-  tick(nowMs: number): void {
+  /** @param nowMs store clock @returns how long until the next is due, ms */
+  tick(nowMs: number): number {
+    let nextMs = Number.POSITIVE_INFINITY;
     for (const [clientId, { will, user, dueMs }] of this.#delayed) {
-      if (nowMs < dueMs) continue;
-      this.#delayed.delete(clientId);
-      this.#send({ clientId, user }, will);
+      if (nowMs < dueMs) nextMs = Math.min(nextMs, dueMs - nowMs);
+      else {
+        this.#delayed.delete(clientId);
+        this.#send({ clientId, user }, will);
+      }
     }
+    return nextMs;
   }
 
   /** Published and forgotten in the same turn, so in one group: a crash makes it neither lost nor twice published. */

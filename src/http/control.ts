@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { controlAddress, controlName } from "../base/controlPath.ts";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
-import { answeredByApi, answerPath, fail, type HttpViews, json, pathOf } from "./server.ts";
+import { answeredByApi, answerPath, checkEveryMs, fail, type HttpViews, json, pathOf } from "./server.ts";
 
 export interface ControlViews extends HttpViews {
   /** POST /api/v1/backup `{ "dir": "/absolute" }`. The signal: whoever asked went away. */
@@ -93,7 +93,7 @@ function answers(path: string): Promise<boolean> {
 
 function createControl(views: ControlViews, log: Log): Server {
   const server = createServer(
-    { maxHeaderSize: 8192, headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 1_000 },
+    { maxHeaderSize: 8192, headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: checkEveryMs },
     (request, response) => {
       answer(request, response, views).catch((error: unknown) => {
         if (request.destroyed && !request.complete) return; // whoever asked went away before all of it was said

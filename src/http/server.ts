@@ -36,6 +36,8 @@ export type MqttUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffe
 
 /** Of HTTP; those of MQTT have limits of their own. */
 const connectionsMax = 64;
+/** How often Node looks for requests that do not come to an end, whether there are any or not: each look wakes an idle process. */
+export const checkEveryMs = 10_000;
 
 /**
  * `/health`, `/metrics` and `/api/v1/*` on node:http alone: they must answer on a machine that has no memory to spare, and a framework costs 15 MB
@@ -56,7 +58,7 @@ export async function listenHttp(
       headersTimeout: 5_000,
       requestTimeout: 10_000,
       keepAliveTimeout: 5_000,
-      connectionsCheckingInterval: 1_000,
+      connectionsCheckingInterval: checkEveryMs,
     },
     (request, response) => {
       answer(request, response, views).catch((error: unknown) => {

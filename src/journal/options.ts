@@ -3,6 +3,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Files } from "../base/files.ts";
 import type { Log } from "../base/log.ts";
 import type { Meter } from "../base/meter.ts";
+import { Seconds } from "../base/seconds.ts";
 import { type FolderLock, lockFolder } from "./folderLock.ts";
 import { believeShortGaps } from "./storeClock.ts";
 
@@ -74,6 +75,8 @@ export interface StoreOptions {
   readonly dir: string;
   readonly files: Files;
   readonly clock: Clock;
+  /** Of the same clock, shared with others. Default: its own. */
+  readonly seconds?: Seconds;
   readonly log: Log;
   readonly meter: Meter;
   /** All files together; `admit` says "full" a reserve before it. */
@@ -106,6 +109,7 @@ export type ResolvedOptions = Required<Omit<StoreOptions, "tuning">> & { readonl
 
 export const resolveOptions = (given: StoreOptions): ResolvedOptions => ({
   ...storeDefaults,
+  seconds: new Seconds(given.clock),
   segmentBytes: Math.max(segmentBytesMin, Math.min(segmentBytesMax, Math.floor(given.maxBytes / 32))),
   ...given,
   tuning: { ...tuningDefaults, ...given.tuning },

@@ -20,6 +20,10 @@ export interface Room {
 }
 
 const checkEveryMs = 1000;
+/** While we take no more of the disk and it has plenty to give: asking is a call on another thread, and wakes two. */
+const calmCheckEveryMs = 10_000;
+/** What others could write until then, and more. */
+const plentyBytes = 1024 * 1024 * 1024;
 /** Never less than this is kept back for acknowledgements and checkpoints, or a full store could not even be emptied... */
 const reserveMinBytes = 64 * 1024;
 /** ...and never more than this. */
@@ -37,6 +41,8 @@ export class Space {
   /** What we held when others took the disk below minFreeBytes: we grow no further, but what we free of it is ours to use again. */
   #heldBytes: number | undefined;
   #checkedMs = Number.NEGATIVE_INFINITY;
+  /** What we held then. */
+  #checkedBytes = 0;
   #checking = false;
   /** The last answer: asked for with each message, and it changes once a second at most. */
   #room: Room | undefined;
@@ -48,11 +54,13 @@ export class Space {
     this.#limits = limits;
   }
 
-  /** Asks the disk, at most once a second; the answer counts from the next call on. Never rejects. */
+  /** To be called each second. Asks the disk when its answer may matter; it counts from the next call on. Never rejects. */
   async check(nowMs: number, usedBytes: number): Promise<void> {
-    if (this.#checking || nowMs - this.#checkedMs < checkEveryMs) return;
+    const everyMs = this.#isCalm(usedBytes) ? calmCheckEveryMs : checkEveryMs;
+    if (this.#checking || nowMs - this.#checkedMs < everyMs) return;
     this.#checking = true;
     this.#checkedMs = nowMs;
+    this.#checkedBytes = usedBytes;
     try {
       this.#diskBytes = (await this.#files.freeBytes(this.#dir)) + usedBytes;
     } catch {
@@ -63,6 +71,10 @@ export class Space {
     const isTight = this.#diskBytes - this.#limits.minFreeBytes < usedBytes;
     this.#heldBytes = isTight ? (this.#heldBytes ?? usedBytes) : undefined;
     this.#room = undefined;
+  }
+
+  #isCalm(usedBytes: number): boolean {
+    return usedBytes === this.#checkedBytes && this.#diskBytes - usedBytes - this.#limits.minFreeBytes >= plentyBytes;
   }
 
   /** @param checkpointBytes of the last checkpoint: the next two must fit */

@@ -41,8 +41,6 @@ import { JournalQueue } from "./uplinkQueue.ts";
 import { GroupWriter } from "./writer.ts";
 import { counting } from "./written.ts";
 
-const tickMs = 1000;
-
 export class JournalStore implements Store {
   readonly epoch: number;
   readonly nowMs: () => number;
@@ -65,7 +63,7 @@ export class JournalStore implements Store {
   readonly #failed: Array<(error: TidegateError) => void> = [];
   readonly #definitions: Definitions;
   #inCommit = false;
-  #tickTimer: Timer | undefined;
+  #ticking: Timer | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(parts: StoreParts) {
@@ -161,6 +159,7 @@ export class JournalStore implements Store {
     // A full disk must not keep the gateway from starting: the writer goes on trying.
     await Promise.race([this.#writer.flush(), this.#writer.whenFull()]);
     this.#tick();
+    this.#ticking = this.#parts.options.seconds.each(() => this.#tick());
   }
 
   get head(): number {
@@ -334,7 +333,7 @@ export class JournalStore implements Store {
   }
 
   async #close(): Promise<void> {
-    this.#tickTimer?.cancel();
+    this.#ticking?.cancel();
     await this.#backups.close();
     this.#changed.close();
     await this.#maintenance.stop();
@@ -391,6 +390,5 @@ export class JournalStore implements Store {
     this.#maintenance.tick();
     this.#changed.tick();
     this.#room.tick();
-    this.#tickTimer = this.#parts.options.clock.setTimer(tickMs, () => this.#tick());
   }
 }

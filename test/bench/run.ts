@@ -21,7 +21,7 @@ import { turns } from "./turns.ts";
  * test/bench/results (or `--out FILE`), for `npm run bench:compare`.
  * `npm run bench -- NAME...` runs some: routing, latency, speed, million, drain, lonely, turn, logins, scale; `routing:fan-in` and `turn:fan-in` one shape of
  * the traffic, `drain:speed`, `drain:fresh` and `drain:paced` parts of drain, `scale:retained`,
- * `scale:subscriptions`, `scale:connects`, `scale:idle`, `scale:small`, `scale:start` and `scale:quiet` of scale; `soak` (TIDEGATE_BENCH_MINUTES, 30) runs only when it is named.
+ * `scale:subscriptions`, `scale:connects`, `scale:idle`, `scale:small`, `scale:start` and `scale:quiet` of scale; `soak` (TIDEGATE_BENCH_MINUTES, 60) runs only when it is named.
  * TIDEGATE_BENCH_ROUNDS (5) and TIDEGATE_BENCH_SECONDS (3) make all others longer or shorter.
  */
 const rounds = Number(process.env["TIDEGATE_BENCH_ROUNDS"] ?? 5);

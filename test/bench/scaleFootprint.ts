@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { GatewayProcess } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { bareSockets } from "./brokers.ts";
-import { cpuSeconds, settledKb, statusKb } from "./procfs.ts";
+import { cpuSeconds, settledKb, statusKb, wakeUps } from "./procfs.ts";
 import { type Figure, figure } from "./record.ts";
 import { median, say } from "./report.ts";
 import { ScaleClients } from "./scaleProcess.ts";
@@ -173,25 +173,54 @@ export async function start(): Promise<Figure[]> {
 const quietClients = 100;
 const quietSeconds = 60;
 
-export async function quiet(): Promise<Figure[]> {
-  const [port = 0] = await freePorts(1);
-  const gateway = await make(port);
+interface Quiet {
+  /** Of a core. */
+  readonly percent: number;
+  readonly wakesPerSecond: number;
+}
+
+/** What a broker takes while its clients do nothing but ping. */
+async function quietly(pid: number, port: number): Promise<Quiet> {
   const clients = new ScaleClients([]);
   try {
-    await gateway.start();
     const ask = { port, count: quietClients, inTurn: 10, subscribe: true, keepAliveSeconds: 60 };
     await clients.ask("connect", ask);
-    await settledKb(gateway.pid); // what a start leaves to be done later is done
-    const before = cpuSeconds(gateway.pid);
-    const fromMs = performance.now();
+    await settledKb(pid); // what a start leaves to be done later is done
+    const before = { cpu: cpuSeconds(pid), wakes: wakeUps(pid), ms: performance.now() };
     await new Promise((resolve) => setTimeout(resolve, quietSeconds * 1000));
-    const percent = ((cpuSeconds(gateway.pid) - before) / (performance.now() - fromMs)) * 100_000;
-    say(
-      `\n${quietClients} clients at Keep Alive 60 that do nothing but ping, ${quietSeconds} s: ${percent.toFixed(3)} % of a core`,
-    );
-    return [figure("processor with 100 quiet clients", "%", [percent])];
+    const seconds = (performance.now() - before.ms) / 1000;
+    return {
+      percent: ((cpuSeconds(pid) - before.cpu) / seconds) * 100,
+      wakesPerSecond: (wakeUps(pid) - before.wakes) / seconds,
+    };
   } finally {
     await clients.stop();
+  }
+}
+
+/** And Node's own sockets after it: what a wake-up costs is the machine's, and most on a virtual one that is quiet. */
+export async function quiet(): Promise<Figure[]> {
+  const [port = 0, barePort = 0] = await freePorts(2);
+  const gateway = await make(port);
+  const ruler = bareSockets();
+  try {
+    await gateway.start();
+    const ours = await quietly(gateway.pid, port);
+    await gateway.end("SIGTERM");
+    await ruler.start(barePort);
+    const bare = await quietly(ruler.pid(), barePort);
+    const told = ({ percent, wakesPerSecond }: Quiet): string =>
+      `${percent.toFixed(3)} % of a core, ${wakesPerSecond.toFixed(1)} wake-ups a second`;
+    say(`\n${quietClients} clients at Keep Alive 60 that do nothing but ping, ${quietSeconds} s`);
+    say(`  tidegate          ${told(ours)}`);
+    say(`  Node's own socket ${told(bare)}`);
+    return [
+      figure("processor with 100 quiet clients", "%", [ours.percent]),
+      figure("processor with 100 quiet clients, Node's own socket", "%", [bare.percent]),
+      figure("wake-ups with 100 quiet clients", "/s", [ours.wakesPerSecond]),
+    ];
+  } finally {
+    await ruler.stop();
     await gateway.remove();
   }
 }
