@@ -1,10 +1,11 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
+import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { type Api, apiAnswer } from "./api.ts";
 import { Refusal } from "./apiRequest.ts";
+import { HttpConnections } from "./connections.ts";
 
 /** What the HTTP side shows; gateway.ts fills it. All three answer from memory. */
 export interface HttpViews {
@@ -22,6 +23,8 @@ export interface HttpOptions {
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
+  /** In which a client has to take an answer; then its connection is ended. */
+  readonly answerMsMax?: number | undefined;
 }
 
 export interface HttpHandle {
@@ -34,8 +37,8 @@ export interface HttpHandle {
 /** Takes an upgrade request for `/mqtt` whose Host and Origin are good, and the socket with it. @param head what came behind the request */
 export type MqttUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
-/** Of HTTP; those of MQTT have limits of their own. */
-const connectionsMax = 64;
+/** In which a client has to take an answer, once it is made. */
+const answerMsMaxDefault = 30_000;
 
 /**
  * `/health`, `/metrics` and `/api/v1/*` on node:http alone: they must answer on a machine that has no memory to spare, and a framework costs 15 MB
@@ -59,19 +62,19 @@ export async function listenHttp(
       connectionsCheckingInterval: 1_000,
     },
     (request, response) => {
-      answer(request, response, views).catch((error: unknown) => {
+      answerInTurn(connections, request, response, views).catch((error: unknown) => {
         if (request.destroyed && !request.complete) return; // whoever asked went away before all of it was said
         log.error({ err: messageOf(error), url: request.url?.slice(0, 200) }, "a page could not be made");
         if (!response.headersSent) fail(response, 500, "internal", "this is a fault of the gateway; see its log");
       });
     },
   );
-  const sockets = boundedSockets(server);
+  const connections = new HttpConnections(server, options.answerMsMax ?? answerMsMaxDefault);
   server.on("upgrade", (request, socket, head) => {
     const refusal = upgradeRefusal(request, mqtt);
     if (refusal !== undefined || mqtt === undefined) return refuseUpgrade(socket, refusal ?? 404);
-    sockets.delete(socket);
-    mqtt(request, socket, head);
+    if (connections.release(socket)) mqtt(request, socket, head);
+    else socket.destroy();
   });
   await open(server, options);
   const { address, port } = server.address() as AddressInfo;
@@ -80,23 +83,9 @@ export async function listenHttp(
     port,
     close: async () => {
       server.close(); // its callback would wait for the connections of MQTT as well
-      for (const socket of sockets) socket.destroy();
+      connections.destroy();
     },
   };
-}
-
-/** Those that speak HTTP; one too many is ended. `server.maxConnections` would count WebSockets as well, and shut the dashboard out. */
-function boundedSockets(server: Server): Set<Duplex> {
-  const sockets = new Set<Duplex>();
-  server.on("connection", (socket: Socket) => {
-    if (sockets.size >= connectionsMax) {
-      socket.destroy();
-      return;
-    }
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
-  });
-  return sockets;
 }
 
 /** The status that refuses an upgrade, or undefined. */
@@ -127,6 +116,15 @@ function open(server: Server, { host, port }: HttpOptions): Promise<void> {
       resolve();
     });
   });
+}
+
+async function answerInTurn(
+  connections: HttpConnections,
+  request: IncomingMessage,
+  response: ServerResponse,
+  views: HttpViews,
+): Promise<void> {
+  if (await connections.turn(request, response)) await answer(request, response, views);
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse, views: HttpViews): Promise<void> {
