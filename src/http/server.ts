@@ -71,6 +71,7 @@ export async function listenHttp(
   );
   const connections = new HttpConnections(server, options.answerMsMax ?? answerMsMaxDefault);
   server.on("upgrade", (request, socket, head) => {
+    if (!isWebSocket(request)) return answerWithout(server, connections, request, socket, head);
     const refusal = upgradeRefusal(request, mqtt);
     if (refusal !== undefined || mqtt === undefined) return refuseUpgrade(socket, refusal ?? 404);
     if (connections.release(socket)) mqtt(request, socket, head);
@@ -86,6 +87,30 @@ export async function listenHttp(
       connections.destroy();
     },
   };
+}
+
+const isWebSocket = ({ headers }: IncomingMessage): boolean =>
+  (headers.upgrade ?? "").split(",").some((name) => name.trim().toLowerCase() === "websocket");
+
+/**
+ * Other protocols are offered, not demanded (RFC 9110 section 7.8; h2c by curl --http2 and by Java's HttpClient, with every request). Node 20 takes
+ * any offer for an upgrade: the request goes in once more, without it.
+ */
+function answerWithout(
+  server: Server,
+  connections: HttpConnections,
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+): void {
+  if (!connections.release(socket)) return void socket.destroy();
+  const { method, url, httpVersion, rawHeaders } = request;
+  const lines = [`${method} ${url} HTTP/${httpVersion}`, "Connection: close"];
+  for (let at = 0; at < rawHeaders.length; at += 2)
+    if (!/^(connection|upgrade|http2-settings)$/i.test(rawHeaders[at] ?? ""))
+      lines.push(`${rawHeaders[at]}: ${rawHeaders[at + 1]}`);
+  socket.unshift(Buffer.concat([Buffer.from(`${lines.join("\r\n")}\r\n\r\n`, "latin1"), head]));
+  server.emit("connection", socket);
 }
 
 /** The status that refuses an upgrade, or undefined. */

@@ -76,6 +76,34 @@ describe("http/server", () => {
     await once(socket, "close");
   });
 
+  describe("a request that offers another protocol, such as h2c of curl --http2 and of Java's HttpClient", () => {
+    const offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
+
+    async function answerTo(...pieces: string[]): Promise<string> {
+      const socket = connect(server.port, "127.0.0.1");
+      let text = "";
+      socket.on("data", (data) => (text += data));
+      for (const piece of pieces) await new Promise((sent) => socket.write(piece, sent));
+      await once(socket, "close");
+      return text;
+    }
+
+    it("is answered as if it did not", async () => {
+      const text = await answerTo(`GET /health HTTP/1.1\r\nHost: localhost\r\n${offer}\r\n`);
+      expect(text).to.match(/^HTTP\/1.1 200 OK\r\n[\s\S]*"status":"ok"/);
+    });
+
+    it("its body too, and its Host and Origin are looked at", async () => {
+      const post = (headers: string): string[] => [
+        `POST /health HTTP/1.1\r\n${headers}\r\n${offer}Content-Length: 5\r\n\r\nab`,
+        "cde",
+      ];
+      expect(await answerTo(...post("Host: localhost"))).to.match(/^HTTP\/1.1 405 [\s\S]*method_not_allowed/);
+      expect(await answerTo(...post("Host: evil.example"))).to.match(/^HTTP\/1.1 421 [\s\S]*wrong_host/);
+      expect(await answerTo(...post("Host: localhost\r\nOrigin: null"))).to.match(/^HTTP\/1.1 403 [\s\S]*wrong_origin/);
+    });
+  });
+
   describe("MQTT over WebSocket", () => {
     let door: HttpHandle;
     let taken: Array<{ socket: Duplex; head: string }>;
