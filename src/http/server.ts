@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, isIPv6 } from "node:net";
 import type { Duplex } from "node:stream";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
@@ -28,7 +28,8 @@ export interface HttpOptions {
 }
 
 export interface HttpHandle {
-  readonly host: string;
+  /** With the host that was asked for and the port that was taken. */
+  readonly url: string;
   readonly port: number;
   /** Stops listening and ends its connections, but for those that were given to `mqtt`. */
   close(): Promise<void>;
@@ -78,9 +79,9 @@ export async function listenHttp(
     else socket.destroy();
   });
   await open(server, options);
-  const { address, port } = server.address() as AddressInfo;
+  const { port } = server.address() as AddressInfo;
   return {
-    host: address,
+    url: urlOf({ ...options, port }),
     port,
     close: async () => {
       server.close(); // its callback would wait for the connections of MQTT as well
@@ -127,14 +128,15 @@ function refuseUpgrade(socket: Duplex, status: number): void {
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 
-function open(server: Server, { host, port }: HttpOptions): Promise<void> {
+const urlOf = ({ host, port }: HttpOptions): string => `http://${isIPv6(host) ? `[${host}]` : host}:${port}`;
+
+function open(server: Server, options: HttpOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", (cause) => {
       const why = errnoOf(cause) === "EADDRINUSE" ? "the port is in use by another program" : messageOf(cause);
-      reject(
-        new TidegateError("TG_LISTEN", `http://${host}:${port} cannot be opened: ${why} (http.listen)`, { cause }),
-      );
+      reject(new TidegateError("TG_LISTEN", `${urlOf(options)} cannot be opened: ${why} (http.listen)`, { cause }));
     });
+    const { host, port } = options;
     server.listen({ host, port }, () => {
       server.removeAllListeners("error");
       server.on("error", () => {}); // an accept that fails (EMFILE) must not end the process

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { request } from "node:http";
 import { connect, type Socket } from "node:net";
+import { networkInterfaces } from "node:os";
 import type { Duplex } from "node:stream";
 import { expect } from "chai";
 import { silentLog } from "../../../src/base/log.ts";
@@ -183,5 +184,19 @@ describe("http/server", () => {
     );
     expect(error).to.have.property("code", "TG_LISTEN");
     expect(error).to.have.property("message").that.contains("in use");
+  });
+
+  it("has a url that can be used, on IPv6 too", async function () {
+    const addresses = Object.values(networkInterfaces()).flatMap((of = []) => of.map(({ address }) => address));
+    if (!addresses.includes("::1")) this.skip();
+    const views = { health: () => [], metrics: () => "", status: () => ({}) };
+    const six = await listenHttp({ host: "::1", port: 0 }, views, silentLog);
+    expect(six.url).to.equal(`http://[::1]:${six.port}`);
+    expect((await fetch(`${six.url}/health`)).status).to.equal(200);
+    const error = await listenHttp({ host: "::1", port: six.port }, views, silentLog).catch(
+      (thrown: unknown) => thrown,
+    );
+    expect(error).to.have.property("message").that.contains(`${six.url} cannot be opened`);
+    await six.close();
   });
 });
