@@ -366,7 +366,7 @@ async function openHttp(
     broker.upgrade(request, socket, head, listener),
   );
   scope.defer(() => handle.close());
-  return `http://${address.host}:${handle.port}`;
+  return handle.url;
 }
 
 /** A backup of the data folder while no gateway runs. @throws TidegateError TG_DATA_DIR, TG_STORE_FOREIGN, TG_BACKUP */

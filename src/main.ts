@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import "./base/youngHeap.ts";
 import { Command, CommanderError } from "commander";
-import { messageOf } from "./base/errors.ts";
+import { errnoOf, messageOf } from "./base/errors.ts";
 import { backup, type Io } from "./cli/backup.ts";
 import { check } from "./cli/check.ts";
 import { addOperating } from "./cli/operate.ts";
@@ -114,9 +114,17 @@ function addPasswd(program: Command, ended: (exitCode: number) => void): void {
     });
 }
 
+/** A reader that goes away (`| head`) has seen what it wanted, and what was asked for is still done. */
+process.stdout.on("error", (error) => {
+  if (errnoOf(error) === "EPIPE") return;
+  io.err(`tidegate: the output cannot be written: ${messageOf(error)}`);
+  process.exitCode = 1;
+});
+process.stderr.on("error", () => {});
+
 main(process.argv.slice(2)).then(
   (code) => {
-    process.exitCode = code;
+    process.exitCode ||= code;
   },
   (error: unknown) => {
     console.error(`tidegate: ${messageOf(error)}`);

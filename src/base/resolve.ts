@@ -7,6 +7,12 @@ type Found = { readonly address: string; readonly family: 4 | 6 };
 const timeoutMs = 2000;
 const tries = 2;
 
+/**
+ * How long getaddrinfo asks a name server (glibc's RES_OPTIONS): DNS was asked before, it is there for the other places that names are in. A thread
+ * that hangs in it cannot be ended, and the process waits for it at its end: with a dead name server that was 5 s twice, for each of them.
+ */
+const lookupOptions = "timeout:1 attempts:1";
+
 /** By host: who asks for a name that is being looked up gets that answer. As many as there are names in the config. */
 const running = new Map<string, Promise<Found>>();
 /** getaddrinfo runs one at a time: a dead name server would otherwise hold all threads of libuv's pool. */
@@ -34,6 +40,7 @@ async function ask(host: string): Promise<Found> {
   const [four, six] = await Promise.all([addresses(host, 4), addresses(host, 6)]);
   if (four.length > 0) return { address: any(four), family: 4 };
   if (six.length > 0) return { address: any(six), family: 6 };
+  process.env["RES_OPTIONS"] ??= lookupOptions;
   const mine = lastLookup.then(() => dns.lookup(host));
   lastLookup = mine.catch(() => {});
   const { address, family } = await mine;

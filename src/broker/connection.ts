@@ -143,9 +143,8 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
       this.unacknowledged = Math.max(0, this.unacknowledged - count);
     }
     this.#context.metrics.othersSent.value += count;
-    const bare = reasonCode === 0 || this.version !== 5;
-    if (bare) this.outbox.appendAck(kind, packetId, count);
-    for (let id = packetId; !bare && id < packetId + count; id += 1) {
+    if (reasonCode === 0 || this.version !== 5) return this.outbox.appendAck(kind, packetId, count);
+    for (let id = packetId; id < packetId + count; id += 1) {
       const bytes = encodeAck(ackNames[kind], id, reasonCode, this.version);
       this.outbox.append(bytes, 0, bytes.length);
     }
@@ -281,7 +280,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
       this.#fault(error);
       return;
     } finally {
-      pipeline.forgetPlain();
+      pipeline.short.forgetPlain();
     }
     // Who asks without reading the answers is not read either, until `full` has ended.
     const { outbox } = this;
@@ -355,12 +354,8 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
   #refuseFault({ reasonCode, message }: ProtocolError): void {
     const { buffer, first, body, end } = this.scanner;
     const unsupported = reasonCode === reason.unsupportedProtocolVersion;
-    if (
-      unsupported
-        ? isWrittenAsVersion5(buffer, body, end)
-        : first === connectByte && versionOfConnect(buffer, body, end) === 5
-    )
-      this.version = 5;
+    const says5 = (): boolean => first === connectByte && versionOfConnect(buffer, body, end) === 5;
+    if (unsupported ? isWrittenAsVersion5(buffer, body, end) : says5()) this.version = 5;
     if (unsupported)
       this.refuse(reasonCode, connectReturn.unacceptableProtocolVersion); // [MQTT-3.1.2-2]
     else if (this.version === 5) this.refuse(reasonCode, 0, message);

@@ -1,48 +1,30 @@
-import type { PublishResult, Store, Txn } from "../base/contracts.ts";
-import type { RouteFailure, RouteLetters } from "../base/deadLetters.ts";
-import type { Message, PlainMessage, Qos } from "../base/message.ts";
-import type { Deliverer } from "./deliverer.ts";
+import type { PublishResult, Txn } from "../base/contracts.ts";
+import type { RouteFailure } from "../base/deadLetters.ts";
+import type { Message } from "../base/message.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
 import { expandRoutes } from "./expandRoutes.ts";
-import type { BrokerMetrics } from "./metrics.ts";
-import type { BrokerLimits } from "./options.ts";
-import type { PendingBytes } from "./pendingBytes.ts";
-import { lowerQos, messageBytes } from "./publishFrames.ts";
+import type { PipelineDeps } from "./pipelineDeps.ts";
+import { messageBytes } from "./publishFrames.ts";
 import {
   forget,
   hasOwn,
+  heldBytes,
   type Item,
-  keptOrdinals,
+  keepsCopy,
   needsStore,
   newItem,
   noTakers,
   ownOf,
+  refer,
   takersOf,
   zeros,
 } from "./publishItem.ts";
-import { mapNames, noBytes, type References } from "./references.ts";
-import type { Retained } from "./retained.ts";
+import { mapNames, noBytes } from "./references.ts";
 import type { Session } from "./session.ts";
-import type { TopicCache } from "./topicCache.ts";
-import type { Delivery, StoredForward, TopicEntry } from "./topicEntry.ts";
-
-export interface PipelineDeps {
-  readonly store: Store;
-  readonly limits: BrokerLimits;
-  readonly metrics: BrokerMetrics;
-  readonly cache: TopicCache;
-  readonly retained: Retained;
-  readonly references: References;
-  readonly pending: PendingBytes;
-  readonly deliverer: Deliverer;
-  /** Undefined: what a route would put there is dropped. */
-  readonly letters: RouteLetters | undefined;
-}
+import { notStored, ShortWay } from "./shortWay.ts";
+import type { TopicEntry } from "./topicEntry.ts";
 
 const none: readonly string[] = [];
-const noView = new DataView(new ArrayBuffer(0));
-/** What a held id counts for. */
-const heldBytes = 64;
 const noItems: readonly Item[] = [];
 const accepted0: { readonly accepted: true; readonly group: number } = { accepted: true, group: 0 };
 
@@ -52,6 +34,8 @@ const accepted0: { readonly accepted: true; readonly group: number } = { accepte
  */
 export class Pipeline {
   readonly #deps: PipelineDeps;
+  /** The usual kinds of messages go by it. */
+  readonly short: ShortWay;
   #items: readonly Item[] = noItems;
   /** The item of the last publish without routes: made anew for each message it was a third of the garbage. Taken while in use: a handler may publish. */
   #spare: Item[] | undefined;
@@ -63,32 +47,12 @@ export class Pipeline {
   readonly #write = (txn: Txn): void => this.#writeAll(txn);
   /** What the store is asked, filled for each question. */
   readonly #admission = { bytes: 0, rejectNewest: none, tentative: false };
-  #message: Message | undefined;
-  #takers: readonly StoredForward[] = [];
-  #targets: readonly Delivery[] = [];
-  #ordinals: number[] | undefined;
-  /** The list for it, taken while in use too. */
-  #spareOrdinals: number[] | undefined = [];
-  readonly #writeMessage = (txn: Txn): void => {
-    const message = this.#message;
-    if (message !== undefined) {
-      const position = txn.message(message, this.#takers);
-      if (this.#ordinals !== undefined) refer(txn, message, position, this.#targets, this.#ordinals);
-    }
-    if (this.#heldKey !== undefined) txn.put(this.#heldMap, this.#heldKey, noBytes);
-    this.#deps.references.flushInto(txn);
-  };
-  readonly #plain: PlainMessage = { topic: "", source: "", qos: 0, bytes: noView, from: 0, to: 0 };
-  /** On the store's clock; below 0: not known. */
-  #plainAtMs = -1;
-  /** For the uplinks of this list `head` may rise so far. */
-  #admittedFor: readonly string[] = none;
-  #admittedTo = 0;
   /** The last answer: a group holds many messages. */
   #accepted: { readonly accepted: true; readonly group: number } = accepted0;
 
   constructor(deps: PipelineDeps) {
     this.#deps = deps;
+    this.short = new ShortWay(deps);
   }
 
   /**
@@ -104,7 +68,7 @@ export class Pipeline {
     heldMap: string = mapNames.qos2In,
   ): PublishResult {
     const { deliverer } = this.#deps;
-    this.#admittedTo = 0; // a commit of its own may begin a segment, say
+    this.short.askAgain();
     const simple = entry.routes.length === 0 && !message.retain;
     if (
       simple &&
@@ -118,9 +82,9 @@ export class Pipeline {
       return this.#acceptedIn(kept);
     }
     if (simple && entry.shares.length === 0) {
-      this.#heldMap = heldMap;
-      const result = this.#store(message, entry, publisher, heldKey);
-      if (result !== undefined) return result;
+      const group = this.short.store(message, entry, publisher, heldKey, heldMap);
+      if (group === notStored) return this.#failed();
+      if (group !== undefined) return this.#acceptedIn(group);
     }
     const items = this.#plan(message, entry, publisher);
     const refused = this.#admit(message, items, heldKey);
@@ -131,8 +95,7 @@ export class Pipeline {
         this.#heldMap = heldMap;
         group = this.#commit(items, heldKey);
       } catch {
-        this.#deps.metrics.dropped("refused").value += 1;
-        return { accepted: false, reason: "failed" };
+        return this.#failed();
       }
     }
     let last = group;
@@ -146,114 +109,9 @@ export class Pipeline {
     return false;
   }
 
-  /**
-   * A reading for uplinks and durable sessions, not retained, without routes and shared groups: the other usual case, so the same as the long way with
-   * nothing made on it. Undefined: it is not so simple.
-   */
-  #store(
-    message: Message,
-    entry: TopicEntry,
-    publisher: Session | undefined,
-    heldKey: string | undefined,
-  ): PublishResult | undefined {
-    const { store, pending, deliverer } = this.#deps;
-    const { deliveries, stored } = entry;
-    const bytes = messageBytes(message);
-    if (message.source === "sys" || message.source.startsWith("uplink:")) return undefined;
-    if (entry.durable && (message.qos === 0 || (publisher !== undefined && hasOwn(deliveries, publisher))))
-      return undefined;
-    if (!this.#fits(heldKey === undefined ? bytes : bytes + heldBytes, entry)) return undefined;
-    const ordinals = entry.durable ? this.#wanted(message, deliveries, bytes) : undefined;
-    const keeps = stored.length > 0 || ordinals?.includes(-1) === true;
-    this.#message = keeps ? message : undefined;
-    this.#heldKey = heldKey;
-    this.#takers = stored;
-    this.#targets = deliveries;
-    this.#ordinals = ordinals;
-    let group: number;
-    try {
-      group = store.commit(this.#writeMessage).group;
-    } catch {
-      this.#deps.metrics.dropped("refused").value += 1;
-      return { accepted: false, reason: "failed" };
-    }
-    if (keeps) pending.add(group, bytes);
-    if (deliveries.length + entry.handlers.length + entry.live.length > 0)
-      group = deliverer.deliver(message, entry, deliveries, publisher, ordinals, group);
-    if (ordinals !== undefined && ordinals.length <= keptOrdinals) this.#spareOrdinals = ordinals;
-    return this.#acceptedIn(group);
-  }
-
-  #fits(bytes: number, { rejectNewest }: TopicEntry): boolean {
-    const request = this.#admission;
-    request.bytes = bytes;
-    request.rejectNewest = rejectNewest;
-    request.tentative = true;
-    return this.#deps.store.admit(request) === "ok";
-  }
-
-  /**
-   * The same for one without properties, not to be retained and of QoS 0 or 1, that nobody but uplinks takes (`onlyStored`): nothing is made for it, not
-   * even the message. What comes until `forgetPlain` was taken at one moment. 0: `publish` has to say what becomes of it.
-   * @param bytes in which its payload is from..to
-   */
-  append(entry: TopicEntry, source: string, qos: Qos, bytes: DataView, from: number, to: number): number {
-    const { store, pending, references } = this.#deps;
-    const size = to - from + entry.topic.length;
-    if (references.pending || !this.#fitsPlain(size, entry)) return 0;
-    const plain = this.#plain;
-    // Mostly the same as before: for what it points at, V8 has work with each assignment.
-    if (plain.topic !== entry.topic) plain.topic = entry.topic;
-    if (plain.source !== source) plain.source = source;
-    if (plain.bytes !== bytes) plain.bytes = bytes;
-    plain.qos = qos;
-    plain.from = from;
-    plain.to = to;
-    let group: number;
-    try {
-      group = store.append(plain, entry.stored, this.#plainAtMs);
-    } catch {
-      return 0;
-    }
-    pending.add(group, size);
-    return group;
-  }
-
-  /** Asked once for many: what comes until `forgetPlain` comes at once. */
-  #fitsPlain(size: number, entry: TopicEntry): boolean {
-    const { store } = this.#deps;
-    if (this.#plainAtMs < 0) this.#plainAtMs = store.nowMs();
-    else if (entry.rejectNewest === this.#admittedFor && store.head + size <= this.#admittedTo) return true;
-    this.#admittedFor = entry.rejectNewest;
-    this.#admittedTo = store.admittedTo(entry.rejectNewest);
-    return store.head + size <= this.#admittedTo || this.#fits(size, entry);
-  }
-
-  /** Nothing more comes of the bytes that `append` was given, or time has passed. */
-  forgetPlain(): void {
-    if (this.#plainAtMs < 0) return;
-    this.#plainAtMs = -1;
-    this.#plain.bytes = noView;
-  }
-
-  /** By index in targets, see Item. Those at their limit have made room, or give the message up. */
-  #wanted(message: Message, targets: readonly Delivery[], bytes: number): number[] {
-    const ordinals = zeros(targets.length, this.#spareOrdinals ?? []);
-    this.#spareOrdinals = undefined;
-    for (let at = 0; at < targets.length; at += 1) {
-      const target = targets[at]!;
-      const { outgoing } = target.session;
-      if (!this.#keeps(message, target) || !(outgoing instanceof DurableOutgoing)) continue;
-      if (outgoing.makeRoom(bytes)) ordinals[at] = -1;
-    }
-    return ordinals;
-  }
-
-  /** Whether a session has a copy stored: else it gets it if it is there. */
-  #keeps({ qos }: Message, target: Delivery): boolean {
-    if (!target.session.durable) return false;
-    if (qos > 0 && target.qos > 0) return true;
-    return this.#deps.limits.session.queueQos0 && target.session.link === undefined;
+  #failed(): PublishResult {
+    this.#deps.metrics.dropped("refused").value += 1;
+    return { accepted: false, reason: "failed" };
   }
 
   /** The same object for a group's messages. */
@@ -305,7 +163,7 @@ export class Pipeline {
     if (entry.stored.length > 0) item.takers = takersOf(message, entry);
     for (let at = 0; at < targets.length; at += 1) {
       const target = targets[at];
-      if (target === undefined || !this.#keeps(message, target)) continue;
+      if (target === undefined || !keepsCopy(message, target, queueQos0)) continue;
       item.ordinals ??= zeros(targets.length, item.spareOrdinals);
       item.ordinals[at] = -1;
       item.wanted += 1;
@@ -444,16 +302,5 @@ export class Pipeline {
     const last = this.#deps.deliverer.deliver(message, entry, item.targets, publisher, item.ordinals, group);
     if (entry.shares.length > 0) this.#deps.deliverer.share(message, entry, item.shared, item.position);
     return last;
-  }
-}
-
-/** The sessions that want it wait for it. @param ordinals by index in targets: of those that want it, here they get theirs */
-function refer(txn: Txn, message: Message, position: number, targets: readonly Delivery[], ordinals: number[]): void {
-  for (let at = 0; at < ordinals.length; at += 1) {
-    const target = targets[at];
-    if (ordinals[at] !== -1 || !(target?.session.outgoing instanceof DurableOutgoing)) continue;
-    const qos = lowerQos(message.qos, target.qos);
-    const retain = target.retainAsPublished && message.retain;
-    ordinals[at] = target.session.outgoing.reference(txn, position, qos, retain, messageBytes(message));
   }
 }

@@ -1,4 +1,7 @@
+import type { Txn } from "../base/contracts.ts";
 import type { Message } from "../base/message.ts";
+import { DurableOutgoing } from "./durableOutgoing.ts";
+import { lowerQos, messageBytes } from "./publishFrames.ts";
 import type { Session } from "./session.ts";
 import type { Delivery, TopicEntry } from "./topicEntry.ts";
 
@@ -67,4 +70,30 @@ export function zeros(count: number, list: number[]): number[] {
   for (let at = 0; at < count; at += 1) list[at] = 0;
   if (list.length > count) list.length = count;
   return list;
+}
+
+/** What a held id counts for. */
+export const heldBytes = 64;
+
+/** Whether a session has a copy stored: else it gets it if it is there. */
+export function keepsCopy({ qos }: Message, { session, qos: granted }: Delivery, queueQos0: boolean): boolean {
+  if (!session.durable) return false;
+  return (qos > 0 && granted > 0) || (queueQos0 && session.link === undefined);
+}
+
+/** The sessions that want it wait for it. @param ordinals by index in targets: of those that want it, here they get theirs */
+export function refer(
+  txn: Txn,
+  message: Message,
+  position: number,
+  targets: readonly Delivery[],
+  ordinals: number[],
+): void {
+  for (let at = 0; at < ordinals.length; at += 1) {
+    const target = targets[at];
+    if (ordinals[at] !== -1 || !(target?.session.outgoing instanceof DurableOutgoing)) continue;
+    const qos = lowerQos(message.qos, target.qos);
+    const retain = target.retainAsPublished && message.retain;
+    ordinals[at] = target.session.outgoing.reference(txn, position, qos, retain, messageBytes(message));
+  }
 }

@@ -1,5 +1,6 @@
 import { type Logger, levels, pino, stdSerializers } from "pino";
 import type { Log, LogFields } from "../base/log.ts";
+import { escapedJson } from "./texts.ts";
 
 export interface LeveledLog extends Log {
   /** Of this log and all its children, at once. */
@@ -23,6 +24,7 @@ export function createLog(level: string): LeveledLog {
     timestamp: () => `,"time":"${new Date().toISOString()}"`,
     serializers: { error: stdSerializers.err }, // an Error under a name that pino does not know would be written as {}
     formatters: { level: (label) => ({ level: label }) },
+    hooks: { streamWrite: escapedJson }, // client ids and topics may have in them what a terminal obeys
   });
   return { ...wrap(logger, least), setLevel, always: (fields, message) => logger.info(fields, message) };
 }

@@ -80,7 +80,7 @@ export function queueDropped(name: string, options: CallOptions, io: Io): Promis
   return withGateway(options, io, async (call) => {
     const path = `/api/v1/uplinks/${encodeURIComponent(name)}/dropped`;
     const { dropped } = await call<{ dropped: readonly Dropped[] }>({ method: "GET", path });
-    if (options.json === true) io.out(JSON.stringify(dropped, undefined, 2));
+    if (options.json === true) io.out(jsonText(dropped));
     else if (dropped.length === 0) io.out("nothing was dropped since the gateway started");
     else
       for (const line of table(

@@ -13,6 +13,7 @@ import { version } from "./version.ts";
 
 /** A stop that takes longer than this is ended: systemd and people wait 5 s. The journal needs no clean end. */
 const stopMsMax = 4_500;
+const stopSignals = ["SIGTERM", "SIGINT"];
 /** After the stop, for whatever still keeps the event loop from ending. */
 const exitMsMax = 250;
 
@@ -33,6 +34,8 @@ export async function run(options: { config?: string }): Promise<number> {
   for (const warning of loaded.warnings) log.warn({ at: formatProblem(warning) }, "config");
   guardProcess(log);
   const stopped = stopSignal(); // from here on, so that a signal during a long recovery stops cleanly too
+  let started = false;
+  const late = stopped.then(() => endLate(() => started, log));
   const reloads = new Reloads(path, log); // and one of SIGHUP does not end it
   let gateway: Gateway;
   try {
@@ -40,6 +43,7 @@ export async function run(options: { config?: string }): Promise<number> {
   } catch (error) {
     return startFailed(error, log);
   }
+  started = true;
   const notifier = new SystemdNotifier(log);
   log.always({ ...gateway.addresses(), config: loaded.file ?? "defaults", version }, "ready");
   notifier.ready(`${gateway.addresses().listeners.length} listeners`);
@@ -49,27 +53,35 @@ export async function run(options: { config?: string }): Promise<number> {
   reloads.end();
   log.info({ signal }, "stopping");
   notifier.stopping();
-  return stop(gateway, log);
-}
-
-async function stop(gateway: Gateway, log: Log): Promise<number> {
-  const late = setTimeout(() => {
-    log.error({}, "stopping took too long; what is on disk is safe");
-    process.exit(1);
-  }, stopMsMax);
-  let code = 0;
-  try {
-    await gateway.stop();
-    log.info({}, "stopped");
-  } catch (error) {
-    log.error({ err: describe(error) }, "stopping was not clean; what is on disk is safe");
-    code = 1;
-  }
-  clearTimeout(late);
+  const code = await stop(gateway, log);
+  clearTimeout(await late);
   return ending(code);
 }
 
-/** A question to a name server that does not answer, for one, would keep the process for another minute. */
+/** From the signal on, whatever it finds: a start takes its time where much has to be recovered, or a disk does not answer. */
+function endLate(started: () => boolean, log: Log): NodeJS.Timeout {
+  const end = (): void => {
+    // A thread that hangs in a file cannot be ended, and the process waits for it: then the next signal ends it as if nobody listened.
+    for (const signal of stopSignals) process.removeAllListeners(signal);
+    if (started()) log.error({}, "stopping took too long; what is on disk is safe");
+    else log.info({}, "stopped during the start; what is on disk is safe");
+    process.exit(started() ? 1 : 0);
+  };
+  return setTimeout(end, stopMsMax).unref();
+}
+
+async function stop(gateway: Gateway, log: Log): Promise<number> {
+  try {
+    await gateway.stop();
+    log.info({}, "stopped");
+    return 0;
+  } catch (error) {
+    log.error({ err: describe(error) }, "stopping was not clean; what is on disk is safe");
+    return 1;
+  }
+}
+
+/** A question of Node's resolver to a name server that does not answer, for one, would keep the process. */
 function ending(code: number): number {
   setTimeout(() => process.exit(code), exitMsMax).unref();
   return code;
@@ -85,7 +97,7 @@ function startFailed(error: unknown, log: Log): number {
 function stopSignal(): Promise<string> {
   // Not once: a second signal while stopping would end the process in the middle of it.
   return new Promise((resolve) => {
-    for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => resolve(signal));
+    for (const signal of stopSignals) process.on(signal, () => resolve(signal));
   });
 }
 

@@ -37,9 +37,12 @@ export function plainText(text: string, max: number): string {
   return shown.length > max ? `${shown.slice(0, max - 1)}…` : shown;
 }
 
-/** JSON for a terminal or a program: the same value, with escapes for what JSON leaves bare and a terminal may obey (C1, bidirectional text). */
-export function jsonText(value: unknown): string {
-  return JSON.stringify(value, undefined, 2).replace(/[\x7f-\x9f\p{Cf}\u2028\u2029]/gu, (char) =>
+/** JSON for a terminal or a program. */
+export const jsonText = (value: unknown): string => escapedJson(JSON.stringify(value, undefined, 2));
+
+/** The same JSON, with escapes for what it leaves bare and a terminal may obey (C1, bidirectional text). */
+export function escapedJson(json: string): string {
+  return json.replace(/[\x7f-\x9f\p{Cf}\u2028\u2029]/gu, (char) =>
     Array.from({ length: char.length }, (_, at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, "0")}`).join(""),
   );
 }

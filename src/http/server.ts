@@ -1,10 +1,11 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
-import type { AddressInfo, Socket } from "node:net";
+import { type AddressInfo, isIPv6 } from "node:net";
 import type { Duplex } from "node:stream";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { type Api, apiAnswer } from "./api.ts";
 import { Refusal } from "./apiRequest.ts";
+import { HttpConnections } from "./connections.ts";
 
 /** What the HTTP side shows; gateway.ts fills it. All three answer from memory. */
 export interface HttpViews {
@@ -22,10 +23,13 @@ export interface HttpOptions {
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
+  /** In which a client has to take an answer; then its connection is ended. */
+  readonly answerMsMax?: number | undefined;
 }
 
 export interface HttpHandle {
-  readonly host: string;
+  /** With the host that was asked for and the port that was taken. */
+  readonly url: string;
   readonly port: number;
   /** Stops listening and ends its connections, but for those that were given to `mqtt`. */
   close(): Promise<void>;
@@ -34,10 +38,10 @@ export interface HttpHandle {
 /** Takes an upgrade request for `/mqtt` whose Host and Origin are good, and the socket with it. @param head what came behind the request */
 export type MqttUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
-/** Of HTTP; those of MQTT have limits of their own. */
-const connectionsMax = 64;
 /** How often Node looks for requests that do not come to an end, whether there are any or not: each look wakes an idle process. */
 export const checkEveryMs = 10_000;
+/** In which a client has to take an answer, once it is made. */
+const answerMsMaxDefault = 30_000;
 
 /**
  * `/health`, `/metrics` and `/api/v1/*` on node:http alone: they must answer on a machine that has no memory to spare, and a framework costs 15 MB
@@ -61,44 +65,55 @@ export async function listenHttp(
       connectionsCheckingInterval: checkEveryMs,
     },
     (request, response) => {
-      answer(request, response, views).catch((error: unknown) => {
+      answerInTurn(connections, request, response, views).catch((error: unknown) => {
         if (request.destroyed && !request.complete) return; // whoever asked went away before all of it was said
         log.error({ err: messageOf(error), url: request.url?.slice(0, 200) }, "a page could not be made");
         if (!response.headersSent) fail(response, 500, "internal", "this is a fault of the gateway; see its log");
       });
     },
   );
-  const sockets = boundedSockets(server);
+  const connections = new HttpConnections(server, options.answerMsMax ?? answerMsMaxDefault);
   server.on("upgrade", (request, socket, head) => {
+    if (!isWebSocket(request)) return answerWithout(server, connections, request, socket, head);
     const refusal = upgradeRefusal(request, mqtt);
     if (refusal !== undefined || mqtt === undefined) return refuseUpgrade(socket, refusal ?? 404);
-    sockets.delete(socket);
-    mqtt(request, socket, head);
+    if (connections.release(socket)) mqtt(request, socket, head);
+    else socket.destroy();
   });
   await open(server, options);
-  const { address, port } = server.address() as AddressInfo;
+  const { port } = server.address() as AddressInfo;
   return {
-    host: address,
+    url: urlOf({ ...options, port }),
     port,
     close: async () => {
       server.close(); // its callback would wait for the connections of MQTT as well
-      for (const socket of sockets) socket.destroy();
+      connections.destroy();
     },
   };
 }
 
-/** Those that speak HTTP; one too many is ended. `server.maxConnections` would count WebSockets as well, and shut the dashboard out. */
-function boundedSockets(server: Server): Set<Duplex> {
-  const sockets = new Set<Duplex>();
-  server.on("connection", (socket: Socket) => {
-    if (sockets.size >= connectionsMax) {
-      socket.destroy();
-      return;
-    }
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
-  });
-  return sockets;
+const isWebSocket = ({ headers }: IncomingMessage): boolean =>
+  (headers.upgrade ?? "").split(",").some((name) => name.trim().toLowerCase() === "websocket");
+
+/**
+ * Other protocols are offered, not demanded (RFC 9110 section 7.8; h2c by curl --http2 and by Java's HttpClient, with every request). Node 20 takes
+ * any offer for an upgrade: the request goes in once more, without it.
+ */
+function answerWithout(
+  server: Server,
+  connections: HttpConnections,
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+): void {
+  if (!connections.release(socket)) return void socket.destroy();
+  const { method, url, httpVersion, rawHeaders } = request;
+  const lines = [`${method} ${url} HTTP/${httpVersion}`, "Connection: close"];
+  for (let at = 0; at < rawHeaders.length; at += 2)
+    if (!/^(connection|upgrade|http2-settings)$/i.test(rawHeaders[at] ?? ""))
+      lines.push(`${rawHeaders[at]}: ${rawHeaders[at + 1]}`);
+  socket.unshift(Buffer.concat([Buffer.from(`${lines.join("\r\n")}\r\n\r\n`, "latin1"), head]));
+  server.emit("connection", socket);
 }
 
 /** The status that refuses an upgrade, or undefined. */
@@ -115,20 +130,30 @@ function refuseUpgrade(socket: Duplex, status: number): void {
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 
-function open(server: Server, { host, port }: HttpOptions): Promise<void> {
+const urlOf = ({ host, port }: HttpOptions): string => `http://${isIPv6(host) ? `[${host}]` : host}:${port}`;
+
+function open(server: Server, options: HttpOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", (cause) => {
       const why = errnoOf(cause) === "EADDRINUSE" ? "the port is in use by another program" : messageOf(cause);
-      reject(
-        new TidegateError("TG_LISTEN", `http://${host}:${port} cannot be opened: ${why} (http.listen)`, { cause }),
-      );
+      reject(new TidegateError("TG_LISTEN", `${urlOf(options)} cannot be opened: ${why} (http.listen)`, { cause }));
     });
+    const { host, port } = options;
     server.listen({ host, port }, () => {
       server.removeAllListeners("error");
       server.on("error", () => {}); // an accept that fails (EMFILE) must not end the process
       resolve();
     });
   });
+}
+
+async function answerInTurn(
+  connections: HttpConnections,
+  request: IncomingMessage,
+  response: ServerResponse,
+  views: HttpViews,
+): Promise<void> {
+  if (await connections.turn(request, response)) await answer(request, response, views);
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse, views: HttpViews): Promise<void> {

@@ -1,10 +1,13 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdtemp, open, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
 import mqtt, { type MqttClient } from "mqtt";
-import { GatewayProcess, runProgram } from "../helpers/gatewayProcess.ts";
+import { GatewayProcess, program, runProgram } from "../helpers/gatewayProcess.ts";
 import { freePorts } from "../helpers/ports.ts";
 import { until } from "../helpers/wait.ts";
 
@@ -119,6 +122,34 @@ describe("e2e: starting and stopping", () => {
     const ended = await runProgram(["run", "-c", file], { cwd: dir });
     expect(ended.code).to.equal(2);
     expect(ended.stderr).to.match(/tidegate\.yaml:4:\d+: .*not yet available/);
+  });
+
+  it("a reader of its output that goes away is no fault", async () => {
+    const file = join(dir, "tidegate.yaml");
+    await writeFile(file, minimal(1));
+    for (const args of [["check", "-c", file], ["--help"], ["status", "-c", file]]) {
+      const child = spawn(process.execPath, [program, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+      child.stdout.destroy();
+      let stderr = "";
+      child.stderr.on("data", (chunk) => (stderr += chunk));
+      await once(child, "close");
+      expect(stderr, args[0]).not.to.contain("EPIPE");
+      expect(child.exitCode, args[0]).to.equal(args[0] === "status" ? 1 : 0); // no gateway runs
+    }
+  });
+
+  it("output that cannot be written is: exit 1", async function () {
+    if (!existsSync("/dev/full")) this.skip();
+    const file = join(dir, "tidegate.yaml");
+    await writeFile(file, minimal(1));
+    const full = await open("/dev/full", "w");
+    const child = spawn(process.execPath, [program, "check", "-c", file], { stdio: ["ignore", full.fd, "pipe"] });
+    let stderr = "";
+    child.stderr?.on("data", (chunk) => (stderr += chunk));
+    await once(child, "close");
+    await full.close();
+    expect(stderr.trim()).to.match(/^tidegate: .*ENOSPC[^\n]*$/);
+    expect(child.exitCode).to.equal(1);
   });
 
   it("unknown commands and options: exit 2", async () => {

@@ -20,6 +20,20 @@ describe("the log", () => {
     expect(line.clientId).to.equal("a\nb");
   });
 
+  it("leaves nothing in it that a terminal obeys, and says the same to a program", () => {
+    const path = join(import.meta.dirname, "..", "..", "..", "src", "cli", "pinoLog.ts");
+    const program = `
+      import { createLog } from ${JSON.stringify(path)};
+      createLog("info").child({ clientId: "a\u009b2Jb" }).info({ topic: "c\u202ed\u{e0001}" }, "published \u009d");
+    `;
+    const { stdout } = spawnSync(process.execPath, ["--import", "tsx", "--input-type=module", "-e", program], {
+      encoding: "utf8",
+    });
+    expect(stdout.trimEnd()).to.not.match(/[\p{Cc}\p{Cf}]/u);
+    const { clientId, topic, msg } = JSON.parse(stdout) as Record<string, string>;
+    expect([clientId, topic, msg]).to.deep.equal(["a\u009b2Jb", "c\u202ed\u{e0001}", "published \u009d"]);
+  });
+
   it("writes what others wait for at any level, and nothing else below it", () => {
     const path = join(import.meta.dirname, "..", "..", "..", "src", "cli", "pinoLog.ts");
     const program = `

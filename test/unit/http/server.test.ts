@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { request } from "node:http";
 import { connect, type Socket } from "node:net";
+import { networkInterfaces } from "node:os";
 import type { Duplex } from "node:stream";
 import { expect } from "chai";
 import { silentLog } from "../../../src/base/log.ts";
@@ -74,6 +75,34 @@ describe("http/server", () => {
     socket.write(`GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n`);
     expect((await once(socket, "data")).toString()).to.match(/^HTTP\/1\.1 404 /);
     await once(socket, "close");
+  });
+
+  describe("a request that offers another protocol, such as h2c of curl --http2 and of Java's HttpClient", () => {
+    const offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
+
+    async function answerTo(...pieces: string[]): Promise<string> {
+      const socket = connect(server.port, "127.0.0.1");
+      let text = "";
+      socket.on("data", (data) => (text += data));
+      for (const piece of pieces) await new Promise((sent) => socket.write(piece, sent));
+      await once(socket, "close");
+      return text;
+    }
+
+    it("is answered as if it did not", async () => {
+      const text = await answerTo(`GET /health HTTP/1.1\r\nHost: localhost\r\n${offer}\r\n`);
+      expect(text).to.match(/^HTTP\/1.1 200 OK\r\n[\s\S]*"status":"ok"/);
+    });
+
+    it("its body too, and its Host and Origin are looked at", async () => {
+      const post = (headers: string): string[] => [
+        `POST /health HTTP/1.1\r\n${headers}\r\n${offer}Content-Length: 5\r\n\r\nab`,
+        "cde",
+      ];
+      expect(await answerTo(...post("Host: localhost"))).to.match(/^HTTP\/1.1 405 [\s\S]*method_not_allowed/);
+      expect(await answerTo(...post("Host: evil.example"))).to.match(/^HTTP\/1.1 421 [\s\S]*wrong_host/);
+      expect(await answerTo(...post("Host: localhost\r\nOrigin: null"))).to.match(/^HTTP\/1.1 403 [\s\S]*wrong_origin/);
+    });
   });
 
   describe("MQTT over WebSocket", () => {
@@ -155,5 +184,19 @@ describe("http/server", () => {
     );
     expect(error).to.have.property("code", "TG_LISTEN");
     expect(error).to.have.property("message").that.contains("in use");
+  });
+
+  it("has a url that can be used, on IPv6 too", async function () {
+    const addresses = Object.values(networkInterfaces()).flatMap((of = []) => of.map(({ address }) => address));
+    if (!addresses.includes("::1")) this.skip();
+    const views = { health: () => [], metrics: () => "", status: () => ({}) };
+    const six = await listenHttp({ host: "::1", port: 0 }, views, silentLog);
+    expect(six.url).to.equal(`http://[::1]:${six.port}`);
+    expect((await fetch(`${six.url}/health`)).status).to.equal(200);
+    const error = await listenHttp({ host: "::1", port: six.port }, views, silentLog).catch(
+      (thrown: unknown) => thrown,
+    );
+    expect(error).to.have.property("message").that.contains(`${six.url} cannot be opened`);
+    await six.close();
   });
 });
