@@ -288,4 +288,25 @@ export const mutants: readonly Mutant[] = [
     replace: "",
     by: { test: "unit/journal/references.test.ts", only: "is counted whole for a merge" },
   },
+  {
+    name: "a checkpoint sees references whose release is never written",
+    file: "checkpointWriter.ts",
+    find: "queue.unwrittenFrom || queue.nextOrdinal",
+    replace: "queue.nextOrdinal",
+    by: { test: "unit/journal/unwritten.test.ts", only: "after a kill and after a power cut" },
+  },
+  {
+    name: "a release names references that are yet to come",
+    file: "txn.ts",
+    find: "Math.min(wanted, references.nextOrdinal - ordinal)",
+    replace: "wanted",
+    by: { test: "unit/journal/unwritten.test.ts", only: "after a kill and after a power cut" },
+  },
+  {
+    name: "a merge keeps references that hold no more, with others of their record",
+    file: "mergeFilter.ts",
+    find: "batch: held }",
+    replace: "batch }",
+    by: { test: "unit/journal/unwritten.test.ts", only: "a merge keeps of a record" },
+  },
 ];
