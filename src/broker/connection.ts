@@ -291,7 +291,7 @@ export class Connection implements Link, PartialHolder, SocketUser, Waiting {
       this.#fault(error);
       return;
     } finally {
-      pipeline.forgetPlain();
+      pipeline.plain.forget();
     }
     // Who asks without reading the answers is not read either, until `full` has ended.
     if (this.outbox.bytes > this.#context.limits.outboxBytes + answersMax && this.outbox.full) {

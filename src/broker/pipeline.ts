@@ -1,12 +1,13 @@
 import type { PublishResult, Store, Txn } from "../base/contracts.ts";
 import type { RouteFailure, RouteLetters } from "../base/deadLetters.ts";
-import type { Message, PlainMessage, Qos } from "../base/message.ts";
+import type { Message } from "../base/message.ts";
 import type { Deliverer } from "./deliverer.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
 import { expandRoutes } from "./expandRoutes.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
+import { PlainMessages } from "./plainMessages.ts";
 import { lowerQos, messageBytes } from "./publishFrames.ts";
 import { forget, hasOwn, type Item, needsStore, newItem, noTakers, ownOf, takersOf, zeros } from "./publishItem.ts";
 import { mapNames, type References } from "./references.ts";
@@ -29,7 +30,6 @@ export interface PipelineDeps {
 }
 
 const none: readonly string[] = [];
-const noBytes = new DataView(new ArrayBuffer(0));
 const noItems: readonly Item[] = [];
 const accepted0: { readonly accepted: true; readonly group: number } = { accepted: true, group: 0 };
 
@@ -39,6 +39,8 @@ const accepted0: { readonly accepted: true; readonly group: number } = { accepte
  */
 export class Pipeline {
   readonly #deps: PipelineDeps;
+  /** The short way of what only uplinks take. */
+  readonly plain: PlainMessages;
   #items: readonly Item[] = noItems;
   /** The item of the last publish without routes: made anew for each message it was a third of the garbage. Taken while in use: a handler may publish. */
   #spare: Item[] | undefined;
@@ -56,17 +58,12 @@ export class Pipeline {
     if (this.#message !== undefined) txn.message(this.#message, this.#takers);
     this.#deps.references.flushInto(txn);
   };
-  readonly #plain: PlainMessage = { topic: "", source: "", qos: 0, bytes: noBytes, from: 0, to: 0 };
-  /** On the store's clock; below 0: not known. */
-  #plainAtMs = -1;
-  /** For the uplinks of this list `head` may rise so far. */
-  #admittedFor: readonly string[] = none;
-  #admittedTo = 0;
   /** The last answer: a group holds many messages. */
   #accepted: { readonly accepted: true; readonly group: number } = accepted0;
 
   constructor(deps: PipelineDeps) {
     this.#deps = deps;
+    this.plain = new PlainMessages(deps);
   }
 
   /**
@@ -82,7 +79,7 @@ export class Pipeline {
     heldMap: string = mapNames.qos2In,
   ): PublishResult {
     const { deliverer } = this.#deps;
-    this.#admittedTo = 0; // a commit of its own may begin a segment, say
+    this.plain.askAgain();
     const simple = entry.routes.length === 0 && heldKey === undefined;
     if (
       simple &&
@@ -153,50 +150,6 @@ export class Pipeline {
     request.rejectNewest = rejectNewest;
     request.tentative = true;
     return this.#deps.store.admit(request) === "ok";
-  }
-
-  /**
-   * The same for one without properties, not to be retained and of QoS 0 or 1, that nobody but uplinks takes (`onlyStored`): nothing is made for it, not
-   * even the message. What comes until `forgetPlain` was taken at one moment. 0: `publish` has to say what becomes of it.
-   * @param bytes in which its payload is from..to
-   */
-  append(entry: TopicEntry, source: string, qos: Qos, bytes: DataView, from: number, to: number): number {
-    const { store, pending, references } = this.#deps;
-    const size = to - from + entry.topic.length;
-    if (references.pending || !this.#fitsPlain(size, entry)) return 0;
-    const plain = this.#plain;
-    // Mostly the same as before: for what it points at, V8 has work with each assignment.
-    if (plain.topic !== entry.topic) plain.topic = entry.topic;
-    if (plain.source !== source) plain.source = source;
-    if (plain.bytes !== bytes) plain.bytes = bytes;
-    plain.qos = qos;
-    plain.from = from;
-    plain.to = to;
-    let group: number;
-    try {
-      group = store.append(plain, entry.stored, this.#plainAtMs);
-    } catch {
-      return 0;
-    }
-    pending.add(group, size);
-    return group;
-  }
-
-  /** Asked once for many: what comes until `forgetPlain` comes at once. */
-  #fitsPlain(size: number, entry: TopicEntry): boolean {
-    const { store } = this.#deps;
-    if (this.#plainAtMs < 0) this.#plainAtMs = store.nowMs();
-    else if (entry.rejectNewest === this.#admittedFor && store.head + size <= this.#admittedTo) return true;
-    this.#admittedFor = entry.rejectNewest;
-    this.#admittedTo = store.admittedTo(entry.rejectNewest);
-    return store.head + size <= this.#admittedTo || this.#fits(size, entry);
-  }
-
-  /** Nothing more comes of the bytes that `append` was given, or time has passed. */
-  forgetPlain(): void {
-    if (this.#plainAtMs < 0) return;
-    this.#plainAtMs = -1;
-    this.#plain.bytes = noBytes;
   }
 
   /** The same object for a group's messages. */
