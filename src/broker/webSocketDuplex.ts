@@ -53,7 +53,8 @@ export class WebSocketDuplex extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
-    this.#ws.send(chunk, binary, done);
+    // Who has said that it closes takes no answer, but what it sent before is still heard: an error would throw that away. "close" follows.
+    this.#ws.send(chunk, binary, () => done());
   }
 
   override _final(done: (error?: Error | null) => void): void {

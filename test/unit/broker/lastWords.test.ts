@@ -13,8 +13,8 @@ import { openBroker } from "../../helpers/openBroker.ts";
 import { frame, opcode, RawWebSocket } from "../../helpers/rawWebSocket.ts";
 import { until } from "../../helpers/wait.ts";
 
-const publish = (n: number): Buffer =>
-  generate({ cmd: "publish", topic: "t", payload: String(n), qos: 0, retain: false, dup: false });
+const publish = (n: number, qos: 0 | 1 = 0): Buffer =>
+  generate({ cmd: "publish", topic: "t", payload: String(n), qos, messageId: n + 1, retain: false, dup: false });
 const will = { topic: "will", payload: Buffer.from("x"), qos: 0, retain: false } as const;
 
 interface Caller {
@@ -35,11 +35,17 @@ function onSocket(socket: Socket): Caller {
   };
 }
 
-async function onWebSocket(port: number): Promise<Caller> {
+/** @param closing what is said behind the last bytes @param size of a frame */
+async function onWebSocket(port: number, closing: Buffer = Buffer.alloc(0), size = 1e6): Promise<Caller> {
   const client = await RawWebSocket.open(port);
   return {
     write: (bytes) => client.socket.write(frame(opcode.binary, bytes)),
-    end: (bytes) => client.socket.end(frame(opcode.binary, bytes)),
+    end: (bytes) => {
+      for (let at = 0; at < bytes.length; at += size)
+        client.socket.write(frame(opcode.binary, bytes.subarray(at, at + size)));
+      if (closing.length > 0) client.socket.write(closing);
+      else client.socket.end();
+    },
     answered: () => client.bytes.length > 0,
   };
 }
@@ -82,13 +88,22 @@ describe("who says all there is to say and hangs up", () => {
       },
     },
     { name: "WebSocket", url: () => "ws://127.0.0.1:0/mqtt", call: ({ port }) => onWebSocket(port) },
+    {
+      name: "WebSocket in many messages, closed as a browser does",
+      url: () => "ws://127.0.0.1:0/mqtt",
+      call: ({ port }) => onWebSocket(port, frame(opcode.close, Buffer.from([3, 232])), 1000), // 1000: normal closure
+    },
   ];
   /** More than are handled in one turn: in one chunk that does not count as much, and in several. */
-  const counts = [1000, 10_000];
-  for (const { name, url, proxyProtocol, call, count } of counts.flatMap((count) =>
-    kinds.map((kind) => ({ ...kind, count })),
+  const counts = [
+    { count: 1000, qos: 0 },
+    { count: 10_000, qos: 0 },
+    { count: 5000, qos: 1 }, // which are answered when nobody takes answers any more
+  ] as const;
+  for (const { name, url, proxyProtocol, call, count, qos } of counts.flatMap((counted) =>
+    kinds.map((kind) => ({ ...kind, ...counted })),
   )) {
-    it(`is heard to the end, however long it waits for its turn: ${count} packets over ${name}`, async () => {
+    it(`is heard to the end, however long it waits for its turn: ${count} packets of QoS ${qos} over ${name}`, async () => {
       let nowMs = 0;
       const { broker, metric } = openBroker({ clock: { ...systemClock, monotonicMs: () => (nowMs += 1) } }); // each look takes time
       try {
@@ -102,7 +117,7 @@ describe("who says all there is to say and hangs up", () => {
         caller.write(generate({ ...connectPacket(4, "c"), will }));
         await until("CONNACK", () => caller.answered());
         caller.end(
-          Buffer.concat([...Array.from({ length: count }, (_, n) => publish(n)), generate({ cmd: "disconnect" })]),
+          Buffer.concat([...Array.from({ length: count }, (_, n) => publish(n, qos)), generate({ cmd: "disconnect" })]),
         );
         await until("it has gone", () => metric("tidegate_mqtt_connections") === 0);
         expect(heard).to.deep.equal(Array.from({ length: count }, (_, n) => String(n)));
