@@ -2,6 +2,7 @@ import { Ring } from "../base/ring.ts";
 
 /** The four acknowledgements as the first byte of their packet (MQTT section 2.1). */
 export const ackByte = { puback: 0x40, pubrec: 0x50, pubrel: 0x62, pubcomp: 0x70 } as const;
+export const ackNames = { 64: "puback", 80: "pubrec", 98: "pubrel", 112: "pubcomp" } as const;
 export type AckByte = (typeof ackByte)[keyof typeof ackByte];
 
 /** A connection, as the ledger sees it. */

@@ -9,7 +9,7 @@ import type { Packet, ProtocolVersion } from "../wire/mqtt/packet.ts";
 import { ProtocolError } from "../wire/mqtt/protocolError.ts";
 import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
 import type { Identity } from "./access/access.ts";
-import { type AckByte, ackByte } from "./ackLedger.ts";
+import { type AckByte, ackByte, ackNames } from "./ackLedger.ts";
 import type { Place } from "./admission.ts";
 import type { Authentication } from "./authHandler.ts";
 import { answersMax, askCopies, askEvery, livelyBytes, lonelyBytes, turnPackets } from "./connectionLimits.ts";
@@ -28,7 +28,6 @@ import type { WillFate } from "./wills.ts";
 /** Why reading stands still; bits, because several may hold at once. */
 export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8, turn: 16 } as const;
 
-const ackNames = { 64: "puback", 80: "pubrec", 98: "pubrel", 112: "pubcomp" } as const;
 /** How long the peer may take for the last bytes after we ended. */
 const lingerMs = 1000;
 
@@ -74,6 +73,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
   #state: State = { phase: "connecting" };
   #pauses = 0;
   unreadBytes = 0;
+  #inLineMs = 0; // when it began to wait for its turn
   /** Its turn came when it had nothing, and since then neither have packets. */
   #mayRead = false;
   /** Nothing more comes, but not all that came has been handled. */
@@ -255,7 +255,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
 
   #readPackets(first?: Buffer): void {
     let left = turnPackets;
-    const { turn, deliverer, pipeline } = this.#context;
+    const { limits, turn, deliverer, pipeline } = this.#context;
     const unread = this.scanner.unreadBytes;
     let askAt = deliverer.copies + askCopies;
     let askLeft = left - askEvery;
@@ -283,8 +283,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
       pipeline.plain.forget();
     }
     // Who asks without reading the answers is not read either, until `full` has ended.
-    const { outbox } = this;
-    if (outbox.bytes > this.#context.limits.outboxBytes + answersMax && outbox.full && !this.#socket.destroyed) {
+    if (this.outbox.bytes > limits.outboxBytes + answersMax && this.outbox.full && !this.#socket.destroyed) {
       this.#pauses |= pause.outbox;
     }
     if (unread >= greedyBytes && turn.crowded) this.#pauses |= pause.turn;
@@ -300,7 +299,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
       this.#socket.pause();
       this.unreadBytes += readBytes;
     } else stopReading(this.#socket);
-    if (waits) turn.wait(this, this.#mayRead && !handledSome);
+    if (waits) this.#inLineMs = turn.wait(this, this.#mayRead && !handledSome);
     else this.#countPaused();
     this.#mayRead = false;
   }
@@ -329,6 +328,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
 
   nextTurn(): void {
     this.#pauses &= ~pause.turn;
+    this.lastReadMs += this.#context.turn.nowMs - this.#inLineMs; // Keep Alive stood still with us
     this.#mayRead = this.unreadBytes === 0;
     this.#resumeReading();
   }

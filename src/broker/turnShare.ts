@@ -96,12 +96,16 @@ export class TurnShare {
     return false;
   }
 
-  /** Calls `waiting.nextTurn()` in the next turn, after those who were here before. @param first before them: it was let read, and found no time */
-  wait(waiting: Waiting, first = false): void {
+  /**
+   * Calls `waiting.nextTurn()` in the next turn, after those who were here before.
+   * @param first before them: it was let read, and found no time @returns the time
+   */
+  wait(waiting: Waiting, first = false): number {
     if (!this.#begun) this.#begin();
     this.#held += waiting.unreadBytes;
     if (first) this.#first.push(waiting);
     else this.#line.push(waiting);
+    return this.nowMs;
   }
 
   #begin(): void {

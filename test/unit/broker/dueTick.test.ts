@@ -87,4 +87,20 @@ describe("the broker's tick", () => {
     await publisher.next("pingresp");
     await rig.close();
   });
+
+  it("nor is who stood in line for longer than that, and is only let read", async () => {
+    const rig = new Rig();
+    const client = await rig.client(4, "client", { keepalive: 1 });
+    const busy = await rig.client(4, "busy");
+    busy.raw(Buffer.alloc(10_000, "c000", "hex")); // more packets than a turn has
+    client.publish("t", "x".repeat(20_000)); // so much that it has to wait for leave to read more
+    rig.advance(1600);
+    await turns(1);
+    rig.advance(400); // a look before anything can have been read
+    await turns();
+    expect(client.closed).to.equal(false);
+    client.send({ cmd: "pingreq" });
+    await client.next("pingresp");
+    await rig.close();
+  });
 });

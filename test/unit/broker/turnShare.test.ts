@@ -127,7 +127,7 @@ describe("the share of a turn that packets may take", () => {
 
   it("lets who waits read once more only while half of the room and more is left", () => {
     const share = new TurnShare(new ManualClock(), 10 * readBytes, () => {});
-    const wait = (): void => share.wait({ open: true, unreadBytes: readBytes, nextTurn() {} });
+    const wait = (): number => share.wait({ open: true, unreadBytes: readBytes, nextTurn() {} });
     let lavish = 0;
     for (; share.lavish; lavish += 1) wait();
     expect(lavish).to.equal(5);
