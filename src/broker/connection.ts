@@ -280,7 +280,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
       this.#fault(error);
       return;
     } finally {
-      pipeline.short.forgetPlain();
+      pipeline.plain.forget();
     }
     // Who asks without reading the answers is not read either, until `full` has ended.
     const { outbox } = this;

@@ -6,6 +6,9 @@ import { CameAs, lowerQos, PublishFrames } from "./publishFrames.ts";
 import type { Link, Session } from "./session.ts";
 import type { Delivery, TopicEntry } from "./topicEntry.ts";
 
+/** Packets with ids of their own that are made in one go, for all subscribers together: in between it is seen how long it takes. */
+const copiesMax = 1024;
+
 /** Hands a message to everybody inside this process who wants it. */
 export class Deliverer {
   readonly #metrics: BrokerMetrics;
@@ -70,7 +73,7 @@ export class Deliverer {
     publisher: Session,
     count: number,
   ): number {
-    let most = count;
+    let most = qos === 0 ? count : Math.min(count, Math.floor(copiesMax / deliveries.length));
     for (let at = 0; at < deliveries.length && most > 1; at += 1) {
       let delivery = deliveries[at];
       if (delivery?.own !== undefined && delivery.session === publisher) delivery = delivery.own ?? undefined;

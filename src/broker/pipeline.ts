@@ -4,6 +4,7 @@ import type { Message } from "../base/message.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
 import { expandRoutes } from "./expandRoutes.ts";
 import type { PipelineDeps } from "./pipelineDeps.ts";
+import { PlainMessages } from "./plainMessages.ts";
 import { messageBytes } from "./publishFrames.ts";
 import {
   forget,
@@ -34,8 +35,10 @@ const accepted0: { readonly accepted: true; readonly group: number } = { accepte
  */
 export class Pipeline {
   readonly #deps: PipelineDeps;
-  /** The usual kinds of messages go by it. */
-  readonly short: ShortWay;
+  /** The short way of what only uplinks take. */
+  readonly plain: PlainMessages;
+  /** That of what else is usual. */
+  readonly #short: ShortWay;
   #items: readonly Item[] = noItems;
   /** The item of the last publish without routes: made anew for each message it was a third of the garbage. Taken while in use: a handler may publish. */
   #spare: Item[] | undefined;
@@ -52,7 +55,8 @@ export class Pipeline {
 
   constructor(deps: PipelineDeps) {
     this.#deps = deps;
-    this.short = new ShortWay(deps);
+    this.plain = new PlainMessages(deps);
+    this.#short = new ShortWay(deps);
   }
 
   /**
@@ -68,7 +72,7 @@ export class Pipeline {
     heldMap: string = mapNames.qos2In,
   ): PublishResult {
     const { deliverer } = this.#deps;
-    this.short.askAgain();
+    this.plain.askAgain();
     const simple = entry.routes.length === 0 && !message.retain;
     if (
       simple &&
@@ -82,7 +86,7 @@ export class Pipeline {
       return this.#acceptedIn(kept);
     }
     if (simple && entry.shares.length === 0) {
-      const group = this.short.store(message, entry, publisher, heldKey, heldMap);
+      const group = this.#short.store(message, entry, publisher, heldKey, heldMap);
       if (group === notStored) return this.#failed();
       if (group !== undefined) return this.#acceptedIn(group);
     }

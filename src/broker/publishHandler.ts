@@ -101,7 +101,7 @@ function append(
 ): boolean {
   const { qos, packetId, payloadStart } = view;
   if (qos > 0 && connection.version === 5 && connection.unacknowledged >= context.limits.receiveMaximum) return false;
-  const group = context.pipeline.short.append(entry, session.source, qos, connection.scanner.view, payloadStart, end);
+  const group = context.pipeline.plain.append(entry, session.source, qos, connection.scanner.view, payloadStart, end);
   if (group === 0) return false;
   if (qos > 0) {
     connection.unacknowledged += 1;

@@ -1,5 +1,5 @@
 import type { Txn } from "../base/contracts.ts";
-import type { Message, PlainMessage, Qos } from "../base/message.ts";
+import type { Message } from "../base/message.ts";
 import { DurableOutgoing } from "./durableOutgoing.ts";
 import type { PipelineDeps } from "./pipelineDeps.ts";
 import { messageBytes } from "./publishFrames.ts";
@@ -9,10 +9,9 @@ import type { Session } from "./session.ts";
 import type { Delivery, StoredForward, TopicEntry } from "./topicEntry.ts";
 
 const none: readonly string[] = [];
-const noView = new DataView(new ArrayBuffer(0));
 export const notStored = -1;
 
-/** How the pipeline stores the two usual kinds of messages: the same as the long way, with nothing made on it. */
+/** How the pipeline stores what is usual (`PlainMessages` aside): the same as the long way, with nothing made on it. */
 export class ShortWay {
   readonly #deps: PipelineDeps;
   /** What the store is asked, filled for each question. */
@@ -34,20 +33,9 @@ export class ShortWay {
     if (this.#heldKey !== undefined) txn.put(this.#heldMap, this.#heldKey, noBytes);
     this.#deps.references.flushInto(txn);
   };
-  readonly #plain: PlainMessage = { topic: "", source: "", qos: 0, bytes: noView, from: 0, to: 0 };
-  /** On the store's clock; below 0: not known. */
-  #plainAtMs = -1;
-  /** For the uplinks of this list `head` may rise so far. */
-  #admittedFor: readonly string[] = none;
-  #admittedTo = 0;
 
   constructor(deps: PipelineDeps) {
     this.#deps = deps;
-  }
-
-  /** Another commit may begin a segment, say: what was asked of the store holds no longer. */
-  askAgain(): void {
-    this.#admittedTo = 0;
   }
 
   /**
@@ -95,50 +83,6 @@ export class ShortWay {
     request.bytes = bytes;
     request.rejectNewest = rejectNewest;
     return this.#deps.store.admit(request) === "ok";
-  }
-
-  /**
-   * The same for one without properties, not to be retained and of QoS 0 or 1, that nobody but uplinks takes (`onlyStored`): nothing is made for it, not
-   * even the message. What comes until `forgetPlain` was taken at one moment. 0: `publish` has to say what becomes of it.
-   * @param bytes in which its payload is from..to
-   */
-  append(entry: TopicEntry, source: string, qos: Qos, bytes: DataView, from: number, to: number): number {
-    const { store, pending, references } = this.#deps;
-    const size = to - from + entry.topic.length;
-    if (references.pending || !this.#fitsPlain(size, entry)) return 0;
-    const plain = this.#plain;
-    // Mostly the same as before: for what it points at, V8 has work with each assignment.
-    if (plain.topic !== entry.topic) plain.topic = entry.topic;
-    if (plain.source !== source) plain.source = source;
-    if (plain.bytes !== bytes) plain.bytes = bytes;
-    plain.qos = qos;
-    plain.from = from;
-    plain.to = to;
-    let group: number;
-    try {
-      group = store.append(plain, entry.stored, this.#plainAtMs);
-    } catch {
-      return 0;
-    }
-    pending.add(group, size);
-    return group;
-  }
-
-  /** Asked once for many: what comes until `forgetPlain` comes at once. */
-  #fitsPlain(size: number, entry: TopicEntry): boolean {
-    const { store } = this.#deps;
-    if (this.#plainAtMs < 0) this.#plainAtMs = store.nowMs();
-    else if (entry.rejectNewest === this.#admittedFor && store.head + size <= this.#admittedTo) return true;
-    this.#admittedFor = entry.rejectNewest;
-    this.#admittedTo = store.admittedTo(entry.rejectNewest);
-    return store.head + size <= this.#admittedTo || this.#fits(size, entry);
-  }
-
-  /** Nothing more comes of the bytes that `append` was given, or time has passed. */
-  forgetPlain(): void {
-    if (this.#plainAtMs < 0) return;
-    this.#plainAtMs = -1;
-    this.#plain.bytes = noView;
   }
 
   /** By index in targets, see Item. Those at their limit have made room, or give the message up. */

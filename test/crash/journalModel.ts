@@ -221,10 +221,20 @@ export class CrashModel {
       return;
     }
     this.reach.count("commits");
-    this.number = made.commit.number;
-    this.commits.push(made.commit);
-    this.live.apply(made.commit.changes);
-    for (const entry of made.taken) {
+    this.#note(made.commit, made.taken);
+    if (!this.recipe.appends || this.chance(0.5)) return;
+    this.reach.count("messages appended by themselves");
+    const { commit, taken } = this.#workload.append(made.commit);
+    this.#note(commit, taken);
+  }
+
+  #note(commit: Commit | undefined, taken: readonly Entry[]): void {
+    if (commit !== undefined) {
+      this.number = commit.number;
+      this.commits.push(commit);
+      this.live.apply(commit.changes);
+    }
+    for (const entry of taken) {
       this.lanes.add(entry);
       this.counts.get(entry.uplink)!.waiting += 1;
     }

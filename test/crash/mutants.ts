@@ -289,13 +289,6 @@ export const mutants: readonly Mutant[] = [
     by: { test: "unit/journal/references.test.ts", only: "is counted whole for a merge" },
   },
   {
-    name: "a checkpoint takes references that are not written yet",
-    file: "checkpointWriter.ts",
-    find: "queue.unwrittenFrom || queue.nextOrdinal;",
-    replace: "queue.nextOrdinal;",
-    by: [60, 60],
-  },
-  {
     name: "which ordinals were given out is not said where the newest are gone",
     file: "unwritten.ts",
     find: "if (after < queue.nextOrdinal - 1)",
@@ -336,5 +329,26 @@ export const mutants: readonly Mutant[] = [
     find: "    bytes += state.unwritten.bytes;\n",
     replace: "",
     by: { test: "unit/journal/unwrittenRoom.test.ts", only: "they count while a sync" },
+  },
+  {
+    name: "a checkpoint sees references whose release is never written",
+    file: "checkpointWriter.ts",
+    find: "queue.unwrittenFrom || queue.nextOrdinal",
+    replace: "queue.nextOrdinal",
+    by: { test: "unit/journal/unwritten.test.ts", only: "after a kill and after a power cut" },
+  },
+  {
+    name: "a release names references that are yet to come",
+    file: "txn.ts",
+    find: "Math.min(wanted, references.nextOrdinal - ordinal)",
+    replace: "wanted",
+    by: { test: "unit/journal/unwritten.test.ts", only: "after a kill and after a power cut" },
+  },
+  {
+    name: "a merge keeps references that hold no more, with others of their record",
+    file: "mergeFilter.ts",
+    find: "batch: held }",
+    replace: "batch }",
+    by: { test: "unit/journal/unwritten.test.ts", only: "a merge keeps of a record" },
   },
 ];

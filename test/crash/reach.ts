@@ -6,6 +6,7 @@ export const reached: readonly string[] = [
   ...[
     "commits",
     "commits that threw",
+    "messages appended by themselves",
     "rewinds",
     "settled",
     "dropped for want of room",

@@ -14,6 +14,8 @@ export interface Recipe {
   readonly largeBytes: number;
   /** Queues of references get many at once, and lose many: they are compacted, while a merge or a checkpoint reads them too. */
   readonly longQueues: boolean;
+  /** Messages are stored by themselves, too, not only in commits. */
+  readonly appends: boolean;
   readonly disturbed: boolean;
   readonly clockJumps: boolean;
   /** Links come up again and again, and what is fresh then shares them with what waited. */
@@ -56,6 +58,7 @@ export function recipeOf(seed: number): Recipe {
     ending: oneOf("flip", "drain", "crash"),
     piecemeal: found.has(seed) ? inOneSlice : oneOf({}, fine, fine, coarse),
     longQueues: !found.has(seed) && oneOf(true, false, false),
+    appends: !found.has(seed) && seed % 3 === 1,
   };
 }
 

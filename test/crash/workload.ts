@@ -1,5 +1,6 @@
 /** Random commits: what they write, and the same for the model. */
-import type { Store, Txn, UplinkQueue } from "../../src/base/contracts.ts";
+import type { Store, Taker, Txn, UplinkQueue } from "../../src/base/contracts.ts";
+import type { Message } from "../../src/base/message.ts";
 import { textOf } from "../unit/journal/support.ts";
 import { type Entry, type LaneBook, messageOf, uplinkPlans } from "./laneBook.ts";
 import type { Change, Commit, Ledger } from "./ledger.ts";
@@ -36,6 +37,19 @@ class Draft {
     this.number = number;
   }
 }
+
+/** What an uplink takes of a message. */
+interface Take {
+  readonly plan: (typeof uplinkPlans)[number];
+  readonly priority: number;
+  readonly rule: string;
+  readonly taker: Taker;
+  /** Bytes that waited for it until then. */
+  readonly before: number;
+}
+
+/** Of those that `append` takes. */
+const isPlain = ({ qos, retain, properties }: Message): boolean => qos < 2 && !retain && properties === undefined;
 
 export class Workload {
   readonly #place: Workplace;
@@ -125,10 +139,20 @@ export class Workload {
 
   /** A message that one, two or all uplinks take. */
   #message(draft: Draft, text: string): number {
+    const acceptedAtMs = this.#place.store().nowMs();
+    const takes = this.#takes();
+    const position = draft.txn.message(
+      messageOf(text),
+      takes.map(({ taker }) => taker),
+    );
+    draft.taken.push(...this.#taken(takes, text, position, acceptedAtMs, draft.number));
+    return position;
+  }
+
+  #takes(): Take[] {
     const { below, chance, store, queue } = this.#place;
-    const acceptedAtMs = store().nowMs();
     const first = below(uplinkPlans.length);
-    const takes = uplinkPlans
+    return uplinkPlans
       .filter((_, index) => index === first || chance(0.25))
       .map((plan) => {
         const priority = plan.priorities[below(plan.priorities.length)]!;
@@ -137,17 +161,44 @@ export class Workload {
         const taker = { lane: queue(plan.name).lane(priority), rule: store().rule(plan.name, rule), ttlMs };
         return { plan, priority, rule, taker, before: queue(plan.name).stats().bytes };
       });
-    const position = draft.txn.message(
-      messageOf(text),
-      takes.map(({ taker }) => taker),
-    );
-    for (const { plan, priority, rule, taker, before } of takes) {
-      const bytes = queue(plan.name).stats().bytes - before;
+  }
+
+  #taken(takes: readonly Take[], text: string, position: number, acceptedAtMs: number, commit: number): Entry[] {
+    return takes.map(({ plan, priority, rule, taker, before }) => {
+      const bytes = this.#place.queue(plan.name).stats().bytes - before;
       const expiresAtMs = acceptedAtMs + Math.min(plan.limits.maxAgeMs, taker.ttlMs ?? Number.POSITIVE_INFINITY);
-      const place = { text, uplink: plan.name, priority, rule, position, commit: draft.number };
-      draft.taken.push({ ...place, acceptedAtMs, expiresAtMs, bytes });
-    }
-    return position;
+      return { text, uplink: plan.name, priority, rule, position, commit, acceptedAtMs, expiresAtMs, bytes };
+    });
+  }
+
+  /**
+   * A message by itself, right after `last`: mostly it shares that one's group and is there if that is. Where it does not, a commit that only says
+   * its number shares its group.
+   */
+  append(last: Commit): { commit: Commit | undefined; taken: readonly Entry[] } {
+    const { store, below } = this.#place;
+    do this.#texts += 1;
+    while (!isPlain(messageOf(`m${this.#texts}-`)));
+    const text = `m${this.#texts}-${"x".repeat(below(60))}`;
+    const takes = this.#takes();
+    const clockMs = store().nowMs();
+    const { topic, source, qos, payload } = messageOf(text);
+    const bytes = new DataView(payload.buffer, payload.byteOffset, payload.length);
+    const plain = { topic, source, qos, bytes, from: 0, to: payload.length };
+    const position = store().head;
+    const takers = takes.map(({ taker }) => taker);
+    const group = store().append(plain, takers, clockMs);
+    if (group === last.group)
+      return { commit: undefined, taken: this.#taken(takes, text, position, clockMs, last.number) };
+    const number = last.number + 1;
+    const taken = this.#taken(takes, text, position, clockMs, number);
+    const said = store().commit((txn) => {
+      const draft = new Draft(txn, number);
+      for (const map of ["model", "twin"]) this.#put(draft, map, "n", String(number));
+      return draft.changes;
+    });
+    if (said.group !== group) throw new Error(`${text} is in group ${group}, what followed it in ${said.group}`);
+    return { commit: { number, group, clockMs, changes: said.value }, taken };
   }
 
   #refer(draft: Draft, name: string, position: number, text: string): void {

@@ -1,7 +1,15 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { generate, type IPublishPacket, type Packet } from "mqtt-packet";
-import { Rig, type RigOptions, type TestClient, turns, type Version, versions } from "../../helpers/brokerRig.ts";
+import {
+  durable,
+  Rig,
+  type RigOptions,
+  type TestClient,
+  turns,
+  type Version,
+  versions,
+} from "../../helpers/brokerRig.ts";
 
 /** A row of packets of one kind whose ids count up, as 1 does after 65,535. */
 interface Row {
@@ -180,6 +188,32 @@ describe("packets that follow on each other", () => {
       seen.push(...ids);
     }
     expect(seen.slice(-16)).to.deep.equal([65_535, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16]);
+    await rig.close();
+  });
+
+  it("end with their connection: nothing behind the one that ended it is looked at", async () => {
+    const rig = new Rig();
+    const client = await rig.client(4, "client", durable(4));
+    const row = {
+      from: "publisher",
+      topic: "a",
+      qos: 2,
+      dup: false,
+      retain: false,
+      payload: "x",
+      id: 1,
+      count: 3,
+    } as const;
+    client.raw(Buffer.concat(packetsOf({ ...row, cmd: "publish" }, 4)));
+    await client.next("pubrec");
+    let tried = 0;
+    rig.store.commit = () => {
+      tried += 1;
+      throw new Error("no room");
+    };
+    client.raw(Buffer.concat(packetsOf({ ...row, cmd: "pubrel" }, 4)));
+    await client.gone();
+    expect(tried, "the first PUBREL, and that the session's connection has ended").to.equal(2);
     await rig.close();
   });
 

@@ -1,5 +1,6 @@
 import { expect } from "chai";
-import { idCount, idOf, type NextAnswer, SentMessages } from "../../../src/broker/sentMessages.ts";
+import fc from "fast-check";
+import { idCount, idOf, type NextAnswer, ReceivedMessages, SentMessages } from "../../../src/broker/sentMessages.ts";
 
 describe("messages on their way to a durable session", () => {
   it("are what a map would say they are, in any order, with some never answered and ids that have gone round", () => {
@@ -48,5 +49,37 @@ describe("messages on their way to a durable session", () => {
       for (const one of model.keys()) expect(sent.has(one)).to.equal(false);
       expect(sent.size).to.equal(0);
     }
+  });
+});
+
+describe("messages whose PUBREC came", () => {
+  it("property: those that are not done are told in the order of their PUBRECs, whatever is done in between", () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(), { minLength: 1, maxLength: 600 }), (picks) => {
+        const sent = new SentMessages();
+        const received = new ReceivedMessages([]);
+        const open: number[] = [];
+        for (const [at, pick] of picks.entries()) {
+          const ordinal = at * 3 + 1;
+          sent.set(ordinal, pick % 7 === 0 ? "pubrec" : "pubcomp");
+          if (pick % 7 > 0) {
+            received.add(ordinal);
+            open.push(ordinal);
+          }
+          if (pick % 5 < 3 && open.length > 0) {
+            const [done = 0] = open.splice(pick % open.length, 1);
+            expect(sent.awaitsPubcomp(done)).to.equal(true);
+            sent.delete(idOf(done));
+            received.done(sent);
+            expect(sent.awaitsPubcomp(done)).to.equal(false);
+          }
+          if (pick % 50 === 0) expect(received.of(sent)).to.deep.equal(open);
+        }
+        expect(received.of(sent)).to.deep.equal(open);
+        sent.clear(); // the connection has ended: they are still known
+        expect(received.of(sent)).to.deep.equal(open);
+      }),
+      { numRuns: 100 },
+    );
   });
 });

@@ -7,6 +7,7 @@ import type { Store } from "../../../src/base/contracts.ts";
 import { TidegateError } from "../../../src/base/errors.ts";
 import { nodeFiles } from "../../../src/base/files.ts";
 import { lockFolder } from "../../../src/journal/folderLock.ts";
+import { formatVersion } from "../../../src/journal/format.ts";
 import { openStore } from "../../../src/journal/open.ts";
 import { FaultyFiles } from "../../helpers/faultyFiles.ts";
 import { until as untilTime } from "../../helpers/wait.ts";
@@ -266,7 +267,7 @@ describe("journal: store", () => {
     const before = newer.paths().filter((path) => path.includes("seg-"));
     const changed = Buffer.from(newer.content(before[0]!));
     for (const at of [0, 512]) {
-      changed.writeUInt16LE(3, at + 8);
+      changed.writeUInt16LE(formatVersion + 1, at + 8);
       changed.writeUInt32LE(0, at + 12);
       const { crc32 } = await import("node:zlib");
       changed.writeUInt32LE(crc32(changed.subarray(at, at + 128)), at + 12);

@@ -47,7 +47,7 @@ class Twin {
 
   async open(): Promise<void> {
     this.clock.forgetTimers();
-    const tuning = { sliceMs: 0, checkpointBytes: 2000, largeRecordBytes: 1000 };
+    const tuning = { sliceMs: 0, sliceItems: 1, checkpointBytes: 2000, largeRecordBytes: 1000 };
     const files = slow(this.files.mount(), () => this.below(60));
     this.store = await open(files, this.clock, { tuning, segmentBytes: 4000 });
   }
