@@ -74,7 +74,7 @@ export class AdmissionControl {
       room: () => this.#room(),
       hurry: () => env.maintenance().hurry(),
       hurryMerging: (wanted) => env.maintenance().hurryMerging(wanted),
-      pendingBytes: () => env.writer.pendingBytes,
+      pendingBytes: () => this.#pendingBytes,
       isWriting: () => env.writer.isWriting,
       progress: () => env.writer.durableGroup + (env.maintenance().checkpoints.at(-1) ?? 0) + env.stagedBytes(),
       onDropped: (account, messages) => this.#onDropped(account.name, messages),
@@ -114,7 +114,7 @@ export class AdmissionControl {
   admit(request: Request): "ok" | "full" | "failed" {
     const { writer, state, metrics } = this.#env;
     if (writer.failed !== undefined) return "failed";
-    if (writer.full || writer.pendingBytes + request.bytes > pendingBytesMax) return "full";
+    if (writer.full || this.#pendingBytes + request.bytes > pendingBytesMax) return "full";
     if (this.lacks(request.bytes)) {
       if (request.tentative !== true) metrics.refused.value += 1;
       this.#givingWay.lookSoon(); // without a sync nobody else would before the next second
@@ -131,7 +131,7 @@ export class AdmissionControl {
   spareFor(rejectNewest: readonly string[]): number {
     const { writer, state, spares } = this.#env;
     if (writer.failed !== undefined || writer.full) return 0;
-    let bytes = Math.min(pendingBytesMax - writer.pendingBytes, this.#room().limit - this.#usedBytes() - spares.bytes);
+    let bytes = Math.min(pendingBytesMax - this.#pendingBytes, this.#room().limit - this.#usedBytes() - spares.bytes);
     for (const name of rejectNewest) {
       const account = state.uplinks.get(name);
       if (account?.limits !== undefined) bytes = Math.min(bytes, account.limits.maxBytes - account.bytes);
@@ -239,11 +239,18 @@ export class AdmissionControl {
     await this.#space.check(clock.monotonicMs(), fileBytes() + stagedBytes() + spares.bytes);
   }
 
+  /** Not on the disk yet, with what is still to be written to the open group. */
+  get #pendingBytes(): number {
+    const { state, writer } = this.#env;
+    return writer.pendingBytes + state.unwritten.bytes;
+  }
+
   /** Of files, and what will make them grow: what is written and not synced yet must not count twice. Few segments are not durable. */
   #usedBytes(): number {
     const { fileBytes, state, writer } = this.#env;
     let bytes = fileBytes();
     if (writer.failed !== undefined) return bytes;
+    bytes += state.unwritten.bytes;
     const { list } = state.segments;
     for (let at = list.length - 1; at >= 0 && list[at]!.end > writer.durablePosition; at -= 1) {
       const segment = list[at]!;

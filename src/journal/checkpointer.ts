@@ -154,7 +154,7 @@ export class Checkpointer {
 
   #begin(clean: boolean): void {
     const { state, writer, storeId, epoch, clock, storeMs, tuning } = this.#env;
-    const [number, mark, group] = [this.#nextNumber++, writer.openStart, writer.closedGroup];
+    const [number, mark, group] = [this.#nextNumber++, writer.openStart, writer.openGroup - 1];
     const place = { storeId, epoch, number, mark, group, storeMs: storeMs(), wallMs: Math.floor(clock.wallMs()) };
     const made = new CheckpointWriter(state, place, () => capture.file!, tuning.checkpointPieceBytes);
     const capture: Capture = { number, mark, clean, writer: made, file: undefined, aborted: false };

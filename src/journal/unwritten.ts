@@ -12,14 +12,22 @@ const batchMax = 32;
 /** A flipped bit may cost one reference, not many: what is said of several stands twice. */
 export const copiesOf = (references: number): number => (references > 1 ? 2 : 1);
 
+/** What one of them takes in a full record, and what a record takes besides its queue's name; both with their copy, and generously. */
+const bytesEach = 24;
+const recordBytes = 80;
+
 export class Unwritten {
   #queues: References[] = [];
+  /** At most so many bytes will be written. What was released or taken back meanwhile is not subtracted: a group is soon over. */
+  bytes = 0;
 
   /** A reference is about to be added. */
   note(queue: References): void {
+    this.bytes += bytesEach;
     if (queue.unwrittenFrom > 0) return;
     queue.unwrittenFrom = queue.nextOrdinal;
     this.#queues.push(queue);
+    this.bytes += recordBytes + 2 * queue.name.length;
   }
 
   /** What a group ends with. */
@@ -32,6 +40,7 @@ export class Unwritten {
       if (queues.get(queue.name) === queue && from < queue.nextOrdinal) writeFrom(sink, queue, from);
     }
     this.#queues = [];
+    this.bytes = 0;
   }
 }
 

@@ -87,10 +87,6 @@ export class GroupWriter implements RecordSink {
     return !this.#open.touched;
   }
 
-  get closedGroup(): number {
-    return this.#open.number - 1;
-  }
-
   /** Something is being written or synced. */
   get isWriting(): boolean {
     return this.#busy;
@@ -273,8 +269,12 @@ export class GroupWriter implements RecordSink {
 
   /** A large record begins: the open group will hold it and what else its commit says, in a segment of its own. */
   #setApart(): void {
-    if (this.#open.touched) this.#waiting.push(this.#close(true));
-    else if (this.#open.segment.base !== this.#open.start) this.#beginSegment(this.#open.number);
+    const { touched, segment, start, number } = this.#open;
+    if (touched) this.#waiting.push(this.#close(true));
+    else if (segment.base !== start) {
+      this.cut({ end: start, records: 0, touched, later: false }); // what a segment began with, if a roll moved that
+      this.#beginSegment(number);
+    }
     this.#open.apart = this.#open.segment.large = true;
   }
 

@@ -49,6 +49,20 @@ describe("journal: a disk that refuses", () => {
     }
   };
 
+  it("a sync that fails when the next segment was begun already, then a large message: no bytes are missed between two segments", async () => {
+    await store.close();
+    const more = { segmentBytes: 4000, tuning: { spares: 0, largeRecordBytes: 2000 } };
+    store = await open(files.mount(), clock, more);
+    await durable(store, put("a"));
+    const left = faults(["datasync", "EIO"]);
+    await durable(store, put("b".repeat(1900))); // not large
+    await durable(store, put("c".repeat(1900))); // fills the segment
+    expect(left()).to.equal(0);
+    await durable(store, put("l".repeat(2500)));
+    await durable(store, put("d"));
+    expect((await afterPowerCut()).map(([first]) => first)).to.deep.equal(["a", "b", "c", "l", "d"]);
+  });
+
   for (const [name, wanted] of [
     ["EIO on a write", [["write", "EIO"]]],
     ["EIO on a sync", [["datasync", "EIO"]]],

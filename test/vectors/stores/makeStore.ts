@@ -57,6 +57,7 @@ class Maker {
     await this.#open();
     await this.#fill(61, 80);
     await this.#settle(5);
+    await this.#runs();
     for (let taken = 0; taken < 4; taken += 1) this.#cloud.next(); // handed out, on their way when the power goes
     const torn = await this.#tear();
     const lanes = Object.fromEntries(
@@ -193,6 +194,23 @@ class Maker {
       txn.dropQueue("session/dropped");
     });
     await this.#durable(group);
+  }
+
+  /** Since format 3: many references of a group together, of which some and the newest go before it ends, and a run of them after it. */
+  async #runs(): Promise<void> {
+    const name = "session/many";
+    const [text, position] = [...this.#positions].at(-1)!;
+    const gone = [3, 20, 49, 50];
+    let { group } = this.#store.commit((txn) => {
+      for (let meta = 1; meta <= 50; meta += 1) this.#wait(name, txn.reference(name, position, meta), meta, text);
+    });
+    for (const ordinal of gone) ({ group } = this.#store.commit((txn) => txn.release(name, ordinal)));
+    await this.#durable(group);
+    ({ group } = this.#store.commit((txn) => txn.release(name, 5, 10)));
+    await this.#durable(group);
+    const queue = this.#queues[name]!;
+    const isGone = (ordinal: number): boolean => gone.includes(ordinal) || (ordinal >= 5 && ordinal < 15);
+    queue.waiting = queue.waiting.filter(({ ordinal }) => !isGone(ordinal));
   }
 
   /** The last write is torn: nobody was told of it. Returns its text. */
