@@ -96,7 +96,7 @@ export const mutants: readonly Mutant[] = [
     file: "checkpointer.ts",
     find: "    if (this.#capture === undefined) return;\n    this.#capture.aborted = true;\n",
     replace: "    if (this.#capture === undefined) return;\n",
-    by: [1, 60],
+    by: [360, 60],
   },
   {
     name: "a failed write is tried again on the same descriptor",
@@ -181,7 +181,7 @@ export const mutants: readonly Mutant[] = [
     file: "laneReader.ts",
     find: " || position >= stream.to",
     replace: "",
-    by: [510, 60],
+    by: [100, 60],
   },
   {
     name: "what of a segment is in flight ahead of the backlog is dropped with it",
@@ -202,7 +202,7 @@ export const mutants: readonly Mutant[] = [
     file: "mergedFile.ts",
     find: "    await this.#files.syncDir(this.#dir); // the old ones go only when this cannot be undone any more\n",
     replace: "",
-    by: [130, 60],
+    by: [100, 60],
   },
   {
     name: "segments that a merged one replaces are not recognised",
