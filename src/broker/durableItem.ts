@@ -20,6 +20,7 @@ export interface DurableDeps {
   /** The identifiers of the session's subscriptions that match a topic; asked only when it uses any. @param tag see metaOf */
   readonly idsFor: (session: Session, topic: string, tag: number) => readonly number[] | undefined;
 }
+
 /** A message that goes out from the store. */
 export interface Item {
   readonly ordinal: number;

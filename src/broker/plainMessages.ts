@@ -5,7 +5,7 @@ import type { References } from "./references.ts";
 import type { TopicEntry } from "./topicEntry.ts";
 
 const none: readonly string[] = [];
-const noBytes = new DataView(new ArrayBuffer(0));
+const noView = new DataView(new ArrayBuffer(0));
 
 /**
  * The short way of `Pipeline.publish` for messages without properties, not to be retained and of QoS 0 or 1, that nobody but uplinks takes
@@ -16,7 +16,7 @@ export class PlainMessages {
   readonly #store: Store;
   readonly #pending: PendingBytes;
   readonly #references: References;
-  readonly #message: PlainMessage = { topic: "", source: "", qos: 0, bytes: noBytes, from: 0, to: 0 };
+  readonly #message: PlainMessage = { topic: "", source: "", qos: 0, bytes: noView, from: 0, to: 0 };
   readonly #admission = { bytes: 0, rejectNewest: none, tentative: true };
   /** On the store's clock; below 0: not known. */
   #atMs = -1;
@@ -61,7 +61,7 @@ export class PlainMessages {
   forget(): void {
     if (this.#atMs < 0) return;
     this.#atMs = -1;
-    this.#message.bytes = noBytes;
+    this.#message.bytes = noView;
   }
 
   /** Something else was stored, which may have begun a segment: there may be less room than was said. */
