@@ -351,4 +351,11 @@ export const mutants: readonly Mutant[] = [
     replace: "batch }",
     by: { test: "unit/journal/unwritten.test.ts", only: "a merge keeps of a record" },
   },
+  {
+    name: "a message stored by itself does not wait for its first taker",
+    file: "messageWriter.ts",
+    find: "    this.#finish(takers, atMs);\n    return true;",
+    replace: "    this.#finish(takers.slice(1), atMs);\n    return true;",
+    by: [1, 60],
+  },
 ];
