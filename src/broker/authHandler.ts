@@ -4,7 +4,8 @@ import { ProtocolError } from "../wire/mqtt/protocolError.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { type Identity, identityOf } from "./access/access.ts";
 import { type ScramExchange, scramMethod } from "./access/scram.ts";
-import { type Connection, pause } from "./connection.ts";
+import type { Connection } from "./connection.ts";
+import { pause } from "./connectionLimits.ts";
 import type { BrokerContext } from "./context.ts";
 
 const reAuthenticate = 0x19;

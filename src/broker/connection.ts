@@ -2,34 +2,38 @@ import type { Duplex } from "node:stream";
 import type { Timer } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
 import { encodeAck } from "../wire/mqtt/ack.ts";
-import { connectByte, isWrittenAsVersion5, mustBeginConnect, versionOfConnect } from "../wire/mqtt/connect.ts";
+import { mustBeginConnect } from "../wire/mqtt/connect.ts";
 import { encodePacket } from "../wire/mqtt/encode.ts";
 import { FrameScanner } from "../wire/mqtt/frameScanner.ts";
 import type { Packet, ProtocolVersion } from "../wire/mqtt/packet.ts";
 import { ProtocolError } from "../wire/mqtt/protocolError.ts";
-import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
+import { reason } from "../wire/mqtt/reasonCodes.ts";
 import type { Identity } from "./access/access.ts";
 import { type AckByte, ackByte, ackNames } from "./ackLedger.ts";
 import type { Place } from "./admission.ts";
 import type { Authentication } from "./authHandler.ts";
-import { answersMax, askCopies, askEvery, livelyBytes, lonelyBytes, turnPackets } from "./connectionLimits.ts";
+import {
+  answersMax,
+  askCopies,
+  askEvery,
+  lingerMs,
+  livelyBytes,
+  lonelyBytes,
+  pause,
+  turnPackets,
+} from "./connectionLimits.ts";
 import type { BrokerContext } from "./context.ts";
 import type { MemoryHolder } from "./heldMemory.ts";
 import { faultOf } from "./metrics.ts";
 import type { PeerInfo } from "./options.ts";
 import { Outbox } from "./outbox.ts";
 import { explanation, unexplained } from "./reasonText.ts";
+import { refuseFault } from "./refuseFault.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
 import type { Link, Session } from "./session.ts";
-import { bytesIn, readBytes, readOn, type SocketUser, stopReading, useSocket } from "./socketUser.ts";
+import { bytesIn, readOn, readsStraight, type SocketUser, stopReading, useSocket } from "./socketUser.ts";
 import { greedyBytes, type Waiting } from "./turnShare.ts";
 import type { WillFate } from "./wills.ts";
-
-/** Why reading stands still; bits, because several may hold at once. */
-export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8, turn: 16 } as const;
-
-/** How long the peer may take for the last bytes after we ended. */
-const lingerMs = 1000;
 
 type State =
   | { readonly phase: "connecting" }
@@ -224,6 +228,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     this.#context.metrics.bytesReceived.value += chunk.length;
     this.#partialBytes += chunk.length;
     this.scanner.push(chunk);
+    if ((this.#pauses & pause.turn) !== 0) return this.#grown();
     const alone = chunk.length <= lonelyBytes && this.#context.turn.fresh;
     this.#readPackets(chunk);
     if (alone) this.#context.flusher.flush();
@@ -295,18 +300,25 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     this.scanner.rest();
     this.unreadBytes = this.scanner.unreadBytes;
     const waits = (this.#pauses & pause.turn) !== 0;
-    if (waits && this.unreadBytes > 0 && this.unreadBytes < greedyBytes && turn.lavish) {
-      this.#socket.pause();
-      this.unreadBytes += readBytes;
-    } else stopReading(this.#socket);
+    const hasMore = this.unreadBytes === 0 || this.unreadBytes >= greedyBytes || this.#pauses !== pause.turn;
+    if (hasMore || !readsStraight(this.#socket)) stopReading(this.#socket);
     if (waits) this.#inLineMs = turn.wait(this, this.#mayRead && !handledSome);
     else this.#countPaused();
     this.#mayRead = false;
   }
 
+  /** More has come before its turn did. */
+  #grown(): void {
+    stopReading(this.#socket);
+    this.#context.turn.grown(this.scanner.unreadBytes - this.unreadBytes);
+    this.unreadBytes = this.scanner.unreadBytes;
+  }
+
   /** What waits for its turn takes too much memory: so does this one, without having read, unless it is the one that is handled now. */
   standBack(): void {
-    if (this.#pauses !== 0 || !this.open || this.scanner.unreadBytes > 0 || this.scanner.buffer.length > 0) return;
+    if (!this.open) return;
+    if (this.#pauses !== 0) return stopReading(this.#socket);
+    if (this.scanner.unreadBytes > 0 || this.scanner.buffer.length > 0) return;
     this.#pauses = pause.turn;
     this.#stop(false);
   }
@@ -346,20 +358,8 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     if (this.#context.faultLog.due(address ?? listener)) {
       log.info({ clientId, address, reasonCode: error.reasonCode }, `TG_PROTOCOL: ${error.message}`);
     }
-    if (this.#state.phase === "connecting") this.#refuseFault(error);
+    if (this.#state.phase === "connecting") refuseFault(this, error);
     else this.close(error.reasonCode, error.message);
-  }
-
-  /** Before the CONNACK there is no DISCONNECT [MQTT-3.14.0-1]: MQTT 5 is told in the CONNACK, 3.1.1 only of another protocol level. */
-  #refuseFault({ reasonCode, message }: ProtocolError): void {
-    const { buffer, first, body, end } = this.scanner;
-    const unsupported = reasonCode === reason.unsupportedProtocolVersion;
-    const says5 = (): boolean => first === connectByte && versionOfConnect(buffer, body, end) === 5;
-    if (unsupported ? isWrittenAsVersion5(buffer, body, end) : says5()) this.version = 5;
-    if (unsupported)
-      this.refuse(reasonCode, connectReturn.unacceptableProtocolVersion); // [MQTT-3.1.2-2]
-    else if (this.version === 5) this.refuse(reasonCode, 0, message);
-    else this.#finish("discard", true); // [MQTT-3.2.2-6] of 3.1.1
   }
 
   /** The outbox has room again. */

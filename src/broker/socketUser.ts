@@ -2,9 +2,6 @@ import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocketDuplex } from "./webSocketDuplex.ts";
 
-/** What Node reads from a socket at once. */
-export const readBytes = 64 * 1024;
-
 /** Who hears what happens on a socket. */
 export interface SocketUser {
   received(chunk: Buffer): void;
@@ -45,6 +42,14 @@ function pushStraight(this: Used, chunk: Buffer | null, encoding?: BufferEncodin
     return Socket.prototype.push.call(this, chunk, encoding);
   this[user].received(chunk);
   return true;
+}
+
+/**
+ * What comes is told at once, with nothing kept in the stream: so who waits and has little more, as a rule, need not be stopped before it comes. To stop and
+ * to read on again are two system calls (measured, 1000 clients with one message in flight each: a seventh of what a message cost).
+ */
+export function readsStraight(socket: Duplex): boolean {
+  return socket.push === pushStraight;
 }
 
 /** Tells `its` from now on what happens on `socket`, which must not be used by another. */

@@ -1,5 +1,4 @@
 import type { Clock } from "../base/clock.ts";
-import { readBytes } from "./socketUser.ts";
 
 /**
  * Of one turn of the event loop, how long packets may be handled; ms. libuv hands over all that has come on all sockets, up to 2 MB of each, before
@@ -20,7 +19,7 @@ export const greedyBytes = 16 * 1024;
 export interface Waiting {
   /** False: it has ended, and needs no turn any more. */
   readonly open: boolean;
-  /** What it has read and not handled; bytes, what its socket may take counted; the same as long as it waits. None: its turn is the leave to read. */
+  /** What it has read and not handled; bytes. As long as it waits it changes only by as much as the line is told. None: its turn is the leave to read. */
   readonly unreadBytes: number;
   nextTurn(): void;
 }
@@ -38,6 +37,8 @@ export class TurnShare {
   /** When the clock was asked last: within a turn a millisecond or so ago. */
   nowMs = 0;
   #begun = false;
+  /** Whose turn it is has its time, whatever the clock says. */
+  #granted = false;
   #endMs = 0;
   #line: Waiting[] = [];
   /** Those who were let read and found no time. */
@@ -78,13 +79,12 @@ export class TurnShare {
       this.#begin();
       return false;
     }
+    if (this.#granted) {
+      this.#granted = false;
+      return false;
+    }
     this.nowMs = this.#clock.monotonicMs();
     return this.nowMs >= this.#endMs;
-  }
-
-  /** There is so much room that who waits may read once more into its socket, if that is counted. */
-  get lavish(): boolean {
-    return this.#held * 2 <= this.#max - 2 * readBytes;
   }
 
   /** Whether so much more may wait unread. */
@@ -94,6 +94,12 @@ export class TurnShare {
     this.#full = true;
     this.#onFull();
     return false;
+  }
+
+  /** Who waits has read so much more; bytes. */
+  grown(bytes: number): void {
+    this.#held += bytes;
+    this.holds(0);
   }
 
   /**
@@ -134,7 +140,9 @@ export class TurnShare {
       at += 1;
       this.#held -= waiting.unreadBytes;
       this.#behind = line.length - at;
+      this.#granted = true;
       waiting.nextTurn();
+      this.#granted = false;
     } while (at < line.length && !this.spent());
     this.#behind = 0;
     if (at === line.length) return;
