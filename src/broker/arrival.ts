@@ -33,17 +33,17 @@ export class Arrival {
   step: Step | undefined;
   readonly #deps: ArrivalDeps;
   readonly #arrivedMs: number;
-  readonly #timer: Timer | undefined;
+  readonly #timer: Timer;
   #counted = false;
 
-  constructor(raw: Socket, listener: string, first: Step | undefined, place: Place, deps: ArrivalDeps) {
+  constructor(raw: Socket, listener: string, first: Step, place: Place, deps: ArrivalDeps) {
     this.raw = raw;
     this.listener = listener;
     this.step = first;
     this.place = place;
     this.#deps = deps;
     this.#arrivedMs = deps.clock.monotonicMs();
-    if (first !== undefined) this.#timer = deps.clock.setTimer(deps.limits.connectTimeoutMs, () => this.#late());
+    this.#timer = deps.clock.setTimer(deps.limits.connectTimeoutMs, () => this.#late());
   }
 
   /** Sets the client's address and counts it. False: it has too many connections, and this one was ended. */
@@ -62,7 +62,7 @@ export class Arrival {
   /** Its last step is done. @returns how long they took, in ms: it counts for connectTimeout */
   arrived(): number {
     this.step = undefined;
-    this.#timer?.cancel();
+    this.#timer.cancel();
     return this.#deps.clock.monotonicMs() - this.#arrivedMs;
   }
 
@@ -79,7 +79,7 @@ export class Arrival {
 
   /** To be called when its socket has closed. */
   closed(): void {
-    this.#timer?.cancel();
+    this.#timer.cancel();
     this.refuse("the connection ended before its first packet");
   }
 

@@ -3,6 +3,7 @@ import type { Duplex } from "node:stream";
 import type { Place } from "./admission.ts";
 import { Arrival, type ArrivalDeps, type Step } from "./arrival.ts";
 import type { ListenerTls, PeerInfo } from "./options.ts";
+import { plainAddress } from "./peerAddress.ts";
 import { readProxyHeader } from "./proxyProtocol.ts";
 import { TlsDoor } from "./tlsDoor.ts";
 import { type MqttUpgrade, WebSocketDoor } from "./webSocketDoor.ts";
@@ -80,13 +81,13 @@ export class Door {
     }
     const { proxyProtocol, url } = this.#options;
     const step = proxyProtocol ? "proxy" : this.#afterHeader;
+    if (step === undefined) {
+      this.#enterAtOnce(raw, place);
+      return;
+    }
     const arrival = new Arrival(raw, url, step, place, this.#deps);
     if (!proxyProtocol && !arrival.comesFrom(raw.remoteAddress)) {
       place.leave();
-      return;
-    }
-    if (step === undefined) {
-      this.#enter(raw, arrival); // which gives the place back; a listener here would keep the arrival for as long as the connection
       return;
     }
     this.#arrivals.add(arrival);
@@ -97,6 +98,19 @@ export class Door {
     });
     if (proxyProtocol) this.#takeHeader(arrival);
     else this.#begin(arrival);
+  }
+
+  /** It may speak MQTT as it comes: whoever takes it gives the place back. */
+  #enterAtOnce(raw: Socket, place: Place): void {
+    const { remoteAddress } = raw;
+    if (!place.from(remoteAddress === undefined ? undefined : plainAddress(remoteAddress))) {
+      raw.destroy();
+      place.leave();
+      return;
+    }
+    const { address } = place;
+    const peer = { address, listener: this.#options.url, certified: false, certificateName: undefined, waitedMs: 0 };
+    this.#deps.accept(raw, peer, place);
   }
 
   get #afterHeader(): Step | undefined {

@@ -53,3 +53,22 @@ export function decodeConnack(buffer: Buffer, body: number, end: number, version
   cursor.finish();
   return packet;
 }
+
+const accepted = oldConnack(0, 0);
+const resumed = oldConnack(1, 0);
+
+/**
+ * CONNACK of 3.1.1 and 3.1, which has no properties. When it accepts, the bytes are the same ones each time, so that clients who all come at once cost
+ * no memory: not to be changed.
+ * @param code Return Code; 0: accepted
+ */
+export function encodeOldConnack(sessionPresent: boolean, code: number): Buffer {
+  if (code === 0) return sessionPresent ? resumed : accepted;
+  return oldConnack(sessionPresent ? 1 : 0, code);
+}
+
+function oldConnack(flags: number, code: number): Buffer {
+  const bytes = Buffer.allocUnsafeSlow(4); // from no pool, or it would be copied when it is written
+  bytes.set([0x20, 2, flags, code]);
+  return bytes;
+}

@@ -1,6 +1,7 @@
 import { generate, type Packet as WriterPacket, writeToStream } from "mqtt-packet";
 import { encodeAck } from "./ack.ts";
 import { varintLength, writeVarint } from "./bytes.ts";
+import { encodeOldConnack } from "./connack.ts";
 import type { ConnectPacket, Packet, ProtocolVersion, Will } from "./packet.ts";
 import type { PropertyValues } from "./properties.ts";
 import { encodePublish } from "./publish.ts";
@@ -38,7 +39,8 @@ export function encodePacket(packet: Packet, version: ProtocolVersion): Buffer {
       return encodeConnect(packet);
     case "connack": {
       const { sessionPresent, reasonCode } = packet;
-      return write({ cmd: "connack", sessionPresent, reasonCode, returnCode: reasonCode }, packet.properties, version);
+      if (version !== 5) return encodeOldConnack(sessionPresent, reasonCode);
+      return write({ cmd: "connack", sessionPresent, reasonCode }, packet.properties, 5);
     }
     default:
       return encodeRest(packet, version);
