@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import { chown, open, realpath, stat, unlink } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
@@ -10,7 +9,7 @@ import { findUsersFile, formatProblem } from "../config/load.ts";
 import { readUsersFile, usersText } from "../config/usersFile.ts";
 import { askPassword, type PasswordInput } from "./askPassword.ts";
 import type { Io } from "./backup.ts";
-import { defaultConfigFile } from "./check.ts";
+import { configFile } from "./check.ts";
 
 export interface PasswdIo extends Io {
   readonly input: PasswordInput;
@@ -91,8 +90,8 @@ async function attempt(io: Io, work: () => Promise<number>): Promise<number> {
 }
 
 /** The file itself, should the config name a link to it. */
-async function usersFile({ config }: PasswdOptions): Promise<string> {
-  const found = findUsersFile(config ?? (existsSync(defaultConfigFile) ? defaultConfigFile : undefined));
+async function usersFile(options: PasswdOptions): Promise<string> {
+  const found = findUsersFile(configFile(options));
   if (typeof found !== "string") throw new TidegateError("TG_CONFIG", found.map(formatProblem).join("\n"));
   return await realpath(found).catch(() => found);
 }
