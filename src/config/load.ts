@@ -60,7 +60,7 @@ export async function loadConfig(options: LoadOptions = {}): Promise<LoadResult>
   }
   const { root, report } = readDocument(read.text, name, env);
   if (root === undefined) return { ok: false, problems: report.sorted() };
-  readSecrets(root, folder, report);
+  const secretFiles = readSecrets(root, folder, report);
   const written = validate(root, report);
   crossCheck(root, report);
   const { users, problems: ofUsers } = readUsersFile(usersFileOf(root, folder));
@@ -71,7 +71,7 @@ export async function loadConfig(options: LoadOptions = {}): Promise<LoadResult>
     return { ok: false, problems: [...report.sorted(), ...ofUsers] };
   }
   makePathsAbsolute(written, folder);
-  const config = completed(written, users, { folder, env, hostname });
+  const config = completed(written, users, { folder, env, hostname, secretFiles });
   const { warnings, unavailable } = remarks(config, root, report);
   if (open !== report) warnings.push(...open.sorted());
   return { ok: true, config, warnings, unavailable, file: path };
@@ -108,11 +108,18 @@ function readConfigFile(path: string): { text: string } | { fault: string } {
   }
 }
 
+interface Surroundings {
+  readonly folder: string;
+  readonly env: Environment;
+  readonly hostname: string;
+  readonly secretFiles: ReadonlyMap<string, string>;
+}
+
 /** Puts in the defaults that depend on the machine or on other keys. */
 function completed(
   written: WrittenConfig,
   users: readonly User[],
-  { folder, env, hostname }: { folder: string; env: Environment; hostname: string },
+  { folder, env, hostname, secretFiles }: Surroundings,
 ): Config {
   const id = written.gateway.id ?? topicLevel(hostname).replace(/[{}$]/g, "_");
   // systemd names several folders with colons between them.
@@ -126,11 +133,17 @@ function completed(
     sources: written.sources.map((source) =>
       source.type === "coap" ? { ...source, observe: source.observe ?? source.every === undefined } : source,
     ),
-    uplinks: written.uplinks.map((uplink) => ({
-      ...uplink,
-      clientId: uplink.clientId ?? id,
-      urls: uplink.url === undefined ? uplink.urls : [uplink.url],
-    })),
+    uplinks: written.uplinks.map((uplink, index) => {
+      const passwordFile = secretFiles.get(`uplinks[${index}].password`);
+      return {
+        ...uplink,
+        clientId: uplink.clientId ?? id,
+        urls: uplink.url === undefined ? uplink.urls : [uplink.url],
+        // What a file holds may change while the gateway runs, and is no change of the config then.
+        password: passwordFile === undefined ? uplink.password : undefined,
+        passwordFile,
+      };
+    }),
   };
 }
 
