@@ -17,7 +17,7 @@ export async function check(
   io: { out(line: string): void; err(line: string): void },
 ): Promise<number> {
   const path = configFile(options);
-  const loaded = await loadConfig({ path });
+  const loaded = await loadConfig({ path, namedFiles: true });
   if (!loaded.ok) {
     for (const problem of loaded.problems) io.err(formatProblem(problem));
     return 2;

@@ -29,7 +29,7 @@ const takesPath: readonly AddressScheme[] = ["ws", "wss", "coap", "coaps"];
 
 /** @returns what is wrong, as text that never repeats the url: it may hold a password. */
 export function parseAddress(url: string, schemes: readonly AddressScheme[]): Address | string {
-  const allowed = schemes.map((scheme) => `${scheme}://`).join(", ");
+  const allowed = schemes.map((scheme) => `${scheme}://`).join(", ") + (schemes.length === 1 ? "HOST:PORT" : "");
   const split = /^([a-z]+):\/\/(.*)$/is.exec(url);
   const scheme = schemes.find((known) => known === split?.[1]?.toLowerCase());
   if (split === null) return `not a url (${allowed})`;
