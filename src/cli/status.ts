@@ -114,8 +114,11 @@ function uplinkTexts(uplink: UplinkState, nowMs: number): string[] {
   lines.push(
     `  in ${rateText(in1)}, out ${rateText(out1)} (1 min); in ${rateText(in5)}, out ${rateText(out5)} (5 min)`,
   );
-  const lasts = room.seconds === null ? "nothing comes in" : `for ${durationText(room.seconds * 1000)} at this rate`;
-  lines.push(`  room ${bytesText(room.bytes)}, without the cloud ${lasts}`);
+  const lasts =
+    room.seconds === null
+      ? "nothing comes in"
+      : `without the cloud for ${durationText(room.seconds * 1000)} at this rate`;
+  lines.push(`  room ${bytesText(room.bytes)}, ${lasts}`);
   const dropped = Object.entries(queue.dropped).map(([reason, count]) => `${reason} ${count}`);
   if (dropped.length > 0) lines.push(`  left unsent: ${dropped.join(", ")} (tidegate queue dropped ${name})`);
   return lines;
@@ -155,13 +158,15 @@ function diskTexts(storage: StoreStats, maxBytes: number, free: number | undefin
   const { bytes, segments, room, writtenPerDay, writtenTotalBytes } = storage;
   const left = free === undefined ? "" : `; ${bytesText(free)} free on its disk`;
   const lasts =
-    room.seconds === null ? "nothing comes in" : `full in ${durationText(room.seconds * 1000)} at this rate`;
+    room.seconds === null
+      ? "nothing comes in"
+      : `if nothing is sent full in ${durationText(room.seconds * 1000)} at this rate`;
   const { bytes: aDay, extrapolated, measuredMs } = writtenPerDay;
   const day = `${bytesText(aDay)} a day${extrapolated ? " at the rate so far" : ""}, `;
   const written = measuredMs < hourMs ? "" : day; // before, preparing the first segments is most of it
   return [
-    `disk       ${bytesText(bytes)} of ${bytesText(maxBytes)} in ${segments} segments${left}`,
-    `           room ${bytesText(room.bytes)}, if nothing is sent ${lasts}`,
+    `disk       ${bytesText(bytes)} of ${bytesText(maxBytes)} in ${counted(segments, "segment")}${left}`,
+    `           room ${bytesText(room.bytes)}, ${lasts}`,
     `           written ${written}${bytesText(writtenTotalBytes)} in all, in ${durationText(measuredMs)}`,
   ];
 }
