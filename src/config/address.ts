@@ -47,6 +47,7 @@ export function parseAddress(url: string, schemes: readonly AddressScheme[]): Ad
   if (parsed.username !== "" || parsed.password !== "")
     return `user and password do not belong into a url (${scheme}://HOST:PORT, and keys of their own)`;
   if (parsed.hostname === "") return `the host is missing (${scheme}://HOST:PORT)`;
+  if (parsed.hostname.includes("*")) return "* is not an address (0.0.0.0, or [::], is all of them)";
   if (parsed.hash !== "") return "a url with # is not possible here";
   if (!isPercentEncoded(parsed.pathname + parsed.search)) return "% must be followed by two hex digits of UTF-8";
   // WHATWG drops a port that is the default one of http and ws; what was written and what is meant are then the same.

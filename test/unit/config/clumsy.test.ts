@@ -64,6 +64,37 @@ describe("config: what is typed in a hurry", () => {
   });
 });
 
+describe("config: doors that cannot be opened beside each other", () => {
+  const taken = "another listener has this address already (one listener an address)";
+  const listeners = (...urls: string[]): string =>
+    `access: { anonymous: true }\nmqtt: { listeners: [ ${urls.map((url) => `{ url: "${url}" }`).join(", ")} ] }\n`;
+
+  it("all addresses of the machine, and one of them", async () => {
+    for (const [one, other] of [
+      ["mqtt://0.0.0.0:1883", "mqtt://127.0.0.1:1883"],
+      ["mqtt://[::]:1883", "mqtt://[::1]:1883"],
+      ["mqtt://localhost:1883", "ws://0.0.0.0:1883"],
+    ] as const)
+      expect(await only(listeners(one, other)), `${one} ${other}`).to.equal(taken);
+    await accepted(listeners("mqtt://[::]:1883", "mqtt://127.0.0.1:1883")); // whether it can be is the machine's to say (bindv6only)
+    await accepted(listeners("mqtt://0.0.0.0:1883", "mqtt://[::1]:1883", "mqtt://127.0.0.1:1884", "mqtt://0.0.0.0:0"));
+    expect(await only(`${listeners("mqtt://0.0.0.0:1883")}http: { listen: "http://127.0.0.1:1883" }`)).to.equal(taken);
+  });
+
+  it("one that is written, and one that is there by default", async () => {
+    expect(await only("http: { listen: http://127.0.0.1:1883 }")).to.equal(taken);
+    expect(await only(listeners("mqtt://0.0.0.0:8080"))).to.equal(
+      "http.listen has this address by default (another port, or http: { listen: false })",
+    );
+    await accepted(`${listeners("mqtt://0.0.0.0:8080")}http: { listen: false }`);
+    await accepted("mqtt: { listeners: [] }\nhttp: { listen: http://127.0.0.1:1883 }");
+  });
+
+  it("* is no address", async () => {
+    expect(await only(listeners("mqtt://*:1883"))).to.equal("* is not an address (0.0.0.0, or [::], is all of them)");
+  });
+});
+
 describe("tidegate check: files that the config names", () => {
   let folder = "";
   before(() => {
