@@ -56,8 +56,8 @@ export interface Gateway {
   addresses(): { readonly listeners: readonly string[]; readonly http: string | undefined };
   /**
    * Takes over what it can of a config read anew: users, rules and whether the anonymous may come in, without touching a connection that they do not
-   * concern. The certificate files of the listeners that run are read again, for new connections. What else differs from the running config is named
-   * in a warning.
+   * concern. The certificate files of the listeners that run are read again, for new connections. Uplinks that are down are tried at once; each attempt
+   * reads their files anew. What else differs from the running config is named in a warning.
    */
   reload(config: Config): Promise<void>;
   /** Closes all doors, lets what was taken reach the disk, and closes the store. */
@@ -134,20 +134,21 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
   scope.defer(() => control?.close());
   return {
     addresses: () => ({ listeners, http }),
-    reload: (next) => reload(config, next, broker, handles, log),
+    reload: (next) => reload(config, next, { broker, handles, uplinks }, log),
     stop: () => scope.close(),
   };
 }
 
-async function reload(
-  running: Config,
-  next: Config,
-  broker: Broker,
-  handles: readonly ListenerHandle[],
-  log: Log,
-): Promise<void> {
+interface Reloaded {
+  readonly broker: Broker;
+  readonly handles: readonly ListenerHandle[];
+  readonly uplinks: readonly Uplink[];
+}
+
+async function reload(running: Config, next: Config, { broker, handles, uplinks }: Reloaded, log: Log): Promise<void> {
   reloadAccess(running, next, broker, log);
   await reloadCertificates(running, handles, log);
+  for (const uplink of uplinks) uplink.refresh(); // what was renewed beside the config may be what it waits for
 }
 
 function reloadAccess(running: Config, next: Config, broker: Broker, log: Log): void {

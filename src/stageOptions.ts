@@ -5,13 +5,14 @@ import type { Qos } from "./base/message.ts";
 import type { AccessOptions, BrokerLimits, Certificate, ListenerOptions, ListenerTls } from "./broker/options.ts";
 import type { ListenerConfig } from "./config/mqtt.ts";
 import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
+import { readSecretFile } from "./config/secrets.ts";
 import { lettersBytesMax } from "./config/storage.ts";
 import type { DeadLetterOptions } from "./journal/deadLetters.ts";
 import type { SerialSourceOptions } from "./sources/serial/options.ts";
 import type { CodecRegistry } from "./transform/codecs/registry.ts";
 import { createCommandEncoder } from "./transform/command.ts";
 import type { RouteDefinition } from "./transform/routes.ts";
-import type { TlsOptions, UplinkOptions } from "./uplink/options.ts";
+import type { Credentials, UplinkOptions } from "./uplink/options.ts";
 
 /** With its certificate files read. @throws TidegateError TG_CONFIG when one cannot be read */
 export async function listenerOptions(listener: ListenerConfig): Promise<ListenerOptions> {
@@ -63,17 +64,18 @@ export function accessOptions({ access }: Config): AccessOptions {
 }
 
 export async function uplinkOptions(uplink: ResolvedUplink, gatewayId: string): Promise<UplinkOptions> {
-  const { name, urls, version, clientId, username, password, envelope, meta, queue, inflight, maxQos, maxPacketSize } =
-    uplink;
+  const { name, urls, version, clientId, username, envelope, meta, queue, inflight, maxQos, maxPacketSize } = uplink;
+  const credentials = (): Promise<Credentials> => uplinkCredentials(uplink);
+  const files = [uplink.passwordFile, ...Object.values(uplink.tls ?? {})].filter((path) => path !== undefined);
   return {
+    ...(await credentials()),
+    reread: files.length > 0 ? credentials : undefined,
     name,
     gatewayId,
     urls,
     version: version === 4 ? 4 : 5,
     clientId,
     username,
-    password,
-    tls: uplink.tls === undefined ? undefined : await uplinkTls(uplink.tls),
     keepAliveMs: uplink.keepAlive,
     sessionExpiryMs: uplink.sessionExpiry,
     envelope,
@@ -101,9 +103,13 @@ export async function uplinkOptions(uplink: ResolvedUplink, gatewayId: string): 
   };
 }
 
-async function uplinkTls(tls: NonNullable<ResolvedUplink["tls"]>): Promise<TlsOptions> {
-  const [ca, cert, key] = await Promise.all([tls.ca, tls.cert, tls.key].map(readOptionalPem));
-  return { ca, cert, key };
+/** One file after the other: on a disk that does not answer, each would keep a thread. @throws TidegateError TG_CONFIG */
+async function uplinkCredentials({ password, passwordFile, tls }: ResolvedUplink): Promise<Credentials> {
+  const secret = passwordFile === undefined ? password : await readSecret(passwordFile);
+  if (tls === undefined) return { password: secret, tls };
+  const ca = await readOptionalPem(tls.ca);
+  const cert = await readOptionalPem(tls.cert);
+  return { password: secret, tls: { ca, cert, key: await readOptionalPem(tls.key) } };
 }
 
 export function serialOptions(source: SourceConfig & { type: "serial" }, codecs: CodecRegistry): SerialSourceOptions {
@@ -160,6 +166,14 @@ async function readPem(path: string): Promise<Buffer> {
     return await readFile(path);
   } catch (cause) {
     throw new TidegateError("TG_CONFIG", `${path} cannot be read: ${messageOf(cause)}`, { cause });
+  }
+}
+
+async function readSecret(path: string): Promise<string> {
+  try {
+    return await readSecretFile(path);
+  } catch (cause) {
+    throw new TidegateError("TG_CONFIG", messageOf(cause), { cause });
   }
 }
 

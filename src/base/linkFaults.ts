@@ -1,3 +1,6 @@
+/** For what can lie in a file. */
+const readAnew = "files are read anew for each attempt: tidegate queue resume or SIGHUP tries at once";
+
 /**
  * Why a link to a cloud is not up, as a closed list. A code is a promise: status, /metrics, `$SYS` and tests name it, so it is never reused for
  * something else. The text says how to mend it. `slow`: trying again soon cannot help and may do harm (an account that is locked), so the pauses
@@ -16,7 +19,7 @@ export const linkFaults = {
     mend: "the broker closed without an answer: check port, mqtt or mqtts, version, and the broker's log",
   },
   "ping-timeout": { mend: "the link went silent (half-open): check the network; nothing to mend if it is rare" },
-  "bad-credentials": { mend: "set username and password, and restart the gateway", slow: true },
+  "bad-credentials": { mend: `set username and password, and restart the gateway (${readAnew})`, slow: true },
   "not-authorized": { mend: "check username and password, and the broker's access rules", slow: true },
   banned: { mend: "the broker has banned this client", slow: true },
   "client-id-refused": { mend: "set clientId, and restart the gateway", slow: true },
@@ -35,21 +38,21 @@ export const linkFaults = {
   // Not slow: a Pi without a clock chip starts in the past, and NTP mends it within minutes.
   "tls-not-yet-valid": { mend: "set this machine's clock, or look at the broker's certificate" },
   "tls-not-trusted": {
-    mend: "set tls.ca to the authority of the broker's certificate, and restart the gateway",
+    mend: `set tls.ca to the authority of the broker's certificate (${readAnew})`,
     slow: true,
   },
   "tls-wrong-name": {
     mend: "use a name in url that the broker's certificate has, and restart the gateway",
     slow: true,
   },
-  "tls-own-expired": { mend: "renew tls.cert and restart the gateway, or set this machine's clock", slow: true },
+  "tls-own-expired": { mend: `renew tls.cert (${readAnew}), or set this machine's clock`, slow: true },
   "tls-own-refused": {
-    mend: "the broker does not take tls.cert: check it, its key and its authority, and restart the gateway",
+    mend: `the broker does not take tls.cert: check it, its key and its authority (${readAnew})`,
     slow: true,
   },
   "tls-failed": { mend: "check that the port speaks TLS and that the versions fit", slow: true },
   "tls-files": {
-    mend: "tls.ca, tls.cert or tls.key cannot be used: check the files, and restart the gateway",
+    mend: `tls.ca, tls.cert or tls.key cannot be used: check the files (${readAnew})`,
     slow: true,
   },
   "commands-refused": { mend: "see the disk in tidegate status" },

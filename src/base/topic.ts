@@ -56,3 +56,17 @@ export function matchTopic(filter: string, topic: string): { plus: string[]; res
   }
   return levels.length === wanted.length ? { plus, rest: undefined } : null;
 }
+
+/** Whether filter `rule` matches every topic that `wanted` (a filter or a topic) does, level by level. */
+export function filterCovers(rule: readonly string[], wanted: readonly string[]): boolean {
+  // A wildcard at the front does not match $ topics [MQTT-4.7.2-1].
+  if (wanted[0]?.startsWith("$") === true && (rule[0] === "#" || rule[0] === "+")) return false;
+  if (rule[0] === "+" && rule[1] === "#") return true; // every topic has a first level
+  for (let at = 0; at < rule.length; at += 1) {
+    if (rule[at] === "#") return true; // also the parent level itself
+    const level = wanted[at];
+    if (level === undefined || level === "#") return false;
+    if (rule[at] !== "+" && rule[at] !== level) return false;
+  }
+  return rule.length === wanted.length;
+}

@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { systemClock } from "../base/clock.ts";
 import type { BackupInfo } from "../base/contracts.ts";
@@ -6,7 +5,7 @@ import { messageOf, TidegateError } from "../base/errors.ts";
 import { silentLog } from "../base/log.ts";
 import { type Config, formatProblem, loadConfig } from "../config/load.ts";
 import { backupOffline } from "../gateway.ts";
-import { defaultConfigFile } from "./check.ts";
+import { configFile } from "./check.ts";
 import { ask, isRunning } from "./controlClient.ts";
 import { bytesText } from "./texts.ts";
 import { version } from "./version.ts";
@@ -40,8 +39,7 @@ export async function backup(dir: string, options: { config?: string }, io: Io):
 
 /** Undefined: it is wrong, and that was said. What is not yet available in it does not matter to somebody who only asks. */
 export async function configOf(options: { config?: string }, io: Io): Promise<Config | undefined> {
-  const path = options.config ?? (existsSync(defaultConfigFile) ? defaultConfigFile : undefined);
-  const loaded = await loadConfig({ path });
+  const loaded = await loadConfig({ path: configFile(options) });
   if (loaded.ok) return loaded.config;
   for (const problem of loaded.problems) io.err(formatProblem(problem));
   return undefined;

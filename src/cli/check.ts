@@ -4,6 +4,10 @@ import { formatProblem, loadConfig } from "../config/load.ts";
 /** Where a config is looked for when none is named. */
 export const defaultConfigFile = "tidegate.yaml";
 
+/** The one that was named, else the one that is here; undefined: neither. */
+export const configFile = ({ config }: { readonly config?: string }): string | undefined =>
+  config ?? (existsSync(defaultConfigFile) ? defaultConfigFile : undefined);
+
 /**
  * `tidegate check`: says everything that is wrong with the config. Errors and what is not available yet go to `err`, the verdict to `out`.
  * @returns exit code: 0 valid (though perhaps not available in whole), 2 wrong
@@ -12,8 +16,8 @@ export async function check(
   options: { config?: string },
   io: { out(line: string): void; err(line: string): void },
 ): Promise<number> {
-  const path = options.config ?? (existsSync(defaultConfigFile) ? defaultConfigFile : undefined);
-  const loaded = await loadConfig({ path });
+  const path = configFile(options);
+  const loaded = await loadConfig({ path, namedFiles: true });
   if (!loaded.ok) {
     for (const problem of loaded.problems) io.err(formatProblem(problem));
     return 2;

@@ -1,5 +1,5 @@
-import { existsSync } from "node:fs";
 import { chown, open, realpath, stat, unlink } from "node:fs/promises";
+import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { errnoOf, messageOf, TidegateError } from "../base/errors.ts";
 import { nodeFiles } from "../base/files.ts";
@@ -10,7 +10,7 @@ import { findUsersFile, formatProblem } from "../config/load.ts";
 import { readUsersFile, usersText } from "../config/usersFile.ts";
 import { askPassword, type PasswordInput } from "./askPassword.ts";
 import type { Io } from "./backup.ts";
-import { defaultConfigFile } from "./check.ts";
+import { configFile } from "./check.ts";
 
 export interface PasswdIo extends Io {
   readonly input: PasswordInput;
@@ -91,8 +91,8 @@ async function attempt(io: Io, work: () => Promise<number>): Promise<number> {
 }
 
 /** The file itself, should the config name a link to it. */
-async function usersFile({ config }: PasswdOptions): Promise<string> {
-  const found = findUsersFile(config ?? (existsSync(defaultConfigFile) ? defaultConfigFile : undefined));
+async function usersFile(options: PasswdOptions): Promise<string> {
+  const found = findUsersFile(configFile(options));
   if (typeof found !== "string") throw new TidegateError("TG_CONFIG", found.map(formatProblem).join("\n"));
   return await realpath(found).catch(() => found);
 }
@@ -106,7 +106,7 @@ function usersOf(path: string): readonly User[] {
 /** Reads, changes and replaces the file, alone. @returns who was in it before */
 async function change(path: string, to: (users: readonly User[]) => readonly User[]): Promise<readonly User[]> {
   const lock = `${path}.lock`;
-  await take(lock);
+  await take(lock, path);
   try {
     const before = usersOf(path);
     const owner = await stat(path).catch(() => undefined);
@@ -120,12 +120,14 @@ async function change(path: string, to: (users: readonly User[]) => readonly Use
 }
 
 /** Two at a time would each write what the other did not know of. */
-async function take(lock: string): Promise<void> {
+async function take(lock: string, path: string): Promise<void> {
   for (;;) {
     try {
       await (await open(lock, "wx", 0o600)).close();
       return;
     } catch (error) {
+      if (errnoOf(error) === "ENOENT")
+        throw new Error(`there is no folder ${dirname(path)}: make it, or set access.usersFile`, { cause: error });
       if (errnoOf(error) !== "EEXIST") throw error;
     }
     const taken = await stat(lock).catch(() => undefined);

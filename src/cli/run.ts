@@ -1,12 +1,12 @@
-import { existsSync } from "node:fs";
 import { systemClock } from "../base/clock.ts";
 import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { Meter } from "../base/meter.ts";
 import { formatProblem, loadConfig } from "../config/load.ts";
 import { type Gateway, startGateway } from "../gateway.ts";
-import { defaultConfigFile } from "./check.ts";
-import { createLog, type LeveledLog } from "./pinoLog.ts";
+import { configFile } from "./check.ts";
+import { createLog } from "./pinoLog.ts";
+import { Reloads } from "./reloads.ts";
 import { putSyncsFirst } from "./syncsFirst.ts";
 import { SystemdNotifier } from "./systemd.ts";
 import { version } from "./version.ts";
@@ -19,7 +19,7 @@ const exitMsMax = 250;
 
 /** `tidegate run`: until SIGTERM or SIGINT. Exit code 0 clean, 1 failure at run time, 2 wrong config. */
 export async function run(options: { config?: string }): Promise<number> {
-  const path = options.config ?? (existsSync(defaultConfigFile) ? defaultConfigFile : undefined);
+  const path = configFile(options);
   const loaded = await loadConfig({ path });
   if (!loaded.ok) {
     for (const problem of loaded.problems) console.error(formatProblem(problem));
@@ -36,7 +36,7 @@ export async function run(options: { config?: string }): Promise<number> {
   const stopped = stopSignal(); // from here on, so that a signal during a long recovery stops cleanly too
   let started = false;
   const late = stopped.then(() => endLate(() => started, log));
-  const reloads = new Reloads(path, log); // and one of SIGHUP does not end it
+  const reloads = new Reloads(options, path, log); // and one of SIGHUP does not end it
   let gateway: Gateway;
   try {
     gateway = await startGateway(loaded.config, { log, clock: systemClock, meter: new Meter(), version });
@@ -99,57 +99,6 @@ function stopSignal(): Promise<string> {
   return new Promise((resolve) => {
     for (const signal of stopSignals) process.on(signal, () => resolve(signal));
   });
-}
-
-/** Reads the config again on SIGHUP, one reading at a time: a signal meanwhile, or during the start, is answered by one more. */
-class Reloads {
-  readonly #path: string | undefined;
-  readonly #log: LeveledLog;
-  #gateway: Gateway | undefined;
-  #asked = false;
-  #reading = false;
-
-  constructor(path: string | undefined, log: LeveledLog) {
-    this.#path = path;
-    this.#log = log;
-    process.on("SIGHUP", () => {
-      this.#asked = true;
-      void this.#reload();
-    });
-  }
-
-  serve(gateway: Gateway): void {
-    this.#gateway = gateway;
-    void this.#reload();
-  }
-
-  end(): void {
-    this.#gateway = undefined;
-  }
-
-  async #reload(): Promise<void> {
-    if (this.#reading) return;
-    this.#reading = true;
-    while (this.#asked && this.#gateway !== undefined) {
-      this.#asked = false;
-      await this.#reloadOnce();
-    }
-    this.#reading = false;
-  }
-
-  async #reloadOnce(): Promise<void> {
-    const log = this.#log;
-    const loaded = await loadConfig({ path: this.#path, running: true });
-    const problems = loaded.ok ? loaded.unavailable : loaded.problems;
-    if (!loaded.ok || problems.length > 0) {
-      for (const problem of problems) log.error({ at: formatProblem(problem) }, "config");
-      log.error({ problems: problems.length }, "not reloaded: the config is wrong, the one before stays");
-      return;
-    }
-    for (const warning of loaded.warnings) log.warn({ at: formatProblem(warning) }, "config");
-    log.setLevel(loaded.config.gateway.logLevel);
-    await this.#gateway?.reload(loaded.config);
-  }
 }
 
 /**

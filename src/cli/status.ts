@@ -1,10 +1,9 @@
 import { statfs } from "node:fs/promises";
 import type { SourceState, StoreStats, UplinkState } from "../base/contracts.ts";
 import type { LetterStats } from "../base/deadLetters.ts";
-import { messageOf, TidegateError } from "../base/errors.ts";
 import type { Config } from "../config/load.ts";
-import { configOf, type Io } from "./backup.ts";
-import { ask, isRunning } from "./controlClient.ts";
+import type { Io } from "./backup.ts";
+import { type CallOptions, withGateway } from "./gatewayCall.ts";
 import { bytesText, counted, durationText, jsonText, plainText } from "./texts.ts";
 
 /** What `/api/v1/status` says, as far as it is shown here. */
@@ -22,30 +21,22 @@ const askMsMax = 5_000;
 const hourMs = 3600_000;
 
 /** `tidegate status`: one screen, or with `json` what the API says. Exit code 0, 1 (no gateway answers), 2 (wrong config). */
-export async function status(options: { config?: string; json?: boolean }, io: Io): Promise<number> {
-  const config = await configOf(options, io);
-  if (config === undefined) return 2;
-  const { dataDir } = config.gateway;
-  try {
-    if (!(await isRunning(dataDir)))
-      throw new TidegateError("TG_DATA_DIR", `no gateway runs on the data folder ${dataDir} (which config? -c FILE)`);
-    const now = await read<GatewayStatus>(dataDir, "/api/v1/status");
+export function status(options: CallOptions, io: Io): Promise<number> {
+  return withGateway(options, io, async (call, config) => {
+    const now = await call<GatewayStatus>({ method: "GET", path: "/api/v1/status", msMax: askMsMax });
     if (options.json === true) {
       io.out(jsonText(now));
       return 0;
     }
-    const { reasons } = await read<{ reasons: readonly string[] }>(dataDir, "/health");
+    // 503 says what is wrong, which is what the screen is for.
+    const { reasons } = await call<{ reasons: readonly string[] }>(
+      { method: "GET", path: "/health", msMax: askMsMax },
+      503,
+    );
     const free = await freeBytes(config);
     for (const line of statusLines(now, { reasons, free, maxBytes: config.storage.maxBytes })) io.out(line);
     return 0;
-  } catch (error) {
-    io.err(`tidegate: ${messageOf(error)}`);
-    return 1;
-  }
-}
-
-async function read<T>(dataDir: string, path: string): Promise<T> {
-  return (await ask(dataDir, { method: "GET", path, msMax: askMsMax })).body as T;
+  });
 }
 
 async function freeBytes({ gateway }: Config): Promise<number | undefined> {
@@ -123,8 +114,11 @@ function uplinkTexts(uplink: UplinkState, nowMs: number): string[] {
   lines.push(
     `  in ${rateText(in1)}, out ${rateText(out1)} (1 min); in ${rateText(in5)}, out ${rateText(out5)} (5 min)`,
   );
-  const lasts = room.seconds === null ? "nothing comes in" : `for ${durationText(room.seconds * 1000)} at this rate`;
-  lines.push(`  room ${bytesText(room.bytes)}, without the cloud ${lasts}`);
+  const lasts =
+    room.seconds === null
+      ? "nothing comes in"
+      : `without the cloud for ${durationText(room.seconds * 1000)} at this rate`;
+  lines.push(`  room ${bytesText(room.bytes)}, ${lasts}`);
   const dropped = Object.entries(queue.dropped).map(([reason, count]) => `${reason} ${count}`);
   if (dropped.length > 0) lines.push(`  left unsent: ${dropped.join(", ")} (tidegate queue dropped ${name})`);
   return lines;
@@ -164,13 +158,15 @@ function diskTexts(storage: StoreStats, maxBytes: number, free: number | undefin
   const { bytes, segments, room, writtenPerDay, writtenTotalBytes } = storage;
   const left = free === undefined ? "" : `; ${bytesText(free)} free on its disk`;
   const lasts =
-    room.seconds === null ? "nothing comes in" : `full in ${durationText(room.seconds * 1000)} at this rate`;
+    room.seconds === null
+      ? "nothing comes in"
+      : `if nothing is sent full in ${durationText(room.seconds * 1000)} at this rate`;
   const { bytes: aDay, extrapolated, measuredMs } = writtenPerDay;
   const day = `${bytesText(aDay)} a day${extrapolated ? " at the rate so far" : ""}, `;
   const written = measuredMs < hourMs ? "" : day; // before, preparing the first segments is most of it
   return [
-    `disk       ${bytesText(bytes)} of ${bytesText(maxBytes)} in ${segments} segments${left}`,
-    `           room ${bytesText(room.bytes)}, if nothing is sent ${lasts}`,
+    `disk       ${bytesText(bytes)} of ${bytesText(maxBytes)} in ${counted(segments, "segment")}${left}`,
+    `           room ${bytesText(room.bytes)}, ${lasts}`,
     `           written ${written}${bytesText(writtenTotalBytes)} in all, in ${durationText(measuredMs)}`,
   ];
 }

@@ -29,7 +29,7 @@ const takesPath: readonly AddressScheme[] = ["ws", "wss", "coap", "coaps"];
 
 /** @returns what is wrong, as text that never repeats the url: it may hold a password. */
 export function parseAddress(url: string, schemes: readonly AddressScheme[]): Address | string {
-  const allowed = schemes.map((scheme) => `${scheme}://`).join(", ");
+  const allowed = schemes.map((scheme) => `${scheme}://`).join(", ") + (schemes.length === 1 ? "HOST:PORT" : "");
   const split = /^([a-z]+):\/\/(.*)$/is.exec(url);
   const scheme = schemes.find((known) => known === split?.[1]?.toLowerCase());
   if (split === null) return `not a url (${allowed})`;
@@ -47,6 +47,7 @@ export function parseAddress(url: string, schemes: readonly AddressScheme[]): Ad
   if (parsed.username !== "" || parsed.password !== "")
     return `user and password do not belong into a url (${scheme}://HOST:PORT, and keys of their own)`;
   if (parsed.hostname === "") return `the host is missing (${scheme}://HOST:PORT)`;
+  if (parsed.hostname.includes("*")) return "* is not an address (0.0.0.0, or [::], is all of them)";
   if (parsed.hash !== "") return "a url with # is not possible here";
   if (!isPercentEncoded(parsed.pathname + parsed.search)) return "% must be followed by two hex digits of UTF-8";
   // WHATWG drops a port that is the default one of http and ws; what was written and what is meant are then the same.

@@ -100,13 +100,19 @@ export const oneOf = <const Values extends readonly [string, ...string[]]>(...va
 export const oneOfNumbers = <const Values extends readonly [number, ...number[]]>(...values: Values) =>
   z.literal(values, { error: otherwise("%v is not possible", values.join(" | ")) });
 
+/** "100" and 60s are not out of a range. */
+const notNumber =
+  (allowed: string) =>
+  (issue: RawIssue): string =>
+    otherwise(typeof issue.input === "number" ? "%v is out of range" : "%v is not a number", allowed)(issue);
+
 export const integer = (min: number, max: number) => {
-  const error = otherwise("%v is out of range", `a whole number from ${min} to ${max}`);
+  const error = notNumber(`a whole number from ${min} to ${max}`);
   return z.number({ error }).int({ error }).min(min, { error }).max(max, { error });
 };
 
 export const decimal = (min: number, max: number, allowed = `a number from ${min} to ${max}`) => {
-  const error = otherwise("%v is out of range", allowed);
+  const error = notNumber(allowed);
   return z.number({ error }).min(min, { error }).max(max, { error });
 };
 
@@ -161,15 +167,18 @@ export function templateFault(value: string): string | null {
 
 export const address = (...schemes: [AddressScheme, ...AddressScheme[]]) => urlOf(schemes, 0);
 
+/** @param also what is allowed beside it */
+export const addressOr = (also: string, scheme: AddressScheme) => urlOf([scheme], 0, `, or ${also}`);
+
 /** The address of somebody else: port 0, "any free one" to a listener, is nobody's. */
 export const remoteAddress = (...schemes: [AddressScheme, ...AddressScheme[]]) => urlOf(schemes, 1);
 
-function urlOf(schemes: readonly AddressScheme[], portMin: 0 | 1) {
-  const allowed = `a url: ${schemes.map((scheme) => `${scheme}://`).join(", ")}`;
+function urlOf(schemes: readonly AddressScheme[], portMin: 0 | 1, also = "") {
+  const allowed = `a url: ${schemes.map((scheme) => `${scheme}://`).join(", ")}${also}`;
   return text(allowed).superRefine((value, context) => {
     const parsed = value === "" ? "" : parseAddress(value, schemes);
     if (parsed === "") return;
-    if (typeof parsed === "string") context.addIssue({ code: "custom", message: parsed });
+    if (typeof parsed === "string") context.addIssue({ code: "custom", message: parsed.replace(/\)$/, `${also})`) });
     else if (parsed.port < portMin)
       context.addIssue({ code: "custom", message: "nobody listens on port 0 (1 to 65535)" });
   });
@@ -177,7 +186,10 @@ function urlOf(schemes: readonly AddressScheme[], portMin: 0 | 1) {
 
 /** A file's path; relative ones are made absolute by load.ts. */
 export const filePath = () =>
-  checkedText("a file's path", (value) => (value.includes("\u0000") ? "U+0000 is not possible in a path" : null));
+  checkedText("a path, absolute or from the config file on", (value) => {
+    if (value.includes("\u0000")) return "U+0000 is not possible in a path";
+    return /^~(\/|$)/.test(value) ? "~ stands for no home folder here" : null; // a shell's: a folder of that name would be made
+  });
 
 /** A text, `${NAME}`, or `{ file: PATH }`; load.ts puts the file's content in before this schema sees it. */
 export const secret = () => {

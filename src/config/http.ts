@@ -1,10 +1,10 @@
 import * as z from "zod";
-import { address, section } from "./fields.ts";
+import { addressOr, section } from "./fields.ts";
 
 export const defaultHttpUrl = "http://127.0.0.1:8080";
 
 const listen = () =>
-  z.union([z.literal(false), address("http")], {
+  z.union([z.literal(false), addressOr("false", "http")], {
     error: (issue) =>
       issue.input === true
         ? "true is not a url (http://HOST:PORT, or false)"

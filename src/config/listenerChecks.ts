@@ -1,6 +1,9 @@
 /** What listeners need beyond their own keys: TLS files, and somebody who asks who is there ("Start-up refusals"). */
+import { isIP } from "node:net";
 import { type Address, isLocal, parseAddress } from "./address.ts";
 import type { ConfigNode, Reporter } from "./document.ts";
+import { defaultHttpUrl } from "./http.ts";
+import { defaultListenerUrl } from "./mqtt.ts";
 
 interface Listener {
   readonly node: ConfigNode;
@@ -10,13 +13,18 @@ interface Listener {
 
 /** @param open where to say that a listener asks nobody who they are */
 export function checkListeners(root: ConfigNode, report: Reporter, open: Reporter, hasUsers: boolean): void {
-  const seen = new Set<string>();
+  const seen: Address[] = [];
+  const byDefault = parseAddress(defaultHttpUrl, ["http"]) as Address;
+  const http = root.get("http")?.get("listen");
+  if (root.get("mqtt")?.get("listeners") === undefined)
+    seen.push(parseAddress(defaultListenerUrl, ["mqtt"]) as Address);
   for (const { node, url, address } of mqttListeners(root)) {
     checkTaken(url, address, seen, report);
+    if (http === undefined && clash(address, byDefault))
+      report.node(url, "http.listen has this address by default (another port, or http: { listen: false })");
     checkTls(node, address, report);
     checkOpen(root, { node, url, address }, open, hasUsers);
   }
-  const http = root.get("http")?.get("listen");
   const address = typeof http?.scalar === "string" ? parseAddress(http.scalar, ["http"]) : "";
   if (http !== undefined && typeof address !== "string") {
     checkTaken(http, address, seen, report);
@@ -27,7 +35,7 @@ export function checkListeners(root: ConfigNode, report: Reporter, open: Reporte
 
 /** UDP ports are others than TCP ports. */
 function checkSensorPorts(root: ConfigNode, report: Reporter): void {
-  const seen = new Set<string>();
+  const seen: Address[] = [];
   for (const source of root.list("sources")) {
     const listen = source.get("listen");
     if (source.text("type") !== "coap-server" || typeof listen?.scalar !== "string" || listen.broken) continue;
@@ -36,15 +44,23 @@ function checkSensorPorts(root: ConfigNode, report: Reporter): void {
   }
 }
 
-function checkTaken(url: ConfigNode, address: Address, seen: Set<string>, report: Reporter): void {
-  const host = address.host.toLowerCase() === "localhost" ? "127.0.0.1" : address.host.toLowerCase();
-  const key = address.scheme === "unix" ? `unix:${address.path}` : `${host}:${address.port}`;
-  // Port 0 is any free one, and so never taken.
-  if (seen.has(key) && (address.port !== 0 || address.scheme === "unix")) {
+function checkTaken(url: ConfigNode, address: Address, seen: Address[], report: Reporter): void {
+  if (seen.some((other) => clash(address, other)))
     report.node(url, "another listener has this address already (one listener an address)");
-  }
-  seen.add(key);
+  seen.push(address);
 }
+
+/** Whether the second of the two could not be opened. */
+function clash(one: Address, other: Address): boolean {
+  if (one.scheme === "unix" || other.scheme === "unix") return one.scheme === other.scheme && one.path === other.path;
+  if (one.port !== other.port || one.port === 0) return false; // port 0 is any free one, and so never taken
+  const [a = "", b = ""] = [one, other].map(({ host }) => host.toLowerCase().replace(/^localhost$/, "127.0.0.1"));
+  return a === b || takes(a, b) || takes(b, a);
+}
+
+/** Whether `host` is all of the machine's addresses and the other is one of them. Whether [::] is IPv4 too is the machine's to say (bindv6only). */
+const takes = (host: string, other: string): boolean =>
+  (host === "0.0.0.0" && isIP(other) === 4) || (host === "::" && isIP(other) === 6);
 
 /** True while no listener can be reached from another machine. A balancer in front of one is there to reach it. */
 export function everyListenerIsLocal(listeners: readonly { url: string; proxyProtocol: boolean }[]): boolean {

@@ -1,5 +1,4 @@
 import { isUtf8 } from "node:buffer";
-import { readFileSync, statSync } from "node:fs";
 import { hostname as machineName } from "node:os";
 import { dirname, resolve } from "node:path";
 import { errnoOf } from "../base/errors.ts";
@@ -10,8 +9,10 @@ import { findUnavailable } from "./availability.ts";
 import { crossCheck } from "./crossChecks.ts";
 import { type ConfigNode, type Environment, type Reporter, readDocument } from "./document.ts";
 import { checkListeners, everyListenerIsLocal } from "./listenerChecks.ts";
+import { checkNamedFiles } from "./namedFiles.ts";
 import { makePathsAbsolute } from "./paths.ts";
 import type { Problem } from "./problems.ts";
+import { readBounded } from "./readBounded.ts";
 import type { Config, WrittenConfig } from "./schema.ts";
 import { readFaults, readSecrets } from "./secrets.ts";
 import { readUsersFile } from "./usersFile.ts";
@@ -32,6 +33,8 @@ export interface LoadOptions {
   readonly hostname?: string | undefined;
   /** For a gateway that runs: listeners that a start would refuse to open are a warning. */
   readonly running?: boolean | undefined;
+  /** Warns of certificates and keys that cannot be read. A start reads them itself. */
+  readonly namedFiles?: boolean | undefined;
 }
 
 export type LoadResult =
@@ -60,7 +63,7 @@ export async function loadConfig(options: LoadOptions = {}): Promise<LoadResult>
   }
   const { root, report } = readDocument(read.text, name, env);
   if (root === undefined) return { ok: false, problems: report.sorted() };
-  readSecrets(root, folder, report);
+  const secretFiles = readSecrets(root, folder, report);
   const written = validate(root, report);
   crossCheck(root, report);
   const { users, problems: ofUsers } = readUsersFile(usersFileOf(root, folder));
@@ -71,9 +74,10 @@ export async function loadConfig(options: LoadOptions = {}): Promise<LoadResult>
     return { ok: false, problems: [...report.sorted(), ...ofUsers] };
   }
   makePathsAbsolute(written, folder);
-  const config = completed(written, users, { folder, env, hostname });
+  const config = completed(written, users, { folder, env, hostname, secretFiles });
   const { warnings, unavailable } = remarks(config, root, report);
   if (open !== report) warnings.push(...open.sorted());
+  if (options.namedFiles === true) warnings.push(...namedFileWarnings(root, folder, report));
   return { ok: true, config, warnings, unavailable, file: path };
 }
 
@@ -99,8 +103,8 @@ const notUtf8 = "not UTF-8 (save the file with the encoding UTF-8)";
 
 function readConfigFile(path: string): { text: string } | { fault: string } {
   try {
-    if (statSync(path).size > fileBytesMax) return { fault: tooLarge };
-    const bytes = readFileSync(path);
+    const bytes = readBounded(path, fileBytesMax);
+    if (bytes === undefined) return { fault: tooLarge };
     // Replacement characters would silently make other passwords and topics of it.
     return isUtf8(bytes) ? { text: bytes.toString("utf8") } : { fault: notUtf8 };
   } catch (error) {
@@ -108,11 +112,18 @@ function readConfigFile(path: string): { text: string } | { fault: string } {
   }
 }
 
+interface Surroundings {
+  readonly folder: string;
+  readonly env: Environment;
+  readonly hostname: string;
+  readonly secretFiles: ReadonlyMap<string, string>;
+}
+
 /** Puts in the defaults that depend on the machine or on other keys. */
 function completed(
   written: WrittenConfig,
   users: readonly User[],
-  { folder, env, hostname }: { folder: string; env: Environment; hostname: string },
+  { folder, env, hostname, secretFiles }: Surroundings,
 ): Config {
   const id = written.gateway.id ?? topicLevel(hostname).replace(/[{}$]/g, "_");
   // systemd names several folders with colons between them.
@@ -126,12 +137,24 @@ function completed(
     sources: written.sources.map((source) =>
       source.type === "coap" ? { ...source, observe: source.observe ?? source.every === undefined } : source,
     ),
-    uplinks: written.uplinks.map((uplink) => ({
-      ...uplink,
-      clientId: uplink.clientId ?? id,
-      urls: uplink.url === undefined ? uplink.urls : [uplink.url],
-    })),
+    uplinks: written.uplinks.map((uplink, index) => {
+      const passwordFile = secretFiles.get(`uplinks[${index}].password`);
+      return {
+        ...uplink,
+        clientId: uplink.clientId ?? id,
+        urls: uplink.url === undefined ? uplink.urls : [uplink.url],
+        // What a file holds may change while the gateway runs, and is no change of the config then.
+        password: passwordFile === undefined ? uplink.password : undefined,
+        passwordFile,
+      };
+    }),
   };
+}
+
+function namedFileWarnings(root: ConfigNode, folder: string, report: Reporter): Problem[] {
+  const warnings = report.fork();
+  checkNamedFiles(root, folder, warnings);
+  return warnings.sorted();
 }
 
 function remarks(config: Config, root: ConfigNode, report: Reporter) {

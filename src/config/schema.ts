@@ -44,8 +44,8 @@ export type Config = Omit<WrittenConfig, "gateway" | "storage" | "access" | "sou
 export type SourceConfig = SerialConfig | ResolvedCoap | CoapServerConfig;
 /** `observe` is false exactly when `every` is set. */
 export type ResolvedCoap = CoapConfig & { observe: boolean };
-/** `urls` holds `url` when that was given instead. */
-export type ResolvedUplink = UplinkConfig & { clientId: string };
+/** `urls` holds `url` when that was given instead; `passwordFile` is where a `password` lies that is none here. */
+export type ResolvedUplink = UplinkConfig & { clientId: string; passwordFile: string | undefined };
 export type { CodecConfig };
 
 /** The schema of the file as editors want it (JSON Schema draft 7), made of the same definitions that check it. */

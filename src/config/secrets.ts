@@ -1,8 +1,10 @@
 import { isUtf8 } from "node:buffer";
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, type Stats, statSync } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
 import { isAbsolute, resolve } from "node:path";
 import { errnoOf } from "../base/errors.ts";
 import type { ConfigNode, Reporter } from "./document.ts";
+import { pathText } from "./problems.ts";
 
 /** Where a secret may stand, as text or as `{ file: PATH }`. What stands there is never repeated in a message. */
 const secretPaths = [
@@ -18,13 +20,16 @@ export function isSecret(path: ReadonlyArray<PropertyKey>): boolean {
   );
 }
 
-/** Puts the content of the files in place of `{ file: PATH }`. */
-export function readSecrets(root: ConfigNode, folder: string, report: Reporter): void {
+/** Puts the content of the files in place of `{ file: PATH }`. @returns the files, absolute, by the path of the secret (`uplinks[0].password`) */
+export function readSecrets(root: ConfigNode, folder: string, report: Reporter): ReadonlyMap<string, string> {
+  const files = new Map<string, string>();
   for (const pattern of secretPaths) {
     for (const node of root.match(pattern)) {
       const file = node.get("file");
       if (typeof file?.scalar !== "string" || file.broken || node.entries?.size !== 1) continue;
-      const content = readSecret(isAbsolute(file.scalar) ? file.scalar : resolve(folder, file.scalar));
+      const path = isAbsolute(file.scalar) ? file.scalar : resolve(folder, file.scalar);
+      const content = readSecret(path);
+      files.set(pathText(node.path), path);
       if ("fault" in content) {
         node.broken = true;
         report.node(file, content.fault);
@@ -33,25 +38,47 @@ export function readSecrets(root: ConfigNode, folder: string, report: Reporter):
       }
     }
   }
+  return files;
 }
 
-function readSecret(path: string): { secret: string } | { fault: string } {
-  const allowed = "a file with the secret in it, readable by the gateway's user";
+type Content = { readonly secret: string } | { readonly fault: string };
+
+function readSecret(path: string): Content {
   try {
-    const file = statSync(path);
-    if (!file.isFile()) return { fault: `not a regular file (${allowed})` };
-    if (file.size > secretBytesMax) return { fault: `more than ${secretBytesMax} bytes (${allowed})` };
-    const bytes = readFileSync(path);
-    if (!isUtf8(bytes)) return { fault: `not UTF-8 text (${allowed})` };
-    const secret = bytes
-      .toString("utf8")
-      .replace(/^\ufeff/, "")
-      .replace(/\r?\n$/, "");
-    return secret === "" ? { fault: `an empty file (${allowed})` } : { secret };
+    return fileFault(statSync(path)) ?? contentOf(readFileSync(path));
   } catch (error) {
-    return { fault: `${readFaults[errnoOf(error)] ?? "cannot be read"} (${allowed})` };
+    return readFault(error);
   }
 }
+
+/** A secret's file, read anew while the gateway runs. @throws Error that says what is wrong with it */
+export async function readSecretFile(path: string): Promise<string> {
+  const content = await stat(path)
+    .then(async (file) => fileFault(file) ?? contentOf(await readFile(path)))
+    .catch(readFault);
+  if ("fault" in content) throw new Error(`${path}: ${content.fault}`);
+  return content.secret;
+}
+
+const allowed = "a file with the secret in it, readable by the gateway's user";
+
+function fileFault(file: Stats): { readonly fault: string } | undefined {
+  if (!file.isFile()) return { fault: `not a regular file (${allowed})` };
+  return file.size > secretBytesMax ? { fault: `more than ${secretBytesMax} bytes (${allowed})` } : undefined;
+}
+
+function contentOf(bytes: Buffer): Content {
+  if (!isUtf8(bytes)) return { fault: `not UTF-8 text (${allowed})` };
+  const secret = bytes
+    .toString("utf8")
+    .replace(/^\ufeff/, "")
+    .replace(/\r?\n$/, "");
+  return secret === "" ? { fault: `an empty file (${allowed})` } : { secret };
+}
+
+const readFault = (error: unknown): { readonly fault: string } => ({
+  fault: `${readFaults[errnoOf(error)] ?? "cannot be read"} (${allowed})`,
+});
 
 /** What a failed read means, for people. */
 export const readFaults: Readonly<Record<string, string>> = {

@@ -6,11 +6,11 @@
  *       - { name: "admin", scrypt: "$scrypt$ln=14,r=8,p=1$SALT$HASH", scram: "SCRAM-SHA-256$8192:SALT$STORED:SERVER" }
  */
 import { isUtf8 } from "node:buffer";
-import { readFileSync, statSync } from "node:fs";
 import { errnoOf } from "../base/errors.ts";
 import { parseScram, parseScrypt, scramText, scryptText, type User, userNameFault } from "../base/passwords.ts";
 import { type ConfigNode, type Reporter, readDocument } from "./document.ts";
 import type { Problem } from "./problems.ts";
+import { readBounded } from "./readBounded.ts";
 import { readFaults } from "./secrets.ts";
 import { shown } from "./shown.ts";
 
@@ -29,8 +29,8 @@ export function readUsersFile(path: string): UsersRead {
     return { users: [], problems: [{ file: path, line: 0, column: 0, path: "", message }] };
   };
   try {
-    if (statSync(path).size > fileBytesMax) return fault(`too large for a users file (at most ${fileBytesMax} bytes)`);
-    const bytes = readFileSync(path);
+    const bytes = readBounded(path, fileBytesMax);
+    if (bytes === undefined) return fault(`too large for a users file (at most ${fileBytesMax} bytes)`);
     return isUtf8(bytes) ? parseUsers(bytes.toString("utf8"), path) : fault("not UTF-8 (a users file is)");
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return { users: [], problems: [] };

@@ -1,4 +1,5 @@
 /** What is allowed and will surprise: said, not refused. */
+import { filterCovers } from "../base/topic.ts";
 import { isLocal, parseAddress } from "./address.ts";
 import type { ConfigNode, Reporter } from "./document.ts";
 import type { Config } from "./schema.ts";
@@ -59,6 +60,22 @@ function warnOfLetters({ storage }: Config, root: ConfigNode, report: Reporter):
     report.node(written, `dead letters get ${formatSize(max)}: a quarter of storage.maxBytes at most`);
 }
 
+function warnOfRules(uplink: ConfigNode, report: Reporter): void {
+  const rules = uplink.list("forward");
+  if (rules.length === 0 && uplink.list("receive").length === 0)
+    report.node(uplink, 'it forwards nothing and receives nothing (forward: [ { topic: "#" } ])');
+  const filters = rules.map((rule) => rule.text("topic")?.split("/") ?? []);
+  for (const [at, filter] of filters.entries()) {
+    const first = filters.findIndex((other, before) => before < at && filterCovers(other, filter));
+    const node = rules[at]?.get("topic");
+    if (first >= 0 && node !== undefined)
+      report.node(
+        node,
+        `no message comes to this rule: forward[${first}] takes all of them (the first that matches decides)`,
+      );
+  }
+}
+
 /** Written, allowed, and without any effect beside the other keys. */
 function warnOfNoEffect(root: ConfigNode, report: Reporter): void {
   for (const listener of root.get("mqtt")?.list("listeners") ?? []) {
@@ -68,6 +85,7 @@ function warnOfNoEffect(root: ConfigNode, report: Reporter): void {
       report.node(ca, "no client is checked with it: clientCert is none (optional or required)");
   }
   for (const uplink of root.list("uplinks")) {
+    warnOfRules(uplink, report);
     const meta = uplink.get("meta");
     if (meta !== undefined && (meta.items?.length ?? 0) > 0 && uplink.get("version")?.scalar === 4)
       report.node(meta, "MQTT 3.1.1 has no user properties: none are sent (version: 5, or envelope: json)");

@@ -165,11 +165,11 @@ async function answer(request: IncomingMessage, response: ServerResponse, views:
   if (site !== undefined && request.method !== "GET" && site !== "same-origin" && site !== "none")
     return fail(response, 403, "wrong_origin", "asked by a foreign page");
   if (await answeredByApi(request, response, views, false)) return;
-  if (request.method !== "GET" && request.method !== "HEAD") {
-    response.setHeader("Allow", "GET, HEAD");
-    return fail(response, 405, "method_not_allowed", "only GET and HEAD are answered");
-  }
-  answerPath(pathOf(request), response, views);
+  const path = pathOf(request);
+  if (request.method === "GET" || request.method === "HEAD") return answerPath(path, response, views);
+  if (!isPage(path, views)) return noPage(path, response);
+  response.setHeader("Allow", "GET, HEAD");
+  fail(response, 405, "method_not_allowed", "only GET and HEAD are answered here");
 }
 
 export const pathOf = ({ url }: IncomingMessage): string => (url ?? "/").split("?", 1)[0] ?? "/";
@@ -179,10 +179,35 @@ export function answerPath(path: string, response: ServerResponse, views: HttpVi
   if (path === "/health") return health(response, views);
   if (path === "/metrics") return send(response, 200, "text/plain; version=0.0.4; charset=utf-8", views.metrics());
   if (path === "/api/v1/status") return json(response, 200, views.status());
-  const part = /^\/api\/v1\/([a-z-]+)$/.exec(path)?.[1];
+  const part = partOf(path);
   const status = part === undefined ? {} : views.status();
   if (part !== undefined && Object.hasOwn(status, part)) return json(response, 200, status[part]);
-  return fail(response, 404, "not_found", "there is /health, /metrics and /api/v1/status");
+  noPage(path, response);
+}
+
+/** `/api/v1/NAME` */
+const partOf = (path: string): string | undefined => /^\/api\/v1\/([a-z-]+)$/.exec(path)?.[1];
+
+/** What `answerPath` has. */
+function isPage(path: string, views: HttpViews): boolean {
+  if (path === "/health" || path === "/metrics" || path === "/api/v1/status") return true;
+  const part = partOf(path);
+  return part !== undefined && Object.hasOwn(views.status(), part);
+}
+
+/** What a later version will have. Whoever builds one deletes its line here. */
+const toCome: ReadonlyMap<string, string> = new Map([
+  ["/", "the dashboard"],
+  ["/api/v1/devices", "GET /api/v1/devices"],
+  ["/api/v1/publish", "POST /api/v1/publish"],
+]);
+
+function noPage(path: string, response: ServerResponse): void {
+  const later = toCome.get(path);
+  const why = later === undefined ? "there is no such page" : `${later} is not yet available`;
+  const pages =
+    "/health, /metrics, /api/v1/{status,clients,sources,uplinks,queues,dead-letters}, MQTT over WebSocket on /mqtt";
+  fail(response, 404, "not_found", `${why}; there is ${pages}`);
 }
 
 /** Whether the API had an answer. @param control it came by control.sock */

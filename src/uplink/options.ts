@@ -29,9 +29,15 @@ export interface TlsOptions {
   readonly key?: string | Buffer | undefined;
 }
 
+/** What the cloud knows us by, and we the cloud. */
+export interface Credentials {
+  readonly password: string | undefined;
+  readonly tls: TlsOptions | undefined;
+}
+
 export type MetaName = "gw" | "epoch" | "seq" | "pri" | "ts" | "late";
 
-export interface UplinkOptions {
+export interface UplinkOptions extends Credentials {
   readonly name: string;
   readonly gatewayId: string;
   /** mqtt:// or mqtts://, tried in order. */
@@ -39,8 +45,8 @@ export interface UplinkOptions {
   readonly version: Exclude<ProtocolVersion, 3>;
   readonly clientId: string;
   readonly username: string | undefined;
-  readonly password: string | undefined;
-  readonly tls: TlsOptions | undefined;
+  /** Reads anew what lies in files, for each connection; undefined: nothing does. Rejects with what is wrong with which file. */
+  readonly reread?: (() => Promise<Credentials>) | undefined;
   readonly keepAliveMs: number;
   readonly sessionExpiryMs: number;
   readonly envelope: "none" | "json";

@@ -11,6 +11,7 @@ import { Downlink, receiveMaximum } from "./downlink.ts";
 import { Endpoints } from "./endpoints.ts";
 import { Flow } from "./flow.ts";
 import type { ForwardTarget, LiveRule } from "./forwarding.ts";
+import { FreshCredentials } from "./freshCredentials.ts";
 import { cloudLimits, shorterSession, subscriptionLimits } from "./greeting.ts";
 import { connectPacket } from "./hello.ts";
 import { inboundPacketBytesMax, Link } from "./link.ts";
@@ -50,6 +51,7 @@ export class Uplink implements ForwardTarget {
   readonly #sender: Sender;
   readonly #downlink: Downlink;
   readonly #session: CloudSession;
+  readonly #credentials: FreshCredentials;
   #link: Link | undefined;
   #state: UplinkState["link"] = "stopped";
   /** Wall clock: up, or not up, since then, whatever the attempts meanwhile. */
@@ -59,6 +61,8 @@ export class Uplink implements ForwardTarget {
   #fault: UplinkState["lastError"];
   #retryAtMs: number | undefined;
   #attempts = 0;
+  /** Which call of `#connect` may still open a link. */
+  #turn = 0;
   /** Faults that were logged since the link last stood: one line a change, none a retry. As many as there are codes and urls. */
   readonly #said = new Set<string>();
   /** Nothing was said since, or that it is down. */
@@ -82,6 +86,7 @@ export class Uplink implements ForwardTarget {
     this.queue = deps.store.uplink(options.name, options.queue);
     this.#endpoints = new Endpoints(options.urls, options.backoff);
     this.#count = uplinkCounters(deps.meter, options.name);
+    this.#credentials = new FreshCredentials(options, deps.clock, this.#log);
     const { clock, publisher, store, letters } = deps;
     const shared = { clock, log: this.#log, limiter: this.#limiter, count: this.#count };
     this.#session = new CloudSession(this.options, store, this.#log, this.queue.isNew);
@@ -123,12 +128,22 @@ export class Uplink implements ForwardTarget {
       this.#log.info({ paused }, paused ? "paused by an operator" : "resumed by an operator");
     this.#setPaused(paused);
     this.#announce();
-    // Who resumes has mended something, and should not wait for a long pause to end.
-    if (!paused && this.#state === "backoff") {
-      this.#timer?.cancel();
-      this.#connect();
-    }
+    if (!paused) this.retry();
     return group;
+  }
+
+  /** Tries a link that is down at once: somebody has mended something, and should not wait for a long pause to end. */
+  retry(): void {
+    if (this.#state !== "backoff") return;
+    this.#timer?.cancel();
+    this.#connect();
+  }
+
+  /** Takes up files that were renewed: a link that is down is tried with them at once, one that is up stays and says whether the next can use them. */
+  refresh(): void {
+    this.retry();
+    if (this.#state !== "up" || !this.#credentials.inFiles) return;
+    void this.#credentials.refresh().then(() => this.#state === "up" && this.#announce());
   }
 
   #setPaused(paused: boolean): void {
@@ -166,7 +181,7 @@ export class Uplink implements ForwardTarget {
       sinceMs: this.#sinceMs,
       url: this.#endpoints.url,
       reason: this.#state === "up" || this.#state === "stopped" ? undefined : this.#fault?.code,
-      problem: this.#problem ?? this.#sender.problem,
+      problem: this.#problem ?? this.#credentials.problem ?? this.#sender.problem,
       retryAtMs: this.#retryAtMs,
       attempts: this.#attempts,
       lastError: this.#fault,
@@ -222,15 +237,25 @@ export class Uplink implements ForwardTarget {
   }
 
   #connect(): void {
-    const { version } = this.options;
-    const { url } = this.#endpoints;
     this.#retryAtMs = undefined;
     this.#enter("connecting");
+    this.#turn += 1;
+    if (!this.#credentials.inFiles) return this.#open();
+    const turn = this.#turn;
+    void this.#credentials.refresh().then(() => {
+      if (this.#turn === turn && this.#state === "connecting") this.#open(); // or it was stopped meanwhile
+    });
+  }
+
+  #open(): void {
+    const options = { ...this.options, ...this.#credentials.now };
+    const { version } = options;
+    const { url } = this.#endpoints;
     this.#log.debug({ url, version }, "connecting to the cloud");
     try {
       const clean = this.#mustDiscard(url);
-      const hello = connectPacket(this.options, { receiveMaximum, maximumPacketSize: inboundPacketBytesMax }, clean);
-      const link: Link = new Link(url, hello, this.options, this.#deps.clock, {
+      const hello = connectPacket(options, { receiveMaximum, maximumPacketSize: inboundPacketBytesMax }, clean);
+      const link: Link = new Link(url, hello, options, this.#deps.clock, {
         up: (connack) => this.#up(link, connack, url, clean),
         puback: (packet) => this.#sender.puback(packet),
         pubrec: (packet) => this.#sender.pubrec(packet),
@@ -296,6 +321,7 @@ export class Uplink implements ForwardTarget {
       stood = nowMs - this.#upSinceMs > this.options.backoff.maxMs;
       text += this.#suspicion();
     }
+    if (this.#credentials.problem !== undefined) text += `; ${this.#credentials.problem}`;
     if (stood) this.#said.clear();
     this.#attempts += 1;
     const waitMs = this.#endpoints.failed(fault, stood, nowMs);
@@ -345,7 +371,7 @@ export class Uplink implements ForwardTarget {
       since,
       url: this.#endpoints.url,
       reason,
-      problem: this.#problem,
+      problem: this.#problem ?? this.#credentials.problem,
     };
     this.#deps.publisher.publish({
       topic: `$SYS/tidegate/uplinks/${this.options.name}/state`,

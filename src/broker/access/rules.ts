@@ -1,3 +1,4 @@
+import { filterCovers } from "../../base/topic.ts";
 import { splitSharedFilter } from "../../wire/mqtt/filter.ts";
 
 /** One line of `access.rules`. */
@@ -61,7 +62,7 @@ export class Rules {
       if (rule.action !== "all" && rule.action !== action) continue;
       if (!concerns(rule, who.user)) continue;
       const levels = rule.levels ?? levelsFor(rule.topic, who);
-      if (levels !== undefined && covers(levels, wanted)) return rule.allow;
+      if (levels !== undefined && filterCovers(levels, wanted)) return rule.allow;
     }
     return false;
   }
@@ -98,18 +99,4 @@ function levelsFor(topic: string, who: Who): string[] | undefined {
     return value;
   });
   return hostile ? undefined : filter.split("/");
-}
-
-/** Whether filter `rule` matches every topic that `wanted` (a filter or a topic) does, level by level. */
-export function covers(rule: readonly string[], wanted: readonly string[]): boolean {
-  // A wildcard at the front does not match $ topics [MQTT-4.7.2-1].
-  if (wanted[0]?.startsWith("$") === true && (rule[0] === "#" || rule[0] === "+")) return false;
-  if (rule[0] === "+" && rule[1] === "#") return true; // every topic has a first level
-  for (let at = 0; at < rule.length; at += 1) {
-    if (rule[at] === "#") return true; // also the parent level itself
-    const level = wanted[at];
-    if (level === undefined || level === "#") return false;
-    if (rule[at] !== "+" && rule[at] !== level) return false;
-  }
-  return rule.length === wanted.length;
 }

@@ -124,7 +124,9 @@ describe("tidegate passwd", () => {
     writeFileSync(config, "access: { usersFile: missing/people.yaml }\n");
     const { code, err } = await ran("add", "ann", "x");
     expect(code).to.equal(1);
-    expect(err[0]).to.contain("missing/people.yaml");
+    expect(err[0]).to.equal(
+      `tidegate: there is no folder ${join(folder, "missing")}: make it, or set access.usersFile`,
+    );
   });
 
   describe("on a terminal", () => {

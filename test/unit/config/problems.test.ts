@@ -103,7 +103,7 @@ uplinks:
       "a text for a number",
       "mqtt: { limits: { maxInflight: many } }",
       "mqtt.limits.maxInflight",
-      '"many" is out of range',
+      '"many" is not a number',
     ],
     ["a fraction", "mqtt: { limits: { maxInflight: 1.5 } }", "mqtt.limits.maxInflight", "1.5 is out of range"],
     ["a size out of range", "storage: { maxBytes: 1 KiB }", "storage.maxBytes", "out of range (at least 16 MiB)"],

@@ -107,7 +107,7 @@ describe("config: warnings", () => {
     expect(await warningsOf(coap("127.0.0.1"))).to.deep.equal([]);
     expect(places(await warningsOf("access: { anonymous: false }"))).to.deep.equal(["1:22 access.anonymous"]);
     const twins =
-      "uplinks: [{ name: a, url: mqtt://h, queue: { maxBytes: 1 MiB } }, { name: b, url: mqtt://h, queue: { maxBytes: 1 MiB } }]";
+      "uplinks: [{ name: a, url: mqtt://h, forward: [{ topic: a }] }, { name: b, url: mqtt://h, forward: [{ topic: b }] }]\nstorage: { maxBytes: 2 GiB }";
     expect((await warningsOf(twins))[0]?.message).to.contain("uplinks[0]");
   });
 });
@@ -216,7 +216,8 @@ describe("config: two doors in one place", () => {
 
 describe("config: what has no effect", () => {
   it("warns of user properties that MQTT 3.1.1 cannot carry", async () => {
-    const uplink = (more: string) => `uplinks: [{ name: a, url: mqtt://h, meta: [gw], ${more} }]`;
+    const uplink = (more: string) =>
+      `uplinks: [{ name: a, url: mqtt://h, forward: [{ topic: a }], meta: [gw], ${more} }]`;
     const [warning] = await warningsOf(uplink("version: 4"));
     expect(warning).to.include({ path: "uplinks[0].meta" });
     expect(await warningsOf(uplink("version: 5"))).to.deep.equal([]);

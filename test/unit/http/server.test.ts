@@ -62,6 +62,21 @@ describe("http/server", () => {
     expect((await get("/health", {}, "POST")).status).to.equal(405);
   });
 
+  it("says where it has something, and what a later version will have", async () => {
+    const said = async (path: string, method = "GET"): Promise<string> => {
+      const { status, body } = await get(path, {}, method);
+      const { error } = JSON.parse(body) as { error: { message: string } };
+      return `${status} ${error.message.split(";", 1)[0]}`;
+    };
+    expect(await said("/nothing")).to.equal("404 there is no such page");
+    expect(await said("/nothing", "POST")).to.equal("404 there is no such page"); // not: only GET is answered
+    expect(await said("/")).to.equal("404 the dashboard is not yet available");
+    expect(await said("/api/v1/publish", "POST")).to.equal("404 POST /api/v1/publish is not yet available");
+    expect(await said("/api/v1/devices")).to.equal("404 GET /api/v1/devices is not yet available");
+    expect(await said("/api/v1/uplinks", "DELETE")).to.equal("405 only GET and HEAD are answered here");
+    expect((await get("/nothing")).body).to.contain("/api/v1/{status,clients,sources,uplinks,queues,dead-letters}");
+  });
+
   it("is no door for a page in a browser: Host and Origin", async () => {
     expect((await get("/api/v1/status", { Host: "evil.example" })).status).to.equal(421);
     expect((await get("/api/v1/status", { Host: "127.0.0.1.evil.example" })).status).to.equal(421);

@@ -1,0 +1,86 @@
+import { createSecureContext } from "node:tls";
+import { isDeepStrictEqual } from "node:util";
+import type { Clock } from "../base/clock.ts";
+import { messageOf } from "../base/errors.ts";
+import type { Log } from "../base/log.ts";
+import type { Credentials, TlsOptions, UplinkOptions } from "./options.ts";
+
+/** Small files of a disk that answers take milliseconds. */
+const readMsMax = 5_000;
+
+/**
+ * Password, certificate, key and authorities of an uplink, read from their files anew for each connection: certificates run out, and whoever renews
+ * them writes files. Files that cannot be read, or do not belong together (the key is written after its certificate), change nothing: the last
+ * that could be used stay in use, and `problem` says so.
+ */
+export class FreshCredentials {
+  #now: Credentials;
+  #problem: string | undefined;
+  /** One at a time: on a disk that does not answer, each would keep a thread that the journal needs. */
+  #reading: Promise<Credentials> | undefined;
+  readonly #reread: UplinkOptions["reread"];
+  readonly #clock: Clock;
+  readonly #log: Log;
+
+  constructor({ password, tls, reread }: UplinkOptions, clock: Clock, log: Log) {
+    this.#now = { password, tls };
+    this.#reread = reread;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  get now(): Credentials {
+    return this.#now;
+  }
+
+  /** Whether anything of them lies in a file. */
+  get inFiles(): boolean {
+    return this.#reread !== undefined;
+  }
+
+  /** Why `now` is not what the files hold. Nothing secret. */
+  get problem(): string | undefined {
+    return this.#problem;
+  }
+
+  /** Reads the files; `now` and `problem` are up to date when it resolves. Never rejects; takes 5 s at most. */
+  async refresh(): Promise<void> {
+    try {
+      const next = await this.#read();
+      if (!isDeepStrictEqual(next, this.#now)) {
+        if (next.tls !== undefined) secureContext(next.tls);
+        this.#now = next;
+        this.#log.info({}, "password or TLS files have changed: taken over");
+      }
+      this.#problem = undefined;
+    } catch (error) {
+      const problem = `password and TLS files of before stay in use: ${messageOf(error)}`;
+      if (problem !== this.#problem)
+        this.#log.warn({ err: messageOf(error) }, "password and TLS files of before stay in use");
+      this.#problem = problem;
+    }
+  }
+
+  #read(): Promise<Credentials> {
+    this.#reading ??= (this.#reread?.() ?? Promise.resolve(this.#now)).finally(() => (this.#reading = undefined));
+    const reading = this.#reading;
+    return new Promise((resolve, reject) => {
+      const late = (): void => reject(new Error(`they could not be read within ${readMsMax / 1000} s`));
+      const timer = this.#clock.setTimer(readMsMax, late);
+      reading.then(resolve, reject).finally(() => timer.cancel());
+    });
+  }
+}
+
+/** @throws Error when they cannot be used */
+function secureContext({ ca, cert, key }: TlsOptions): void {
+  try {
+    createSecureContext({
+      ...(ca === undefined ? {} : { ca }),
+      ...(cert === undefined ? {} : { cert }),
+      ...(key === undefined ? {} : { key }),
+    });
+  } catch (cause) {
+    throw new Error(`tls.ca, tls.cert and tls.key cannot be used: ${messageOf(cause)}`, { cause });
+  }
+}
