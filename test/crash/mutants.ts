@@ -209,7 +209,7 @@ export const mutants: readonly Mutant[] = [
     file: "segmentFiles.ts",
     find: "    if (by) replaced.push(file.name);",
     replace: "    if (by && generation < 0) replaced.push(file.name);",
-    by: [115, 60],
+    by: [120, 60],
   },
   {
     name: "a spare's new name is not on the disk before its first byte",
