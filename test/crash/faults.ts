@@ -20,6 +20,13 @@ function failing(fault: Fault, operations: readonly Operation[], from: number, t
   };
 }
 
+/** A sync that takes its time, and then fails: what came meanwhile is in the next group, or in none. */
+export const failingSync = (below: (limit: number) => number, steps: number): Disturbance => ({
+  name: "a slow sync fails",
+  mayFail: false,
+  decide: failing("EIO", ["datasync"], steps + 1 + below(6), 1),
+});
+
 /** @param steps operations done so far */
 export function disturbance(below: (limit: number) => number, steps: number): Disturbance {
   const from = steps + 1 + below(30);

@@ -10,11 +10,12 @@ import { loadCheckpoint } from "../../src/journal/checkpoint.ts";
 import { FaultyFiles } from "../helpers/faultyFiles.ts";
 import { open, randomOf, TestClock, turn } from "../unit/journal/support.ts";
 import { checkCounts, compare, type Difference } from "./compare.ts";
-import { type Disturbance, disturbance } from "./faults.ts";
+import { type Disturbance, disturbance, failingSync } from "./faults.ts";
 import { type Entry, LaneBook, sumOf, uplinkPlans } from "./laneBook.ts";
 import { type Commit, Ledger } from "./ledger.ts";
 import type { Reach } from "./reach.ts";
 import { type Recipe, recipeOf, tuningOf } from "./recipe.ts";
+import { RoomWatch, roomOf, slowly } from "./slowDisk.ts";
 import { readAlong, Workload, type Workplace } from "./workload.ts";
 
 const hourMs = 3600_000;
@@ -30,6 +31,7 @@ export class CrashModel {
   readonly #shareRandom: () => number;
   readonly #workload: Workload;
   readonly #place: Workplace;
+  readonly #room = new RoomWatch();
   store!: Store;
   meter = new Meter();
   /** By uplink; since the last start. */
@@ -63,6 +65,7 @@ export class CrashModel {
     this.#shareRandom = randomOf(seed * 31 + 7);
     this.reach = reach;
     this.recipe = recipeOf(seed);
+    this.files.slow = slowly(seed, this.recipe.syncTurns);
     this.#place = {
       below: (limit) => Math.floor(this.#random() * limit),
       chance: (probability) => this.#random() < probability,
@@ -71,7 +74,7 @@ export class CrashModel {
       ledger: () => this.live,
       lanes: this.lanes,
       largeBytes: this.recipe.largeBytes,
-      ...{ keys: this.recipe.keys, longQueues: this.recipe.longQueues },
+      ...{ keys: this.recipe.keys, longQueues: this.recipe.longQueues, acknowledges: this.recipe.syncTurns > 0 },
     };
     this.#workload = new Workload(this.#place);
   }
@@ -93,8 +96,9 @@ export class CrashModel {
       (path) => loadCheckpoint(this.files.content(path)) === undefined,
     ).length;
     this.meter = new Meter();
-    const { segmentBytes } = this.recipe;
-    const options = { segmentBytes, tuning: tuningOf(this.recipe), meter: this.meter, log: this.reach.log() };
+    const { segmentBytes, syncTurns } = this.recipe;
+    const sizes = { ...roomOf(syncTurns), segmentBytes, tuning: tuningOf(this.recipe) };
+    const options = { ...sizes, meter: this.meter, log: this.reach.log() };
     const opening = open(this.files.mount(), this.clock, options);
     const opened = await this.#outcome(opening, "openStore");
     if (opened === undefined) return false;
@@ -154,9 +158,11 @@ export class CrashModel {
   }
 
   #onDurable(group: number): void {
+    const before = this.acknowledged;
     for (const commit of this.commits)
       if (commit.group <= group && commit.number > this.#madeBefore)
         this.acknowledged = Math.max(this.acknowledged, commit.number);
+    if (this.acknowledged - before > 20) this.reach.count("groups of many commits");
   }
 
   /** What was dropped for want of room since this was called last. */
@@ -191,12 +197,19 @@ export class CrashModel {
         this.clock.advance([11_000, 150, 1100, 50][this.below(eager ? 2 : 4)]!);
         if (this.recipe.longQueues) await this.#changeQueues();
       } else if (dice < 0.86) await this.#quiet();
-      else for (let turns = this.below(12); turns > 0; turns -= 1) await turn();
+      else for (let turns = this.below(12); turns > 0; turns -= 1) await this.#idle();
       this.lanes.clockMs = Math.max(this.lanes.clockMs, this.store.nowMs());
       if (this.#readError !== undefined) throw this.#readError;
     }
     if (!this.files.stopped) checkCounts(this);
     this.#checkFailed();
+  }
+
+  /** A turn in which nothing is asked of the store. */
+  async #idle(): Promise<void> {
+    if (this.recipe.syncTurns > 0) this.#room.begin(this.store);
+    await turn();
+    if (this.recipe.syncTurns > 0 && !this.files.stopped) this.#room.check(this.store);
   }
 
   /** A second that passed may have begun a merge or a checkpoint: long queues change while these read them. */
@@ -287,7 +300,7 @@ export class CrashModel {
     const settled = this.lanes.settledIn(this.lanes.life);
     for (const ms of [100, 1000, 1000]) {
       this.clock.advance(ms);
-      for (let turns = 0; turns < 25; turns += 1) await turn();
+      for (let turns = 25 + 2 * this.recipe.syncTurns; turns > 0; turns -= 1) await this.#idle();
     }
     for (let turns = 0; turns < 100 && this.store.stats().pendingBytes > 0; turns += 1) await turn();
     if (this.files.stopped || this.store.failed !== undefined || this.store.stats().pendingBytes > 0) return;
@@ -297,7 +310,9 @@ export class CrashModel {
 
   /** Faults that the store has to live with come soon, besides what else is coming. */
   disturb(): void {
-    const made = disturbance((limit) => this.below(limit), this.files.steps);
+    const below = (limit: number): number => this.below(limit);
+    const isSlow = this.recipe.syncTurns > 0 && this.chance(0.5);
+    const made = (isSlow ? failingSync : disturbance)(below, this.files.steps);
     this.#disturbance = made;
     this.files.fault = made.decide;
     this.reach.count(`disturbed: ${made.name}`);

@@ -68,7 +68,7 @@ export const mutants: readonly Mutant[] = [
     file: "checkpointer.ts",
     find: "    return this.#kept.length < 2 ? 0 : this.#kept[0]!.mark;",
     replace: "    return this.#kept.at(-1)?.mark ?? 0;",
-    by: [247, 60],
+    by: [340, 60],
   },
   {
     name: "what was recovered is not synced before it is told",
@@ -104,7 +104,7 @@ export const mutants: readonly Mutant[] = [
     find: "        await this.output.leave();\n        const noSpace = isNoSpace(error);",
     replace:
       "        const noSpace = isNoSpace(error);\n        if (!noSpace && failures++ === 0) continue;\n        await this.output.leave();",
-    by: [430, 60],
+    by: [515, 60],
   },
   {
     name: "the group's checksum is not checked",
@@ -209,7 +209,7 @@ export const mutants: readonly Mutant[] = [
     file: "segmentFiles.ts",
     find: "    if (by) replaced.push(file.name);",
     replace: "    if (by && generation < 0) replaced.push(file.name);",
-    by: [22, 60],
+    by: [120, 60],
   },
   {
     name: "a spare's new name is not on the disk before its first byte",
@@ -357,5 +357,33 @@ export const mutants: readonly Mutant[] = [
     find: "    this.#finish(takers, atMs);\n    return true;",
     replace: "    this.#finish(takers.slice(1), atMs);\n    return true;",
     by: [1, 60],
+  },
+  {
+    name: "a run of acknowledgements is written as its first",
+    file: "txn.ts",
+    find: "writeRelease(writer, queue, ordinal, written);",
+    replace: "writeRelease(writer, queue, ordinal, Math.min(written, 1));",
+    by: [1, 60],
+  },
+  {
+    name: "a run of acknowledgements that ends in what is not written yet is not written at all",
+    file: "txn.ts",
+    find: "    if (written > 0)\n",
+    replace: "    if (written === count)\n",
+    by: [1, 60],
+  },
+  {
+    name: "of a run of acknowledgements that is undone only the first waits again",
+    file: "txn.ts",
+    find: "      change.number = at;\n",
+    replace: "      change.number = ordinal;\n",
+    by: [1, 60],
+  },
+  {
+    name: "what waits for the disk is reckoned without references of the open group",
+    file: "admission.ts",
+    find: "return writer.pendingBytes + state.unwritten.bytes;",
+    replace: "return writer.pendingBytes;",
+    by: [90, 40],
   },
 ];

@@ -14,6 +14,8 @@ export const reached: readonly string[] = [
     "quiet seconds",
     "links up",
     "backlog after fresh",
+    "groups of many commits",
+    "disturbed: a slow sync fails",
   ],
   ...["clean closes", "failed", "stopped while starting", "all given back"],
   ...["rename ckpt", "create seg", "unlink seg", "journal: write failed, new segment", "journal: failed"],

@@ -5,31 +5,36 @@ import { brief, type Difference } from "./compare.ts";
 import { CrashModel } from "./journalModel.ts";
 import { uplinkPlans } from "./laneBook.ts";
 import type { Reach } from "./reach.ts";
+import { withinTurns } from "./turnLimit.ts";
 import { queueNames } from "./workload.ts";
 
 /** @throws what the model found, with the seed */
 export async function runSeed(seed: number, reach: Reach): Promise<void> {
   const model = new CrashModel(seed, reach);
   try {
-    if (!(await model.start())) throw new Error("stopped without a fault");
-    model.beginCounts();
-    for (let life = 0; life < 4; life += 1) {
-      if (model.recipe.disturbed && model.chance(0.7)) {
-        model.disturb();
-        await model.work(60);
-      }
-      if (model.chance(0.15)) await model.close();
-      else await model.crashWithin(40 + (seed % 7) * 20);
-      await model.recover();
-    }
-    expect(model.store.failed).to.equal(undefined);
-    if (model.recipe.ending === "flip") await flip(model);
-    else if (model.recipe.ending === "drain") await drainAll(model);
+    await withinTurns(seed, live(model, seed));
   } catch (error) {
     const told = process.env["TIDEGATE_TELL"] === undefined ? [] : reach.told.slice(-40);
     const why = error instanceof Error ? error.message : String(error);
     throw new Error([`seed ${seed}: ${why}`, ...told].join("\n  "), { cause: error });
   }
+}
+
+async function live(model: CrashModel, seed: number): Promise<void> {
+  if (!(await model.start())) throw new Error("stopped without a fault");
+  model.beginCounts();
+  for (let life = 0; life < 4; life += 1) {
+    if (model.recipe.disturbed && model.chance(0.7)) {
+      model.disturb();
+      await model.work(60);
+    }
+    if (model.chance(0.15)) await model.close();
+    else await model.crashWithin(40 + (seed % 7) * 20);
+    await model.recover();
+  }
+  expect(model.store.failed).to.equal(undefined);
+  if (model.recipe.ending === "flip") await flip(model);
+  else if (model.recipe.ending === "drain") await drainAll(model);
 }
 
 /** One bit of one file, after a clean or unclean stop: that costs one record at most. */
@@ -74,6 +79,7 @@ const giveBackTurns = 40;
 /** Settles and releases everything: then no file may stay that nothing needs. */
 async function drainAll(model: CrashModel): Promise<void> {
   const { store, clock } = model;
+  model.files.slow = () => 0; // how many turns this takes is counted
   for (const name of queueNames) store.commit((txn) => txn.dropQueue(name));
   store.commit((txn) => {
     for (const [topic] of [...store.retained()]) txn.unretain(topic);

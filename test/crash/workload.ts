@@ -22,6 +22,8 @@ export interface Workplace {
   /** Of the map "bulk"; 0: none. */
   readonly keys: number;
   readonly longQueues: boolean;
+  /** As clients do while a sync takes its time: runs of references are acknowledged at once, new ones among them, and sessions end. */
+  readonly acknowledges: boolean;
 }
 
 /** One commit being made. */
@@ -91,11 +93,12 @@ export class Workload {
   }
 
   #change(draft: Draft): void {
-    const { below, chance, longQueues } = this.#place;
+    const { below, chance, longQueues, acknowledges } = this.#place;
     const dice = below(100);
     const queue = queueNames[below(queueNames.length)]!;
     const topic = topics[below(topics.length)]!;
-    if (longQueues && chance(0.15)) this.#release(draft, queue);
+    if (acknowledges && chance(0.15)) this.#acknowledge(draft, queue);
+    else if (longQueues && chance(0.15)) this.#release(draft, queue);
     else if (dice < 50) {
       const text = this.#text();
       const position = this.#message(draft, text);
@@ -110,11 +113,8 @@ export class Workload {
       }
     } else if (dice < 74) this.#release(draft, queue);
     else if (dice < 77) this.#move(draft, queue);
-    else if (dice < 79) {
-      draft.txn.dropQueue(queue);
-      draft.dropped.add(queue);
-      draft.changes.push((to) => void to.queues.delete(queue));
-    } else if (dice < 87) {
+    else if (dice < 79) this.#drop(draft, queue);
+    else if (dice < 87) {
       const text = this.#text();
       this.#retain(draft, topic, draft.txn.message(messageOf(text), []), text);
     } else if (dice < 90) {
@@ -235,6 +235,26 @@ export class Workload {
   #releaseOne(draft: Draft, name: string, ordinal: number): void {
     draft.txn.release(name, ordinal);
     draft.changes.push((to) => void to.queues.get(name)?.waiting.delete(ordinal));
+  }
+
+  /** A run of ordinals in one go, as many as there are or somewhat more: holes, those of this very commit and some yet to come among them. */
+  #acknowledge(draft: Draft, name: string): void {
+    const { below, chance, store } = this.#place;
+    if (chance(0.1)) return this.#drop(draft, name);
+    const next = store().references(name)?.nextOrdinal ?? 1;
+    const from = Math.max(1, next - 1 - below(chance(0.5) ? 12 : 100));
+    const count = 1 + below(chance(0.5) ? next - from + 3 : 4);
+    draft.txn.release(name, from, count);
+    draft.changes.push((to) => {
+      for (let ordinal = from; ordinal < Math.min(from + count, next); ordinal += 1)
+        to.queues.get(name)?.waiting.delete(ordinal);
+    });
+  }
+
+  #drop(draft: Draft, name: string): void {
+    draft.txn.dropQueue(name);
+    draft.dropped.add(name);
+    draft.changes.push((to) => void to.queues.delete(name));
   }
 
   /** As a shared group gives to a member: a reference goes from one queue to another. */

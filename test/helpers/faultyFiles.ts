@@ -1,7 +1,8 @@
 /**
  * A disk in memory with a page cache apart from it, for the journal's tests. What was not synced may be lost in any subset of 512-byte sectors;
  * creations, renames and removals may be lost until their folder was synced. `fault` decides at every operation whether it fails, is short, or
- * whether the machine stops there.
+ * whether the machine stops there; `slow`
+ * says how many turns of the event loop it takes. A sync covers what was there when it was called, and nothing that came while it went on.
  */
 import { normalize } from "node:path/posix";
 import type { FileStat, Files, OpenFile } from "../../src/base/files.ts";
@@ -14,7 +15,8 @@ interface Inode {
   cached: Buffer;
   /** As the disk has it. */
   disk: Buffer;
-  dirty: Set<number>;
+  /** Sectors that the disk does not have yet, and the write that was the last to touch each. */
+  dirty: Map<number, number>;
   /** What the disk has from here on was cut off; until a sync a crash may bring it back. */
   cutTo: number;
 }
@@ -38,7 +40,7 @@ export type Fault = "stop" | "short" | "EIO" | "ENOSPC" | "EMFILE" | "EROFS" | "
 const errno = (code: string, operation: string): Error => Object.assign(new Error(`${code}: ${operation}`), { code });
 const newInode = (id: number, content: Buffer): Inode => ({
   ...{ id, cached: Buffer.from(content), disk: Buffer.from(content) },
-  dirty: new Set(),
+  dirty: new Map(),
   cutTo: Number.POSITIVE_INFINITY,
 });
 const never = <T>(): Promise<T> => new Promise<T>(() => undefined);
@@ -56,6 +58,12 @@ export class FaultyFiles implements Files {
   readonly log: string[] = [];
   free = Number.MAX_SAFE_INTEGER;
   fault: (operation: Operation, path: string, step: number) => Fault = () => undefined;
+  /** Turns that an operation takes beyond the first. Stays over a crash: it is the disk's. */
+  slow: (operation: Operation, path: string) => number = () => 0;
+  #writes = 0;
+  /** Syncs of folders that were called, and by folder the last called of those that ended. */
+  #folderSyncs = 0;
+  readonly #synced = new Map<string, number>();
 
   get stopped(): boolean {
     return this.#stopped;
@@ -67,7 +75,7 @@ export class FaultyFiles implements Files {
     for (const inode of inodes) {
       if (inode.cutTo < inode.disk.length && random() < 0.5) inode.disk = inode.disk.subarray(0, inode.cutTo);
       let size = inode.disk.length;
-      const kept = [...inode.dirty].filter(() => random() < 0.5);
+      const kept = [...inode.dirty.keys()].filter(() => random() < 0.5);
       for (const at of kept) size = Math.max(size, Math.min(inode.cached.length, (at + 1) * sector));
       const disk = Buffer.alloc(size);
       inode.disk.copy(disk);
@@ -166,17 +174,21 @@ export class FaultyFiles implements Files {
       },
       datasync: async () => {
         if (boot !== this.#boot) return await never();
+        const last = this.#writes;
+        const covered = (): number[] => [...inode.dirty.keys()].filter((at) => inode.dirty.get(at)! <= last);
         try {
           await this.#step("datasync", path);
         } catch (error) {
-          inode.dirty.clear(); // as Linux does: the pages count as clean, and the next sync "succeeds"
+          for (const at of covered()) inode.dirty.delete(at); // as Linux does: they count as clean, and the next sync "succeeds"
           throw error;
         }
         const disk = Buffer.alloc(inode.cached.length);
         inode.disk.subarray(0, inode.cutTo).copy(disk);
-        for (const at of inode.dirty) inode.cached.copy(disk, at * sector, at * sector, (at + 1) * sector);
+        for (const at of covered()) {
+          inode.cached.copy(disk, at * sector, at * sector, (at + 1) * sector);
+          inode.dirty.delete(at);
+        }
         inode.disk = disk;
-        inode.dirty.clear();
         inode.cutTo = Number.POSITIVE_INFINITY;
       },
       truncate: async (size) => {
@@ -184,7 +196,7 @@ export class FaultyFiles implements Files {
         await this.#step("truncate", path);
         inode.cached = Buffer.concat([inode.cached.subarray(0, size)], size);
         inode.cutTo = Math.min(inode.cutTo, size);
-        for (const at of inode.dirty) if (at * sector >= size) inode.dirty.delete(at);
+        for (const at of inode.dirty.keys()) if (at * sector >= size) inode.dirty.delete(at);
       },
       size: async () => inode.cached.length,
       close: async () => undefined,
@@ -226,10 +238,14 @@ export class FaultyFiles implements Files {
   }
 
   async syncDir(path: string): Promise<void> {
-    await this.#step("syncDir", path);
     const within = (name: string): boolean => name.startsWith(`${path}/`);
+    const names = [...this.#names].filter(([name]) => within(name));
+    const begun = ++this.#folderSyncs;
+    await this.#step("syncDir", path);
+    if (begun < (this.#synced.get(path) ?? 0)) return; // one that was called later ended earlier: it knew more
+    this.#synced.set(path, begun);
     for (const name of this.#diskNames.keys()) if (within(name)) this.#diskNames.delete(name);
-    for (const [name, inode] of this.#names) if (within(name)) this.#diskNames.set(name, inode);
+    for (const [name, inode] of names) this.#diskNames.set(name, inode);
   }
 
   /** Folders are only names here; `..` at their end is followed, as the kernel would. */
@@ -255,14 +271,16 @@ export class FaultyFiles implements Files {
       const size = Math.max(inode.cached.length, position + data.length);
       if (size > inode.cached.length) inode.cached = Buffer.concat([inode.cached], size);
       data.copy(inode.cached, position);
-      for (let at = Math.floor(position / sector); at * sector < position + data.length; at += 1) inode.dirty.add(at);
+      this.#writes += 1;
+      for (let at = Math.floor(position / sector); at * sector < position + data.length; at += 1)
+        inode.dirty.set(at, this.#writes);
     }
-    await this.#settle(fault, "write", boot);
+    await this.#settle(fault, "write", path, boot);
     return data.length;
   }
 
   async #step(operation: Operation, path: string): Promise<void> {
-    await this.#settle(this.#ask(operation, path), operation, this.#boot);
+    await this.#settle(this.#ask(operation, path), operation, path, this.#boot);
   }
 
   #ask(operation: Operation, path: string): Fault {
@@ -274,9 +292,10 @@ export class FaultyFiles implements Files {
     return fault;
   }
 
-  async #settle(fault: Fault, operation: string, boot: number): Promise<void> {
+  async #settle(fault: Fault, operation: Operation, path: string, boot: number): Promise<void> {
     if (fault === "stop") return await never();
-    await new Promise<void>((resolve) => setImmediate(resolve));
+    for (let left = this.slow(operation, path); left >= 0 && this.#boot === boot; left -= 1)
+      await new Promise<void>((resolve) => setImmediate(resolve));
     if (this.#boot !== boot || this.#stopped) return await never();
     if (fault !== undefined && fault !== "short") throw errno(fault, operation);
   }
