@@ -18,15 +18,13 @@ import type { MemoryHolder } from "./heldMemory.ts";
 import { faultOf } from "./metrics.ts";
 import type { PeerInfo } from "./options.ts";
 import { Outbox } from "./outbox.ts";
+import { isByClient, isHolding, pause } from "./pauses.ts";
 import { explanation, unexplained } from "./reasonText.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
 import type { Link, Session } from "./session.ts";
 import { bytesIn, readBytes, readOn, type SocketUser, stopReading, useSocket } from "./socketUser.ts";
 import { greedyBytes, type Waiting } from "./turnShare.ts";
 import type { WillFate } from "./wills.ts";
-
-/** Why reading stands still; bits, because several may hold at once. */
-export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8, turn: 16 } as const;
 
 /** How long the peer may take for the last bytes after we ended. */
 const lingerMs = 1000;
@@ -255,7 +253,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
 
   #readPackets(first?: Buffer): void {
     let left = turnPackets;
-    const { limits, turn, deliverer, pipeline } = this.#context;
+    const { limits, turn, deliverer, pipeline, paused } = this.#context;
     const unread = this.scanner.unreadBytes;
     let askAt = deliverer.copies + askCopies;
     let askLeft = left - askEvery;
@@ -287,6 +285,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
       this.#pauses |= pause.outbox;
     }
     if (unread >= greedyBytes && turn.crowded) this.#pauses |= pause.turn;
+    if (this.#pauses === 0 && paused.turnsAway(this)) this.#pauses |= pause.crowd;
     if (this.#pauses !== 0 && this.open) this.#stop(left < turnPackets);
   }
 
@@ -304,17 +303,18 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     this.#mayRead = false;
   }
 
-  /** What waits for its turn takes too much memory: so does this one, without having read, unless it is the one that is handled now. */
-  standBack(): void {
+  /** What others hold takes too much memory: this one is not read until it is better, unless it is the one that is handled now. @param bit turn or crowd */
+  standBack(bit: number): void {
     if (this.#pauses !== 0 || !this.open || this.scanner.unreadBytes > 0 || this.scanner.buffer.length > 0) return;
-    this.#pauses = pause.turn;
+    this.#pauses = bit;
     this.#stop(false);
   }
 
   /** Who waits for its turn is counted there. */
   #countPaused(): void {
-    const counts = this.open && this.#pauses !== 0 && (this.#pauses & pause.turn) === 0;
-    this.#context.paused.set(this, counts ? this.scanner.unreadBytes + bytesIn(this.#socket) : 0, false);
+    const counts = this.open && isHolding(this.#pauses) && (this.#pauses & pause.turn) === 0;
+    const bytes = counts ? this.scanner.unreadBytes + bytesIn(this.#socket) : 0;
+    this.#context.paused.set(this, bytes, isByClient(this.#pauses));
   }
 
   #countPartial(begun: boolean): void {
