@@ -19,6 +19,9 @@ export const linkFaults = {
     mend: "the broker closed without an answer: check port, mqtt or mqtts, version, and the broker's log",
   },
   "ping-timeout": { mend: "the link went silent (half-open): check the network; nothing to mend if it is rare" },
+  "ack-timeout": {
+    mend: "the broker answers pings and not this message: see its log, quotas and storage; it is sent again, and nothing is lost",
+  },
   "bad-credentials": { mend: `set username and password, and restart the gateway (${readAnew})`, slow: true },
   "not-authorized": { mend: "check username and password, and the broker's access rules", slow: true },
   banned: { mend: "the broker has banned this client", slow: true },

@@ -5,8 +5,8 @@ import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { type Identity, identityOf } from "./access/access.ts";
 import { type ScramExchange, scramMethod } from "./access/scram.ts";
 import type { Connection } from "./connection.ts";
-import { pause } from "./connectionLimits.ts";
 import type { BrokerContext } from "./context.ts";
+import { pause } from "./pauses.ts";
 
 const reAuthenticate = 0x19;
 

@@ -16,7 +16,6 @@ import type { Who } from "./access/rules.ts";
 import { AckLedger } from "./ackLedger.ts";
 import { Admission, type Place } from "./admission.ts";
 import { Connection, type ConnectionHost } from "./connection.ts";
-import { pause } from "./connectionLimits.ts";
 import type { BrokerContext } from "./context.ts";
 import { Deliverer } from "./deliverer.ts";
 import { DueTick } from "./dueTick.ts";
@@ -36,6 +35,8 @@ import type {
 } from "./options.ts";
 import { Flusher } from "./outbox.ts";
 import { handleFrame } from "./packetHandler.ts";
+import { PausedMemory } from "./pausedMemory.ts";
+import { pause } from "./pauses.ts";
 import { plainAddress } from "./peerAddress.ts";
 import { PendingBytes } from "./pendingBytes.ts";
 import { Pipeline } from "./pipeline.ts";
@@ -54,8 +55,6 @@ import { Wills } from "./wills.ts";
 
 /** Of the limit for incomplete packets, as much again: for what has come and waits for its turn. */
 const unreadShare = 1 / 4;
-const incompleteWhy = "packets that have not all come take too much memory, and this one is the oldest";
-const pausedWhy = "what has come and cannot be handled yet takes too much memory, and this waits for longest";
 const pendingBytesMax = 4 * 1024 * 1024;
 const sysIntervalMsDefault = 10_000;
 /** So that timers that come a little late do not make it a second more. */
@@ -117,18 +116,22 @@ class MqttBroker implements Broker {
     const deliverer = new Deliverer(metrics, () => store.nowMs());
     const pending = new PendingBytes(
       pendingBytesMax,
-      () => this.#resumeAll(),
+      () => this.#resumeAll(pause.store),
       () => store.crowded,
     );
     const { letters } = deps;
     const pipeline = new Pipeline({ store, limits, metrics, cache, retained, references, pending, deliverer, letters });
     const clientLog = new LogLimiter({ intervalMs: 3_600_000, nowMs: () => clock.monotonicMs() });
     const faultLog = new LogLimiter({ nowMs: () => clock.monotonicMs() });
-    const partials = new HeldMemory(limits.partialBytes, "incomplete", incompleteWhy);
-    const paused = new HeldMemory(limits.partialBytes, "paused", pausedWhy);
+    const partials = new HeldMemory(limits.partialBytes);
+    const paused = new PausedMemory(limits.partialBytes, {
+      ...{ log, nowMs: () => clock.monotonicMs(), crowds: metrics.crowds },
+      standBack: () => this.#standBack(pause.crowd),
+      relief: () => this.#resumeAll(pause.crowd),
+    });
     this.#context = {
       ...{ store, clock, log, limits, access, metrics, flusher: new Flusher(clock), ledger, pending, partials, paused },
-      turn: new TurnShare(clock, limits.partialBytes * unreadShare, () => this.#standBack()),
+      turn: new TurnShare(clock, limits.partialBytes * unreadShare, () => this.#standBack(pause.turn)),
       ...{ cache, subscriptions, sessions, retained, deliverer, pipeline, clientLog, faultLog },
     };
     this.#admission = new Admission(limits, metrics);
@@ -333,13 +336,15 @@ class MqttBroker implements Broker {
     return online;
   }
 
-  /** Too much waits for its turn: who has not been read in this one waits, too. */
-  #standBack(): void {
-    for (const connection of this.#connections) connection.standBack();
+  /** Too much waits, for its turn or for the disk. */
+  #standBack(bit: number): void {
+    const { paused } = this.#context;
+    for (const connection of this.#connections)
+      if (bit === pause.turn || paused.turnsAway(connection)) connection.standBack(bit);
   }
 
-  #resumeAll(): void {
-    for (const connection of this.#connections) connection.resume(pause.store);
+  #resumeAll(bit: number): void {
+    for (const connection of this.#connections) connection.resume(bit);
   }
 
   #counts(): SysCounts {

@@ -6,9 +6,9 @@ import { type Identity, identityOf } from "./access/access.ts";
 import type { Who } from "./access/rules.ts";
 import { beginAuthentication } from "./authHandler.ts";
 import type { Connection } from "./connection.ts";
-import { pause } from "./connectionLimits.ts";
 import type { BrokerContext } from "./context.ts";
 import type { RefusedReason } from "./metrics.ts";
+import { pause } from "./pauses.ts";
 import { TopicAliases } from "./topicAliases.ts";
 
 /** MQTT asks for 23 at least [MQTT-3.1.3-5]; ids are keys of the store and of every table, so not 65535. In UTF-8 bytes. */

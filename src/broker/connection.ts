@@ -19,7 +19,6 @@ import {
   lingerMs,
   livelyBytes,
   lonelyBytes,
-  pause,
   turnPackets,
 } from "./connectionLimits.ts";
 import type { BrokerContext } from "./context.ts";
@@ -27,6 +26,7 @@ import type { MemoryHolder } from "./heldMemory.ts";
 import { faultOf } from "./metrics.ts";
 import type { PeerInfo } from "./options.ts";
 import { Outbox } from "./outbox.ts";
+import { isByClient, isHolding, pause } from "./pauses.ts";
 import { explanation, unexplained } from "./reasonText.ts";
 import { refuseFault } from "./refuseFault.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
@@ -260,7 +260,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
 
   #readPackets(first?: Buffer): void {
     let left = turnPackets;
-    const { limits, turn, deliverer, pipeline } = this.#context;
+    const { limits, turn, deliverer, pipeline, paused } = this.#context;
     const unread = this.scanner.unreadBytes;
     let askAt = deliverer.copies + askCopies;
     let askLeft = left - askEvery;
@@ -292,17 +292,17 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
       this.#pauses |= pause.outbox;
     }
     if (unread >= greedyBytes && turn.crowded) this.#pauses |= pause.turn;
+    if (this.#pauses === 0 && paused.turnsAway(this)) this.#pauses |= pause.crowd;
     if (this.#pauses !== 0 && this.open) this.#stop(left < turnPackets);
   }
 
   #stop(handledSome: boolean): void {
-    const { turn } = this.#context;
     this.scanner.rest();
     this.unreadBytes = this.scanner.unreadBytes;
     const waits = (this.#pauses & pause.turn) !== 0;
     const hasMore = this.unreadBytes === 0 || this.unreadBytes >= greedyBytes || this.#pauses !== pause.turn;
     if (hasMore || !readsStraight(this.#socket)) stopReading(this.#socket);
-    if (waits) this.#inLineMs = turn.wait(this, this.#mayRead && !handledSome);
+    if (waits) this.#inLineMs = this.#context.turn.wait(this, this.#mayRead && !handledSome);
     else this.#countPaused();
     this.#mayRead = false;
   }
@@ -314,19 +314,19 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     this.unreadBytes = this.scanner.unreadBytes;
   }
 
-  /** What waits for its turn takes too much memory: so does this one, without having read, unless it is the one that is handled now. */
-  standBack(): void {
-    if (!this.open) return;
-    if (this.#pauses !== 0) return stopReading(this.#socket);
-    if (this.scanner.unreadBytes > 0 || this.scanner.buffer.length > 0) return;
-    this.#pauses = pause.turn;
+  /** What others hold takes too much memory: this one is not read until it is better, unless it is the one that is handled now. @param bit turn or crowd */
+  standBack(bit: number): void {
+    if (this.#pauses !== 0 && this.open) return stopReading(this.#socket); // while it waits for its turn it may be read on
+    if (!this.open || this.scanner.unreadBytes > 0 || this.scanner.buffer.length > 0) return;
+    this.#pauses = bit;
     this.#stop(false);
   }
 
   /** Who waits for its turn is counted there. */
   #countPaused(): void {
-    const counts = this.open && this.#pauses !== 0 && (this.#pauses & pause.turn) === 0;
-    this.#context.paused.set(this, counts ? this.scanner.unreadBytes + bytesIn(this.#socket) : 0, false);
+    const counts = this.open && isHolding(this.#pauses) && (this.#pauses & pause.turn) === 0;
+    const bytes = counts ? this.scanner.unreadBytes + bytesIn(this.#socket) : 0;
+    this.#context.paused.set(this, bytes, isByClient(this.#pauses));
   }
 
   #countPartial(begun: boolean): void {

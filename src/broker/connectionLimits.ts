@@ -18,8 +18,5 @@ export const answersMax = 256 * 1024;
 /** So much of a packet that has not all come yet is a sign of life, too: on a slow link one may take longer than the Keep Alive. */
 export const livelyBytes = 1024;
 
-/** Why reading stands still; bits, because several may hold at once. */
-export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8, turn: 16 } as const;
-
 /** How long the peer may take for the last bytes after we ended. */
 export const lingerMs = 1000;

@@ -8,6 +8,7 @@ import type { HeldMemory } from "./heldMemory.ts";
 import type { BrokerMetrics } from "./metrics.ts";
 import type { BrokerLimits } from "./options.ts";
 import type { Flusher } from "./outbox.ts";
+import type { PausedMemory } from "./pausedMemory.ts";
 import type { PendingBytes } from "./pendingBytes.ts";
 import type { Pipeline } from "./pipeline.ts";
 import type { Retained } from "./retained.ts";
@@ -31,7 +32,7 @@ export interface BrokerContext {
   /** Of packets of which only a part has come. */
   readonly partials: HeldMemory;
   /** Of what has come from connections that are not read now, but for those that wait for their turn. */
-  readonly paused: HeldMemory;
+  readonly paused: PausedMemory;
   readonly cache: TopicCache;
   readonly subscriptions: Subscriptions;
   readonly sessions: Sessions;

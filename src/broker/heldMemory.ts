@@ -1,12 +1,12 @@
 /**
- * Memory that connections hold for what they sent and nobody could handle yet, over all of them: packets of which only a part has come, and what lies
- * at those that are not read now. Each alone is bounded (by maxPacketSize, by a chunk), but a thousand connections that never send the rest, or do not
- * read our answers, are not, and that before any log-in. Beyond the limit the one that has held its own for longest gives way with its connection: who
- * gets on at a fair pace is through before he is the oldest.
+ * Memory of packets of which only a part has come, over all connections. Each alone is bounded (by maxPacketSize), but a thousand connections that never
+ * send the rest are not, and that before any log-in. Beyond the limit the one that has held its own for longest gives way with its connection: who gets
+ * on at a fair pace is through before he is the oldest.
  */
 
 /** A scanner's first reserve and a few more: as much as each connection costs anyway. */
-const smallBytes = 4096;
+export const smallBytes = 4096;
+const why = "packets that have not all come take too much memory, and this one is the oldest";
 
 export interface MemoryHolder {
   /** Its memory is wanted back: it closes, and holds nothing from then on. @param fault as it is counted @param why for people */
@@ -15,17 +15,13 @@ export interface MemoryHolder {
 
 export class HeldMemory<H extends MemoryHolder = MemoryHolder> {
   readonly #max: number;
-  readonly #fault: "incomplete" | "paused";
-  readonly #why: string;
   /** In the order in which they began to hold it. */
   readonly #held = new Map<H, number>();
   #bytes = 0;
 
-  /** @param max bytes over all connections @param fault as who gives way is counted @param why what he is told */
-  constructor(max: number, fault: "incomplete" | "paused", why: string) {
+  /** @param max bytes over all connections */
+  constructor(max: number) {
     this.#max = max;
-    this.#fault = fault;
-    this.#why = why;
   }
 
   /** Over all connections, those of a few bytes left out. */
@@ -49,7 +45,7 @@ export class HeldMemory<H extends MemoryHolder = MemoryHolder> {
       if (this.#bytes <= this.#max) return;
       this.#held.delete(holder);
       this.#bytes -= bytes;
-      holder.giveWay(this.#fault, this.#why);
+      holder.giveWay("incomplete", why);
     }
   }
 }

@@ -68,6 +68,7 @@ export class BrokerMetrics {
   readonly payloadReceived: Counter;
   readonly payloadSent: Counter;
   readonly sessionsExpired: Counter;
+  readonly crowds: Counter;
   readonly #meter: Meter;
   readonly #dropped = new Map<DropReason, Counter>();
   readonly #faults = new Map<ProtocolFault, Counter>();
@@ -96,6 +97,7 @@ export class BrokerMetrics {
     this.payloadReceived = payload("in");
     this.payloadSent = payload("out");
     this.connects = meter.counter("tidegate_mqtt_connects_total", "CONNECT packets");
+    this.crowds = meter.counter("tidegate_mqtt_crowds_total", "Times that publishers stood back for a slow disk");
     this.sessionsExpired = meter.counter("tidegate_mqtt_sessions_expired_total", "Sessions whose time was over");
     this.connectionsAccepted = meter.counter("tidegate_mqtt_connections_total", "Connections opened");
   }

@@ -8,8 +8,8 @@ import { countPublishRun, newPublishView, scanPublish } from "../wire/mqtt/publi
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { ackByte } from "./ackLedger.ts";
 import type { Connection } from "./connection.ts";
-import { pause } from "./connectionLimits.ts";
 import type { BrokerContext } from "./context.ts";
+import { pause } from "./pauses.ts";
 import { clientKey, mapNames } from "./references.ts";
 import type { Session } from "./session.ts";
 import type { TopicEntry } from "./topicEntry.ts";

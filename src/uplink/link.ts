@@ -143,6 +143,10 @@ export class Link {
     return this.#state === "up" && this.#unsent < unsentBytesMax;
   }
 
+  get reading(): boolean {
+    return !this.#paused;
+  }
+
   get #unsent(): number {
     return this.#socket.writableLength + this.#pieceUsed;
   }

@@ -1,11 +1,12 @@
 import type { Clock, Timer } from "../base/clock.ts";
 import type { Publisher, QueuedMessage, Store, UplinkQueue } from "../base/contracts.ts";
 import type { UplinkLetters } from "../base/deadLetters.ts";
-import type { LinkFault } from "../base/linkFaults.ts";
+import { type LinkFault, linkFault } from "../base/linkFaults.ts";
 import type { Log, LogLimiter } from "../base/log.ts";
 import type { Message, Qos } from "../base/message.ts";
 import type { AckPacket } from "../wire/mqtt/packet.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
+import { AnswerWatch } from "./answerWatch.ts";
 import type { Echoes } from "./echoes.ts";
 import { Exchange } from "./exchange.ts";
 import { parseRule, type RuleDefinition } from "./forwarding.ts";
@@ -16,6 +17,7 @@ import type { UplinkOptions } from "./options.ts";
 import type { CloudLimits } from "./outgoing.ts";
 import { Pace } from "./pace.ts";
 import { Refusals } from "./refusals.ts";
+import { messageText } from "./texts.ts";
 import { type Slot, Window, windowMax } from "./window.ts";
 
 /** Bytes sent and unacknowledged, at most (one message is always allowed): a window of large messages must not fill the RAM. */
@@ -29,6 +31,8 @@ const rulesMax = 1000;
 /** What the sender needs of a link. */
 export interface Carrier {
   readonly writable: boolean;
+  /** False: answers may have come, and are not looked at now. */
+  readonly reading: boolean;
   /** Sends the first `length` bytes of a buffer that will be used again. */
   append(bytes: Buffer, length: number): void;
   close(fault: LinkFault, reasonCode: number): void;
@@ -54,6 +58,7 @@ export class Sender {
   readonly #options: UplinkOptions;
   readonly #deps: SenderDeps;
   readonly #window = new Window();
+  readonly #watch = new AnswerWatch(this.#window);
   readonly #pace: Pace;
   readonly #rules = new Map<number, RuleDefinition>();
   #lastRule: { readonly id: number; readonly rule: RuleDefinition } = { id: -1, rule: parseRule(undefined) };
@@ -132,6 +137,7 @@ export class Sender {
     this.#sentHere = 0;
     this.#answeredHere = 0;
     this.#sessionPresent = sessionPresent;
+    this.#watch.restart();
     this.#resume();
   }
 
@@ -150,6 +156,18 @@ export class Sender {
     this.#paceTimer?.cancel();
     this.#paceTimer = undefined;
     this.#refusals.detach(); // the next connection sends all of the window anyway
+  }
+
+  /** Every few seconds: ends a link over which pings are answered and messages are not. They go again over the next one. */
+  look(): void {
+    const link = this.#link;
+    if (link?.reading !== true) return this.#watch.restart();
+    const overdue = this.#watch.look(this.#deps.clock.monotonicMs());
+    if (overdue === undefined) return;
+    const { answer, waitedMs, message } = overdue;
+    const what = message === undefined ? "an identifier of an earlier run" : messageText(message);
+    const fault = linkFault("ack-timeout", `no ${answer} within ${Math.round(waitedMs / 1000)} s for ${what}`);
+    link.close(fault, reason.unspecifiedError);
   }
 
   /** Gives the window back to the queue, for the next start or the next uplink of this name. */

@@ -1,3 +1,4 @@
+import type { QueuedMessage } from "../base/contracts.ts";
 import { type LinkFault, type LinkFaultCode, linkFault } from "../base/linkFaults.ts";
 import type { ConnackPacket, DisconnectPacket } from "../wire/mqtt/packet.ts";
 import { connectReturn, reason } from "../wire/mqtt/reasonCodes.ts";
@@ -120,3 +121,8 @@ function ownWords(properties: { reasonString?: string } | undefined): string {
 }
 
 export const printable = (text: string): string => text.slice(0, 200).replace(/[^\x20-\x7e]/g, "?");
+
+/** Which message it is, for people who look for it in the cloud's log. */
+export function messageText({ seq, message }: QueuedMessage): string {
+  return `the message with seq ${seq}, ${message.payload.length} bytes on ${JSON.stringify(message.topic.slice(0, 200))}`;
+}

@@ -20,6 +20,7 @@ import type { UplinkOptions } from "./options.ts";
 import { type CloudLimits, encodeForward } from "./outgoing.ts";
 import { Sender } from "./sender.ts";
 import { CloudSession } from "./session.ts";
+import { messageText } from "./texts.ts";
 
 /** Names of the uplinks that an operator has paused: kept over restarts. */
 const pausedMap = "uplinks-paused";
@@ -171,7 +172,7 @@ export class Uplink implements ForwardTarget {
   }
 
   state(): UplinkState {
-    this.look();
+    this.#measure();
     const { name } = this.options;
     const queue = this.queue.stats();
     const roomBytes = Math.max(0, this.options.queue.maxBytes - queue.bytes);
@@ -201,8 +202,13 @@ export class Uplink implements ForwardTarget {
     return oldest === undefined ? 0 : Math.max(0, this.#deps.store.nowMs() - oldest);
   }
 
-  /** Measures the rates; to be called every few seconds. */
+  /** Measures the rates, and looks whether the cloud answers; to be called every few seconds. */
   look(): void {
+    this.#measure();
+    this.#sender.look();
+  }
+
+  #measure(): void {
     this.#flow.look(this.#passed(), this.#deps.clock.monotonicMs());
   }
 
@@ -317,8 +323,9 @@ export class Uplink implements ForwardTarget {
     let { text } = fault;
     let stood = false;
     if (this.#state === "up") {
-      // A link that opened and fell at once must not be tried again without a pause: only one that stood a while resets it.
-      stood = nowMs - this.#upSinceMs > this.options.backoff.maxMs;
+      // A link that opened and fell at once must not be tried again without a pause: only one that stood a while resets it. One that takes
+      // messages and does not answer may stand for ever, and another url do better.
+      stood = fault.code !== "ack-timeout" && nowMs - this.#upSinceMs > this.options.backoff.maxMs;
       text += this.#suspicion();
     }
     if (this.#credentials.problem !== undefined) text += `; ${this.#credentials.problem}`;
@@ -348,9 +355,7 @@ export class Uplink implements ForwardTarget {
     this.#fruitless = this.#sender.fruitless ? this.#fruitless + 1 : 0;
     const oldest = this.#sender.oldest();
     if (this.#fruitless < fruitlessMax || oldest === undefined) return "";
-    const { seq, message } = oldest;
-    const size = `${message.payload.length} bytes on ${JSON.stringify(message.topic.slice(0, 200))}`;
-    return `; ${this.#fruitless} connections in a row ended before it took the message with seq ${seq}, ${size}`;
+    return `; ${this.#fruitless} connections in a row ended before it took ${messageText(oldest)}`;
   }
 
   #enter(state: UplinkState["link"], problem?: string): void {

@@ -295,6 +295,18 @@ export class Window {
     return undefined;
   }
 
+  /** The first that went out on this connection and has no answer. */
+  oldestOnWire(): Slot | undefined {
+    for (const slot of this.#slots.values()) if (slot.place === "wire" && slot.known && !slot.staged) return slot;
+    return undefined;
+  }
+
+  /** The first whose PUBREL went out on this connection. */
+  oldestReleased(): Release | undefined {
+    for (const release of this.#releases.values()) if (release.sent) return release;
+    return undefined;
+  }
+
   clear(): void {
     this.#slots.clear();
     this.#releases.clear();

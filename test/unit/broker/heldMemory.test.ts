@@ -62,7 +62,7 @@ describe("packets of which only a part has come", () => {
 
   it("who completes packets at a fair pace is never the oldest", () => {
     const gone: string[] = [];
-    const partials = new HeldMemory(100 * KiB, "incomplete", "");
+    const partials = new HeldMemory(100 * KiB);
     const holder = (name: string) => ({ giveWay: () => gone.push(name) });
     const [fair, slow, third] = [holder("fair"), holder("slow"), holder("third")];
     partials.set(fair, 40 * KiB, true);

@@ -1,7 +1,14 @@
 import { expect } from "chai";
+import { generate } from "mqtt-packet";
+import { silentLog } from "../../../src/base/log.ts";
+import { Meter } from "../../../src/base/meter.ts";
+import { PausedMemory } from "../../../src/broker/pausedMemory.ts";
 import { connectPacket, Rig, type TestClient, turns, versions } from "../../helpers/brokerRig.ts";
 import { MemoryStore } from "../../helpers/memoryStore.ts";
+import { type LoggedLine, recordingLog } from "../../helpers/memoryUplink.ts";
 import { metricOf } from "../../helpers/metric.ts";
+
+const KiB = 1024;
 
 const chunkBytes = 40_000;
 const pings = Buffer.alloc(chunkBytes, "c000", "hex");
@@ -52,5 +59,131 @@ describe("what has come from clients that are not read now", () => {
     expect(paused(rig)).to.equal(0);
     expect(client.closed).to.equal(false);
     await rig.close();
+  });
+});
+
+const restBytes = 8000;
+/** Ten that the client may have in flight, and behind them what is not read until the disk has these. */
+const burst = (from: number): Buffer =>
+  Buffer.concat([
+    ...Array.from({ length: 10 }, (_, n) => Buffer.from([0x33, 6, 0, 1, 0x74, 0, from + n, 0x78])),
+    pings.subarray(0, restBytes),
+  ]);
+const answers = 10 + restBytes / 2;
+const logged = (lines: LoggedLine[], text: string): number =>
+  lines.filter(({ message }) => message.includes(text)).length;
+
+describe("a crowd of publishers in front of a disk that stands still", () => {
+  for (const before of [true, false])
+    it(`is served once it goes on, and nobody is closed: ${before ? "they published before" : "it is their first"}`, async () => {
+      const lines: LoggedLine[] = [];
+      const store = new MemoryStore({ hold: true });
+      const limits = { partialBytes: 16 * restBytes, receiveMaximum: 10 };
+      const rig = new Rig({ store, limits, log: recordingLog(lines) });
+      const clients: TestClient[] = [];
+      for (let n = 0; n < 40; n += 1) clients.push(await rig.client(4, `c${n}`));
+      if (before) {
+        for (const client of clients) client.raw(burst(1).subarray(0, 8));
+        while (clients.some(({ received }) => received.length === 0)) {
+          await turns(1);
+          store.settle();
+        }
+      }
+      const idle = await rig.client(4, "idle");
+      for (const client of clients) {
+        client.raw(burst(1));
+        await turns(1);
+        expect(paused(rig)).to.be.at.most(16 * restBytes);
+      }
+      await turns();
+      expect(gone(clients)).to.not.include(true);
+      expect(paused(rig)).to.be.within(6 * restBytes, (before ? 9 : 13) * restBytes);
+      if (before) {
+        idle.send({ cmd: "pingreq" });
+        await idle.next("pingresp");
+      }
+      expect(metricOf(rig.meter, "tidegate_mqtt_crowds_total")).to.equal(1);
+      expect(logged(lines, "the disk does not keep up")).to.equal(1);
+      while (clients.some(({ received }) => received.length < answers + (before ? 1 : 0))) {
+        store.settle();
+        await turns(1);
+      }
+      expect(closedFor(rig)).to.be.NaN; // no such counter yet
+      expect(paused(rig)).to.equal(0);
+      await rig.close();
+    });
+
+  it("loses those who come anew and find no room, and it is said what to do", async () => {
+    const lines: LoggedLine[] = [];
+    const store = new MemoryStore({ hold: true });
+    const rig = new Rig({
+      ...{ store, log: recordingLog(lines) },
+      limits: { partialBytes: 4 * restBytes, receiveMaximum: 10 },
+    });
+    const clients: TestClient[] = [];
+    for (let n = 0; n < 7; n += 1) {
+      const client = rig.open(4);
+      client.raw(Buffer.concat([generate(connectPacket(4, `c${n}`)), burst(1)])); // all of it in one chunk
+      await turns();
+      clients.push(client);
+    }
+    expect(paused(rig)).to.be.at.most(4 * restBytes);
+    expect(gone(clients)).to.deep.equal([false, false, false, true, true, true, true]);
+    expect(closedFor(rig)).to.equal(4);
+    expect(logged(lines, "limits.incompletePackets")).to.equal(1);
+    while (clients.slice(0, 3).some(({ received }) => received.length < 1 + answers)) {
+      store.settle();
+      await turns(1);
+    }
+    await rig.close();
+  });
+});
+
+describe("memory of paused connections", () => {
+  const rigOf = () => {
+    const said: string[] = [];
+    const memory = new PausedMemory(1000 * KiB, {
+      ...{ log: silentLog, nowMs: () => 0, crowds: new Meter().counter("c", "") },
+      standBack: () => void said.push("stand back"),
+      relief: () => void said.push("relief"),
+    });
+    const holder = (name: string) => ({ giveWay: () => void said.push(name) });
+    return { said, memory, holder };
+  };
+  const publisher = { lastGroup: 1, session: {} };
+  const subscriber = { lastGroup: 0, session: {} };
+
+  it("makes publishers stand back first, then everybody but who logs in, until most of it is free", () => {
+    const { said, memory, holder } = rigOf();
+    const holders = Array.from({ length: 8 }, (_, n) => holder(`h${n}`));
+    const turnedAway: string[] = [];
+    const look = (): void => {
+      const [pub, sub] = [memory.turnsAway(publisher), memory.turnsAway(subscriber)];
+      turnedAway.push(pub ? (sub ? "all" : "publishers") : "nobody");
+      expect(memory.turnsAway({ lastGroup: 0, session: undefined })).to.equal(false);
+    };
+    for (const one of holders.slice(0, 7)) {
+      memory.set(one, 100 * KiB, false);
+      look();
+    }
+    for (const one of holders.slice(0, 7)) {
+      memory.set(one, 0, false);
+      look();
+    }
+    expect(turnedAway.join(" ")).to.equal(
+      "nobody nobody nobody publishers publishers publishers all all all all all all nobody nobody",
+    );
+    expect(said).to.deep.equal(["stand back", "stand back", "relief"]);
+  });
+
+  it("takes it from who does not read our answers, the oldest first, and nobody stands back for these", () => {
+    const { said, memory, holder } = rigOf();
+    const slow = Array.from({ length: 5 }, (_, n) => holder(`slow ${n}`));
+    for (const one of slow) memory.set(one, 200 * KiB, true);
+    expect(said).to.deep.equal([]);
+    memory.set(holder("waits for the disk"), 300 * KiB, false);
+    expect(said).to.deep.equal(["slow 0", "slow 1"]);
+    expect(memory.turnsAway(publisher)).to.equal(false);
+    expect(memory.bytes).to.equal(900 * KiB);
   });
 });

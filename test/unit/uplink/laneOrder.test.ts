@@ -86,6 +86,7 @@ class OrderlyCloud {
     if (!sessionPresent) this.#held.clear();
     this.#receiveMaximum = this.#kind || this.#random() < 0.3 ? 65_535 : 1 + Math.floor(this.#random() * 12);
     const link: Carrier = {
+      reading: true,
       get writable() {
         return true;
       },
