@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import "./base/youngHeap.ts";
+import "./base/frugalStart.ts";
 import { Command, CommanderError } from "commander";
 import { errnoOf, messageOf } from "./base/errors.ts";
 import { backup, type Io } from "./cli/backup.ts";

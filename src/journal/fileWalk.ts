@@ -1,6 +1,7 @@
 /** Walks the records of a file in gulps through one buffer, which grows only for a record larger than it: a start needs little memory. */
 import { errnoOf } from "../base/errors.ts";
 import type { OpenFile } from "../base/files.ts";
+import { workBegins } from "../base/frugal.ts";
 import { RecordWalker } from "./walk.ts";
 
 const gulpBytes = 256 * 1024;
@@ -42,6 +43,7 @@ export class FileWalk {
       this.bufferAt = at;
       const end = lastWritten(buffer, count);
       if (end > 0) this.writtenEnd = Math.max(this.writtenEnd, at + end);
+      if (end > 0 && at > from) workBegins(); // a long walk, and not of prepared space: a start with much to recover
       walker.start(buffer, 0, count, count < size ? 0 : to - at - count, seed);
       let step = walker.step();
       for (; step === "record"; step = walker.step()) visit(walker);

@@ -1,0 +1,70 @@
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { expect } from "chai";
+
+const source = (path: string): string => JSON.stringify(join(import.meta.dirname, "../../../src", path));
+
+/** A program that runs hot, says "work", does `work` and runs hot again. @returns what V8 said that it optimized before the work, and after it */
+async function optimized(work: string): Promise<{ before: number; after: number }> {
+  const program = `
+    import { createSocket } from "node:dgram";
+    import { connect, createServer } from "node:net";
+    import { workBegins, frugalUntilWork } from ${source("base/frugal.ts")};
+    import { FileWalk } from ${source("journal/fileWalk.ts")};
+    frugalUntilWork();
+    function hot(n) { let sum = 0; for (let at = 0; at < n; at += 1) sum += at & 7; return sum; }
+    const runHot = async () => {
+      for (let round = 0; round < 1000; round += 1) {
+        hot(1000);
+        if (round % 100 === 0) await new Promise(setImmediate); // what another thread compiled is taken over
+      }
+    };
+    await runHot();
+    process.stdout.write("work\\n");
+    ${work}
+    await runHot();
+  `;
+  const args = ["--import", "tsx", "--trace-opt", "--input-type=module", "--eval", program];
+  const { stdout } = await promisify(execFile)(process.execPath, args);
+  const counted = stdout.split("work\n").map((text) => text.match(/marking .*<JSFunction hot\b/g)?.length ?? 0);
+  return { before: counted[0] ?? 0, after: counted[1] ?? 0 };
+}
+
+const accept = `
+  const server = createServer((socket) => socket.end());
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const client = connect(server.address().port, "127.0.0.1").resume();
+  await new Promise((resolve) => client.on("close", resolve));
+  server.close();
+`;
+
+/** Of a file of a megabyte. */
+const walk = (byte: number): string => `
+  const file = { read: async (target) => target.fill(${byte}).length };
+  await new FileWalk().run(file, 0, 1024 * 1024, 0, () => {});
+`;
+
+describe("V8 optimizes nothing until there is work", () => {
+  for (const [name, work] of [
+    ["a TCP connection", accept],
+    ["a UDP socket", 'createSocket("udp4").close();'],
+    ["a long walk through the journal", walk(1)],
+    ["whoever says so", "workBegins();"],
+  ] as const) {
+    it(`${name} is work`, async () => {
+      const { before, after } = await optimized(work);
+      expect(before).to.equal(0);
+      expect(after).to.be.above(0);
+    });
+  }
+
+  for (const [name, nothing] of [
+    ["a walk through space that was prepared", walk(0)],
+    ["time that passes", "await new Promise(setImmediate);"],
+  ] as const) {
+    it(`${name} is none`, async () => {
+      expect(await optimized(nothing)).to.deep.equal({ before: 0, after: 0 });
+    });
+  }
+});
