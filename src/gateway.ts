@@ -6,6 +6,7 @@ import type { Clock, Timer } from "./base/clock.ts";
 import type { BackupInfo, BackupRequest, Forwarding, Intake, Routing, Source, Store } from "./base/contracts.ts";
 import { messageOf, TidegateError } from "./base/errors.ts";
 import { nodeFiles } from "./base/files.ts";
+import { watchForWork } from "./base/frugal.ts";
 import { type Log, LogLimiter } from "./base/log.ts";
 import type { Meter } from "./base/meter.ts";
 import { Scope } from "./base/scope.ts";
@@ -128,6 +129,8 @@ async function start(config: Config, deps: GatewayDeps, scope: Scope): Promise<G
     }),
   };
   const http = await openHttp(config, scope, deps, views, broker);
+  const work = watchForWork(seconds);
+  scope.defer(() => work.cancel());
   const { dataDir, id } = config.gateway;
   const backup = (dir: string, signal: AbortSignal) => store.backup({ dir, gateway: id, version, signal });
   const control = await openControl(dataDir, { ...views, backup }, log.child({ stage: "control" }));

@@ -6,13 +6,15 @@
  * 2. Keeping garbage for the sake of speed: 7 MB of it after a start. V8 collects an idle heap by itself, but looks each 8 s whether it is idle enough,
  *    and on a busy machine did not find so within a minute. Where size goes before speed it collects at its first look.
  *
- * Work is what passes a socket, in either direction; and who has much to do without one calls `workBegins`.
+ * Work is a turn of the event loop whose share for packets is spent, a second in which the process took more than a few percent of a core, or a long
+ * walk through the journal. A handful of clients, an uplink that waits for its cloud and somebody who reads the metrics are none.
  */
-import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { setFlagsFromString } from "node:v8";
+import type { Timer } from "./clock.ts";
+import type { Seconds } from "./seconds.ts";
 
-/** Node's: a connection came in, one is to be made, a UDP socket was made. */
-const sockets = ["net.server.socket", "net.client.socket", "udp.socket"];
+/** CPU time of a second, us: 5 % of a core. */
+const busyUs = 50_000;
 
 let frugal = false;
 
@@ -21,7 +23,6 @@ export function frugalUntilWork(): void {
   frugal = true;
   setFlagsFromString("--no-opt");
   setFlagsFromString("--optimize-for-size");
-  for (const channel of sockets) subscribe(channel, workBegins);
 }
 
 /** From here on V8 is as it always is: what has been hot meanwhile is compiled when it runs next. Nothing happens where that is so already. */
@@ -30,5 +31,16 @@ export function workBegins(): void {
   frugal = false;
   setFlagsFromString("--opt");
   setFlagsFromString("--no-optimize-for-size");
-  for (const channel of sockets) unsubscribe(channel, workBegins);
+}
+
+/** Looks each second whether there is work, until there is or the look is cancelled. */
+export function watchForWork(seconds: Seconds): Timer {
+  let before = process.cpuUsage();
+  const looks = seconds.each(() => {
+    const { user, system } = process.cpuUsage(before);
+    if (user + system > busyUs) workBegins();
+    if (!frugal) return looks.cancel();
+    before = process.cpuUsage();
+  });
+  return looks;
 }

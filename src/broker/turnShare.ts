@@ -1,4 +1,5 @@
 import type { Clock } from "../base/clock.ts";
+import { workBegins } from "../base/frugal.ts";
 
 /**
  * Of one turn of the event loop, how long packets may be handled; ms. libuv hands over all that has come on all sockets, up to 2 MB of each, before
@@ -84,7 +85,9 @@ export class TurnShare {
       return false;
     }
     this.nowMs = this.#clock.monotonicMs();
-    return this.nowMs >= this.#endMs;
+    if (this.nowMs < this.#endMs) return false;
+    workBegins();
+    return true;
   }
 
   /** Whether so much more may wait unread. */

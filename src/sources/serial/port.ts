@@ -1,5 +1,4 @@
 import { messageOf, TidegateError } from "../../base/errors.ts";
-import { workBegins } from "../../base/frugal.ts";
 import { findUsbPort, parseUsbPath } from "./devicePath.ts";
 
 export interface PortSettings {
@@ -45,7 +44,6 @@ export type OpenPort = (settings: PortSettings, events: PortEvents) => Promise<P
  * DTR and RTS are left alone: pseudo-terminals have none, and toggling DTR resets some boards.
  */
 export const openSerialPort: OpenPort = async (settings, events) => {
-  workBegins(); // what comes in here passes no socket
   const usb = parseUsbPath(settings.path);
   const path = usb === undefined ? settings.path : await findUsbPort(usb);
   // Loaded only when a config uses it: 70 ms and 11 MB.

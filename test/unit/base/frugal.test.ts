@@ -8,9 +8,9 @@ const source = (path: string): string => JSON.stringify(join(import.meta.dirname
 /** A program that runs hot, says "work", does `work` and runs hot again. @returns what V8 said that it optimized before the work, and after it */
 async function optimized(work: string): Promise<{ before: number; after: number }> {
   const program = `
-    import { createSocket } from "node:dgram";
-    import { connect, createServer } from "node:net";
-    import { workBegins, frugalUntilWork } from ${source("base/frugal.ts")};
+    import { workBegins, frugalUntilWork, watchForWork } from ${source("base/frugal.ts")};
+    import { Seconds } from ${source("base/seconds.ts")};
+    import { TurnShare } from ${source("broker/turnShare.ts")};
     import { FileWalk } from ${source("journal/fileWalk.ts")};
     frugalUntilWork();
     function hot(n) { let sum = 0; for (let at = 0; at < n; at += 1) sum += at & 7; return sum; }
@@ -31,24 +31,33 @@ async function optimized(work: string): Promise<{ before: number; after: number 
   return { before: counted[0] ?? 0, after: counted[1] ?? 0 };
 }
 
-const accept = `
-  const server = createServer((socket) => socket.end());
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const client = connect(server.address().port, "127.0.0.1").resume();
-  await new Promise((resolve) => client.on("close", resolve));
-  server.close();
-`;
-
 /** Of a file of a megabyte. */
 const walk = (byte: number): string => `
   const file = { read: async (target) => target.fill(${byte}).length };
   await new FileWalk().run(file, 0, 1024 * 1024, 0, () => {});
 `;
+/** A look each second, at a process whose CPU time is told. */
+const second = (cpuUs: number): string => `
+  let look;
+  process.cpuUsage = (before) => before === undefined ? { user: 1e6, system: 1e6 } : { user: ${cpuUs} - 1000, system: 1000 };
+  const clock = { setTimer: (ms, due) => { look = due; return { cancel() { look = undefined; } }; } };
+  const watch = watchForWork(new Seconds(clock));
+  look();
+  if ((look === undefined) !== ${cpuUs > 50_000}) throw new Error("it looks on while there is none, and not any more when there is");
+  watch.cancel();
+`;
+const turn = (ms: number): string => `
+  let nowMs = 0;
+  const share = new TurnShare({ monotonicMs: () => nowMs }, 1e6, () => {});
+  share.spent();
+  nowMs += ${ms};
+  share.spent();
+`;
 
 describe("V8 optimizes nothing until there is work", () => {
   for (const [name, work] of [
-    ["a TCP connection", accept],
-    ["a UDP socket", 'createSocket("udp4").close();'],
+    ["a turn whose share for packets is spent", turn(4)],
+    ["a second with more than 5 % of a core", second(50_001)],
     ["a long walk through the journal", walk(1)],
     ["whoever says so", "workBegins();"],
   ] as const) {
@@ -60,6 +69,8 @@ describe("V8 optimizes nothing until there is work", () => {
   }
 
   for (const [name, nothing] of [
+    ["a turn with few packets", turn(3)],
+    ["a second with less", second(50_000)],
     ["a walk through space that was prepared", walk(0)],
     ["time that passes", "await new Promise(setImmediate);"],
   ] as const) {
