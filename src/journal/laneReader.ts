@@ -40,8 +40,8 @@ export class LaneReader {
   readonly #message = new MessageReader();
   readonly #slab = new PayloadSlab();
   readonly #walker = new RecordWalker();
-  /** Position of the last message that a walk came by. */
-  #visited = 0;
+  /** Position after the last message that a walk came by: where the record behind it began when it was written, and still does in the tail. */
+  #passed = 0;
   /** Buffers of gulps that nobody reads into now. */
   readonly #spare: Buffer[] = [];
 
@@ -186,7 +186,7 @@ export class LaneReader {
   #walk(stream: LaneStream, place: ReadingPlace, piece: Buffer, count: number, beyond: number): number {
     const walker = this.#walker;
     walker.restart();
-    this.#visited = 0;
+    this.#passed = 0;
     walker.start(piece, 0, count, beyond, place.segment.seed);
     let step = walker.step();
     for (; step === "record" && stream.aheadBytes < this.#aheadBytes; step = walker.step())
@@ -247,7 +247,7 @@ export class LaneReader {
     try {
       message.start(buffer, at + recordHeaderBytes, at + length, flags);
       const { position } = message;
-      this.#visited = position;
+      this.#passed = position + length;
       if (position < stream.readAt) return; // a merged segment is walked from a little before
       if (position <= stream.cursor || position >= stream.to || !message.findTaker(lane.id)) return;
       if (lane.skips.length > 0 && lane.isSkipped(position)) return;
@@ -311,6 +311,6 @@ export class LaneReader {
     const { segment } = place;
     place.offset = offset;
     if (segment.merged === undefined) stream.readAt = segment.positionOf(offset);
-    else stream.readAt = offset >= segment.recordsTo ? segment.end : Math.max(stream.readAt, this.#visited + 1);
+    else stream.readAt = offset >= segment.recordsTo ? segment.end : Math.max(stream.readAt, this.#passed);
   }
 }

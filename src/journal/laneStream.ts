@@ -23,7 +23,7 @@ export abstract class LaneStream {
   to = Number.POSITIVE_INFINITY;
   /** Everything of its own at or below it is done or was handed out. */
   cursor = 0;
-  /** Position from which on reading goes on: of a record, or before the first one that matters. */
+  /** Position from which on reading goes on: where a record began when it was written, or before the first one that matters and before the tail. */
   readAt = 0;
   /** The same on disk, while it is in the middle of a segment there. */
   place: ReadingPlace | undefined;

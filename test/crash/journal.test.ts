@@ -1,14 +1,15 @@
 import { expect } from "chai";
 import { Reach, reached } from "./reach.ts";
 import { runSeed } from "./scenario.ts";
-import { regressions } from "./seeds.ts";
+import { recent, regressions } from "./seeds.ts";
 
 /** By hand: TIDEGATE_SEEDS=10000 TIDEGATE_FIRST_SEED=1 npx mocha test/crash/journal.test.ts */
 const seeds = Number(process.env["TIDEGATE_SEEDS"] ?? 500);
 const firstSeed = Number(process.env["TIDEGATE_FIRST_SEED"] ?? 1);
 
 describe("journal: crashes at any step", () => {
-  for (const [seed, caught] of regressions) it(`seed ${seed}: ${caught}`, async () => await runSeed(seed, new Reach()));
+  for (const [seed, caught] of [...regressions, ...recent])
+    it(`seed ${seed}: ${caught}`, async () => await runSeed(seed, new Reach()));
 
   it(`keeps what was acknowledged, whole and in order (${seeds} seeds)`, async function () {
     this.timeout(Math.max(180_000, seeds * 1000));

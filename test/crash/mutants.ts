@@ -240,6 +240,13 @@ export const mutants: readonly Mutant[] = [
     by: { test: "unit/journal/mends.test.ts", only: "its part reaches no further" },
   },
   {
+    name: "behind a message of a merged segment a lane goes on within it",
+    file: "laneReader.ts",
+    find: "this.#passed = position + length;",
+    replace: "this.#passed = position + 1;",
+    by: { test: "unit/journal/tailAndDisk.test.ts", only: "goes on in RAM at a record" },
+  },
+  {
     name: "lane states' readers pass what is not durable",
     file: "laneReader.ts",
     find: "Math.min(segment.parts.get(stream.lane.id)!.first, durablePosition())",

@@ -1,4 +1,5 @@
 import { expect } from "chai";
+import { mergedPaths, merging, seconds } from "./mergeRig.ts";
 import { ShareRig } from "./shareRig.ts";
 import { message, randomOf, taker, textOf, turn } from "./support.ts";
 
@@ -23,6 +24,26 @@ describe("journal: a lane that is read from RAM and from disk in turn", () => {
     await read(740);
     expect(got).to.deep.equal(Array.from({ length: 1100 }, (_, index) => index));
     expect(rig.queue.stats().messages).to.equal(0);
+  });
+
+  it("goes on in RAM at a record, where a merged segment reaches into what is there", async () => {
+    // So little is read at a time that reading stops after each message of the merged segment in turn.
+    const tuning = { ...merging, spares: 0, tailBytes: 16_000, tailChunkBytes: 1000, aheadBytes: 1 };
+    const rig = await new ShareRig({ segmentBytes: 3000, tuning }).open();
+    const texts = Array.from({ length: 200 }, (_, index) => `${index} ${"x".repeat(index % 7)}`);
+    for (const text of texts) await rig.put([text]);
+    const wanted: string[] = [];
+    for (const [index, out] of (await rig.take(texts.length)).entries()) {
+      if (index % 10 === 3) wanted.push(textOf(out));
+      else rig.queue.settle(out);
+    }
+    rig.queue.rewind();
+    await seconds(rig.clock, 6, rig.files);
+    expect(mergedPaths(rig.files)).to.not.deep.equal([]);
+    expect(await rig.drain()).to.deep.equal(wanted);
+    await rig.put(["fresh"]);
+    expect(await rig.drain(), "it is not far ahead of what comes").to.deep.equal(["fresh"]);
+    expect(rig.queue.stats().dropped).to.deep.equal({});
   });
 
   for (const seed of Array.from({ length: Number(process.env["TIDEGATE_SEEDS"] ?? 4) }, (_, index) => index + 1)) {
