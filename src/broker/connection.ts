@@ -292,7 +292,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
       this.#pauses |= pause.outbox;
     }
     if (unread >= greedyBytes && turn.crowded) this.#pauses |= pause.turn;
-    if (this.#pauses === 0 && paused.turnsAway(this)) this.#pauses |= pause.crowd;
+    if (this.#pauses === 0 && !this.#hungUp && paused.turnsAway(this)) this.#pauses |= pause.crowd;
     if (this.#pauses !== 0 && this.open) this.#stop(left < turnPackets);
   }
 
