@@ -133,10 +133,15 @@ export class Uplink implements ForwardTarget {
     return group;
   }
 
-  /** Tries a link that is down at once: somebody has mended something, and should not wait for a long pause to end. */
+  /**
+   * Tries a link that is down at once: somebody has mended something, and should not wait for a long pause to end. An attempt that is under way may have
+   * begun with what was there before: should it fail, another one follows.
+   */
   retry(): void {
+    if (this.#state === "connecting") this.#endpoints.again();
     if (this.#state !== "backoff") return;
     this.#timer?.cancel();
+    this.#endpoints.mended();
     this.#connect();
   }
 
