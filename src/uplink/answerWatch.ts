@@ -41,6 +41,11 @@ export class AnswerWatch {
     this.#lookedMs = undefined;
   }
 
+  /** Time up to now counts for nothing: an answer may lie behind what is coming in. */
+  pass(nowMs: number): void {
+    this.#lookedMs = nowMs;
+  }
+
   /** To be called every few seconds while there is a connection that is read. @param nowMs monotonic @returns what should have been answered by now */
   look(nowMs: number): Overdue | undefined {
     const stepMs = Math.min(stepMsMax, nowMs - (this.#lookedMs ?? nowMs));

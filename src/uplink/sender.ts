@@ -33,6 +33,8 @@ export interface Carrier {
   readonly writable: boolean;
   /** False: answers may have come, and are not looked at now. */
   readonly reading: boolean;
+  /** A packet comes in that is not whole yet: answers may lie behind it. */
+  readonly midPacket: boolean;
   /** Sends the first `length` bytes of a buffer that will be used again. */
   append(bytes: Buffer, length: number): void;
   close(fault: LinkFault, reasonCode: number): void;
@@ -162,7 +164,9 @@ export class Sender {
   look(): void {
     const link = this.#link;
     if (link?.reading !== true) return this.#watch.restart();
-    const overdue = this.#watch.look(this.#deps.clock.monotonicMs());
+    const nowMs = this.#deps.clock.monotonicMs();
+    if (link.midPacket) return this.#watch.pass(nowMs);
+    const overdue = this.#watch.look(nowMs);
     if (overdue === undefined) return;
     const { answer, waitedMs, message } = overdue;
     const what = message === undefined ? "an identifier of an earlier run" : messageText(message);

@@ -1,4 +1,5 @@
 import { expect } from "chai";
+import { generate } from "mqtt-packet";
 import type { QueuedMessage } from "../../../src/base/contracts.ts";
 import { AnswerWatch } from "../../../src/uplink/answerWatch.ts";
 import { Window } from "../../../src/uplink/window.ts";
@@ -140,6 +141,33 @@ describe("time in which answers could not be heard", () => {
       bench.uplink.look();
     }
     expect(bench.uplink.state().link).to.equal("up");
+  });
+});
+
+describe("a large command that comes in slowly", () => {
+  it("has the answers behind it: they are waited for until it is through, and from then on as ever", async () => {
+    const bench = await Bench.up({ version: 4, keepAliveMs: 0 }, { publish: () => {} });
+    bench.queue.add("a");
+    await bench.untilPublished(1);
+    const { last } = bench.cloud;
+    const [cmd, rest] = [Buffer.from([0x30, 100, 0, 1, 0x61]), Buffer.alloc(97)];
+    const ping = generate({ cmd: "publish", topic: "x", payload: "", qos: 1, messageId: 9, dup: false, retain: false });
+    last?.sendRaw(Buffer.concat([ping, cmd])); // one write, and so one piece: with our PUBACK the rest has come, too
+    await until("it has begun", () => last?.seen("puback").length === 1);
+    const wait = (seconds: number): void => {
+      for (let n = 0; n < seconds; n += 5) {
+        bench.clock.advance(5000);
+        bench.uplink.look();
+      }
+    };
+    wait(900);
+    expect(bench.uplink.state().link).to.equal("up");
+    last?.sendRaw(rest);
+    await bench.quiet();
+    wait(290);
+    expect(bench.uplink.state().link).to.equal("up");
+    wait(25);
+    expect(bench.uplink.state().reason).to.equal("ack-timeout");
   });
 });
 
