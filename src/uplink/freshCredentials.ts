@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../base/clock.ts";
 import { messageOf } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
+import { CertificateEnd } from "./certificateEnd.ts";
 import type { Credentials, TlsOptions, UplinkOptions } from "./options.ts";
 
 /** Small files of a disk that answers take milliseconds. */
@@ -43,6 +44,7 @@ export class FreshCredentials {
   #next: Promise<Credentials> | undefined;
   /** One at a time. Never rejects. */
   #last: Promise<unknown> = Promise.resolve();
+  readonly #end = new CertificateEnd();
   readonly #reread: UplinkOptions["reread"];
   readonly #clock: Clock;
   readonly #log: Log;
@@ -66,6 +68,20 @@ export class FreshCredentials {
   /** Why `now` is not what the files hold. Nothing secret. */
   get problem(): string | undefined {
     return this.#problem;
+  }
+
+  /** When our certificate ends (wall clock); NaN: there is none. */
+  get endMs(): number {
+    return this.#end.ms(this.#now.tls?.cert);
+  }
+
+  /** To be called every few seconds: says it when our certificate ends soon. A link that stays up may have read it long ago, so it is read anew first. */
+  look(): void {
+    if (!this.#end.isDue(this.#now.tls?.cert, this.#clock.wallMs(), this.#clock.monotonicMs())) return;
+    void this.refresh().then(() => {
+      const news = this.#end.news(this.#now.tls?.cert, this.#clock.wallMs());
+      if (news !== undefined) this.#log.warn({}, news);
+    });
   }
 
   /** Reads the files; `now` and `problem` are up to date when it resolves. Never rejects; takes 5 s at most. */

@@ -110,6 +110,7 @@ export class Uplink implements ForwardTarget {
       inflight: () => this.#sender.inflight,
       state: () => this.state(),
       oldestAgeMs: () => this.#oldestAgeMs(),
+      certificateEndMs: this.options.tls?.cert === undefined ? undefined : () => this.#credentials.endMs,
     });
     this.#sender.begin();
     this.#connect();
@@ -207,9 +208,10 @@ export class Uplink implements ForwardTarget {
     return oldest === undefined ? 0 : Math.max(0, this.#deps.store.nowMs() - oldest);
   }
 
-  /** Measures the rates, and looks whether the cloud answers; to be called every few seconds. */
+  /** Measures the rates, looks whether the cloud answers and our certificate ends; to be called every few seconds. */
   look(): void {
     this.#measure();
+    this.#credentials.look();
     this.#sender.look();
   }
 
