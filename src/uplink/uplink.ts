@@ -188,7 +188,7 @@ export class Uplink implements ForwardTarget {
       sinceMs: this.#sinceMs,
       url: this.#endpoints.url,
       reason: this.#state === "up" || this.#state === "stopped" ? undefined : this.#fault?.code,
-      problem: this.#problem ?? this.#credentials.problem ?? this.#sender.problem,
+      problem: this.#problem ?? this.#credentials.problem ?? this.#downlink.problem ?? this.#sender.problem,
       retryAtMs: this.#retryAtMs,
       attempts: this.#attempts,
       lastError: this.#fault,
@@ -212,6 +212,7 @@ export class Uplink implements ForwardTarget {
   look(): void {
     this.#measure();
     this.#credentials.look();
+    this.#downlink.look();
     this.#sender.look();
   }
 
