@@ -1,9 +1,9 @@
 /** The config, mapped to each stage's own options type; files that it names are read here. For gateway.ts alone. */
-import { readFile } from "node:fs/promises";
 import { messageOf, TidegateError } from "./base/errors.ts";
 import type { Qos } from "./base/message.ts";
 import type { AccessOptions, BrokerLimits, Certificate, ListenerOptions, ListenerTls } from "./broker/options.ts";
 import type { ListenerConfig } from "./config/mqtt.ts";
+import { readBoundedLater } from "./config/readBounded.ts";
 import type { Config, ResolvedUplink, SourceConfig } from "./config/schema.ts";
 import { readSecretFile } from "./config/secrets.ts";
 import { lettersBytesMax } from "./config/storage.ts";
@@ -161,9 +161,14 @@ export const routeDefinition =
     onError,
   });
 
+/** Every authority of the world, with its text, is one. */
+const pemBytesMax = 4 * 1024 * 1024;
+
 async function readPem(path: string): Promise<Buffer> {
   try {
-    return await readFile(path);
+    const pem = await readBoundedLater(path, pemBytesMax);
+    if (pem === undefined) throw new Error(`more than ${pemBytesMax} bytes (a PEM file)`);
+    return pem;
   } catch (cause) {
     throw new TidegateError("TG_CONFIG", `${path} cannot be read: ${messageOf(cause)}`, { cause });
   }

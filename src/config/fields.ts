@@ -186,10 +186,9 @@ function urlOf(schemes: readonly AddressScheme[], portMin: 0 | 1, also = "") {
 
 /** A file's path; relative ones are made absolute by load.ts. */
 export const filePath = () =>
-  checkedText("a path, absolute or from the config file on", (value) => {
-    if (value.includes("\u0000")) return "U+0000 is not possible in a path";
-    return /^~(\/|$)/.test(value) ? "~ stands for no home folder here" : null; // a shell's: a folder of that name would be made
-  });
+  checkedText("a path, absolute or from the config file on", (value) =>
+    value.includes("\u0000") ? "U+0000 is not possible in a path" : null,
+  );
 
 /** A text, `${NAME}`, or `{ file: PATH }`; load.ts puts the file's content in before this schema sees it. */
 export const secret = () => {

@@ -1,4 +1,5 @@
 import { isUtf8 } from "node:buffer";
+import { statSync } from "node:fs";
 import { hostname as machineName } from "node:os";
 import { dirname, resolve } from "node:path";
 import { errnoOf } from "../base/errors.ts";
@@ -55,7 +56,10 @@ export async function loadConfig(options: LoadOptions = {}): Promise<LoadResult>
   const { path, env = process.env, hostname = machineName() } = options;
   const name = path ?? (options.text === undefined ? "(defaults)" : "(text)");
   const folder = path === undefined ? process.cwd() : dirname(resolve(path));
-  const read = options.text === undefined && path !== undefined ? readConfigFile(path) : { text: options.text ?? "" };
+  const read =
+    options.text === undefined && path !== undefined
+      ? readConfigFile(path, options.running === true)
+      : { text: options.text ?? "" };
   if ("fault" in read)
     return { ok: false, problems: [{ file: name, line: 0, column: 0, path: "", message: read.fault }] };
   if (Buffer.byteLength(read.text) > fileBytesMax) {
@@ -87,7 +91,7 @@ export async function loadConfig(options: LoadOptions = {}): Promise<LoadResult>
  */
 export function findUsersFile(path: string | undefined): string | readonly Problem[] {
   if (path === undefined) return resolve(defaultUsersFile);
-  const read = readConfigFile(path);
+  const read = readConfigFile(path, false);
   if ("fault" in read) return [{ file: path, line: 0, column: 0, path: "", message: read.fault }];
   const { root, report } = readDocument(read.text, path, process.env);
   return root === undefined ? report.sorted() : usersFileOf(root, dirname(resolve(path)));
@@ -99,10 +103,14 @@ const usersFileOf = (root: ConfigNode, folder: string): string =>
 
 const tooLarge = "too large for a config (at most 1 MiB)";
 
+/** A pipe gives its text once: read again it is empty, which is a valid config, and one without rules. */
+const notAgain = "a pipe cannot be read twice (a YAML file)";
+
 const notUtf8 = "not UTF-8 (save the file with the encoding UTF-8)";
 
-function readConfigFile(path: string): { text: string } | { fault: string } {
+function readConfigFile(path: string, again: boolean): { text: string } | { fault: string } {
   try {
+    if (again && statSync(path).isFIFO()) return { fault: notAgain };
     const bytes = readBounded(path, fileBytesMax);
     if (bytes === undefined) return { fault: tooLarge };
     // Replacement characters would silently make other passwords and topics of it.

@@ -7,7 +7,7 @@ import { readFaults } from "./secrets.ts";
 
 const allowed = "a PEM file, readable by the gateway's user";
 
-const pemPaths: ReadonlyArray<readonly string[]> = [
+export const pemPaths: ReadonlyArray<readonly string[]> = [
   ...["cert", "key", "ca"].map((key) => ["mqtt", "listeners", "*", "tls", key]),
   ...["cert", "key"].map((key) => ["mqtt", "listeners", "*", "tls", "sni", "*", key]),
   ...["cert", "key", "ca"].map((key) => ["uplinks", "*", "tls", key]),

@@ -1,10 +1,11 @@
 import { isUtf8 } from "node:buffer";
-import { readFileSync, type Stats, statSync } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { type Stats, statSync } from "node:fs";
+import { stat } from "node:fs/promises";
 import { isAbsolute, resolve } from "node:path";
 import { errnoOf } from "../base/errors.ts";
 import type { ConfigNode, Reporter } from "./document.ts";
 import { pathText } from "./problems.ts";
+import { readBounded, readBoundedLater } from "./readBounded.ts";
 
 /** Where a secret may stand, as text or as `{ file: PATH }`. What stands there is never repeated in a message. */
 const secretPaths = [
@@ -45,7 +46,7 @@ type Content = { readonly secret: string } | { readonly fault: string };
 
 function readSecret(path: string): Content {
   try {
-    return fileFault(statSync(path)) ?? contentOf(readFileSync(path));
+    return fileFault(statSync(path)) ?? contentOf(readBounded(path, secretBytesMax));
   } catch (error) {
     return readFault(error);
   }
@@ -54,7 +55,7 @@ function readSecret(path: string): Content {
 /** A secret's file, read anew while the gateway runs. @throws Error that says what is wrong with it */
 export async function readSecretFile(path: string): Promise<string> {
   const content = await stat(path)
-    .then(async (file) => fileFault(file) ?? contentOf(await readFile(path)))
+    .then(async (file) => fileFault(file) ?? contentOf(await readBoundedLater(path, secretBytesMax)))
     .catch(readFault);
   if ("fault" in content) throw new Error(`${path}: ${content.fault}`);
   return content.secret;
@@ -63,11 +64,12 @@ export async function readSecretFile(path: string): Promise<string> {
 const allowed = "a file with the secret in it, readable by the gateway's user";
 
 function fileFault(file: Stats): { readonly fault: string } | undefined {
-  if (!file.isFile()) return { fault: `not a regular file (${allowed})` };
-  return file.size > secretBytesMax ? { fault: `more than ${secretBytesMax} bytes (${allowed})` } : undefined;
+  return file.isFile() ? undefined : { fault: `not a regular file (${allowed})` };
 }
 
-function contentOf(bytes: Buffer): Content {
+/** @param bytes undefined: too many */
+function contentOf(bytes: Buffer | undefined): Content {
+  if (bytes === undefined) return { fault: `more than ${secretBytesMax} bytes (${allowed})` };
   if (!isUtf8(bytes)) return { fault: `not UTF-8 text (${allowed})` };
   const secret = bytes
     .toString("utf8")

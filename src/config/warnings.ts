@@ -2,6 +2,7 @@
 import { filterCovers } from "../base/topic.ts";
 import { isLocal, parseAddress } from "./address.ts";
 import type { ConfigNode, Reporter } from "./document.ts";
+import { pemPaths } from "./namedFiles.ts";
 import type { Config } from "./schema.ts";
 import { lettersBytesMax } from "./storage.ts";
 import { formatSize, parseSize } from "./units.ts";
@@ -20,6 +21,7 @@ export function findWarnings(config: Config, root: ConfigNode, report: Reporter)
     if (listen === undefined || typeof address === "string" || address.scheme === "coaps" || isLocal(address)) continue;
     report.node(listen, "whoever reaches this address can send readings: CoAP without DTLS asks nobody who they are");
   }
+  warnOfHome(root, report);
   warnOfNoEffect(root, report);
   const links = new Map<string, number>();
   config.uplinks.forEach(({ clientId, urls }, index) => {
@@ -74,6 +76,21 @@ function warnOfRules(uplink: ConfigNode, report: Reporter): void {
         `no message comes to this rule: forward[${first}] takes all of them (the first that matches decides)`,
       );
   }
+}
+
+const homePaths: ReadonlyArray<readonly string[]> = [
+  ...pemPaths,
+  ["gateway", "dataDir"],
+  ["access", "usersFile"],
+  ["routes", "*", "steps", "*", "validate"],
+  ["codecs", "*", "schema"],
+];
+
+/** A shell's. Not refused: a gateway that was given one made the folder, and may have its data there. */
+function warnOfHome(root: ConfigNode, report: Reporter): void {
+  for (const node of homePaths.flatMap((path) => root.match(path)))
+    if (typeof node.scalar === "string" && /^~(\/|$)/.test(node.scalar))
+      report.node(node, "~ stands for no home folder here: it is a folder of that name, beside the config file");
 }
 
 /** Written, allowed, and without any effect beside the other keys. */

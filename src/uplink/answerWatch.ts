@@ -9,14 +9,22 @@ const bytesPerSecondMin = 256;
 const stepMsMax = 10_000;
 
 export interface Overdue {
-  readonly answer: "PUBACK" | "PUBREC" | "PUBCOMP";
+  readonly answer: "PUBACK" | "PUBREC" | "PUBCOMP" | "SUBACK";
   readonly waitedMs: number;
-  /** Undefined: only its identifier is left of it. */
+  /** Undefined: it is none, or only its identifier is left of it. */
   readonly message: QueuedMessage | undefined;
 }
 
+/** What is known of a connection. */
+export interface Heard {
+  /** False: answers may have come, and are not looked at now. */
+  readonly reading: boolean;
+  /** A packet comes in that is not whole yet: answers may lie behind it. */
+  readonly midPacket: boolean;
+}
+
 /** One that may be waited for: the same for as long as `is` and `times` are. */
-interface Head {
+export interface Head {
   readonly answer: Overdue["answer"];
   readonly is: { readonly message: QueuedMessage | undefined; readonly bytes: number };
   readonly times: number;
@@ -27,18 +35,27 @@ interface Head {
  * sent: a full window on a slow link takes its time, and the first of it moves on all the same. So one answer that is left out is noticed as well.
  */
 export class AnswerWatch {
-  readonly #window: Window;
+  readonly #heads: () => ReadonlyArray<Head | undefined>;
   readonly #waits: Array<{ head: Head | undefined; ms: number }> = [];
   #lookedMs: number | undefined;
 
-  constructor(window: Window) {
-    this.#window = window;
+  /** @param heads what waits for an answer, each kind at its place */
+  constructor(heads: () => ReadonlyArray<Head | undefined>) {
+    this.#heads = heads;
   }
 
   /** Another connection, or answers are not read: all waits begin anew. */
   restart(): void {
     this.#waits.length = 0;
     this.#lookedMs = undefined;
+  }
+
+  /** `look` while it may be heard: over no connection or one that is not read all waits begin anew; behind a packet that is coming in they stand still. */
+  lookOver(link: Heard | undefined, nowMs: number): Overdue | undefined {
+    if (link?.reading !== true) this.restart();
+    else if (link.midPacket) this.#lookedMs = nowMs;
+    else return this.look(nowMs);
+    return undefined;
   }
 
   /** To be called every few seconds while there is a connection that is read. @param nowMs monotonic @returns what should have been answered by now */
@@ -55,13 +72,14 @@ export class AnswerWatch {
     }
     return undefined;
   }
+}
 
-  #heads(): ReadonlyArray<Head | undefined> {
-    const slot = this.#window.oldestOnWire();
-    const release = this.#window.oldestReleased();
-    return [
-      slot && { answer: slot.qos === 2 ? "PUBREC" : "PUBACK", is: slot, times: slot.refusals },
-      release && { answer: "PUBCOMP", is: release, times: 0 },
-    ];
-  }
+/** The first of the window that waits for an answer to PUBLISH, and to PUBREL. */
+export function windowHeads(window: Window): ReadonlyArray<Head | undefined> {
+  const slot = window.oldestOnWire();
+  const release = window.oldestReleased();
+  return [
+    slot && { answer: slot.qos === 2 ? "PUBREC" : "PUBACK", is: slot, times: slot.refusals },
+    release && { answer: "PUBCOMP", is: release, times: 0 },
+  ];
 }

@@ -8,6 +8,7 @@ import { encodePacket } from "../wire/mqtt/encode.ts";
 import type { AckPacket, PublishPacket, SubackPacket } from "../wire/mqtt/packet.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
 import { type Answer, Answers } from "./answers.ts";
+import { AnswerWatch, type Head } from "./answerWatch.ts";
 import { type CommandOutcome, Commands } from "./commands.ts";
 import { Echoes } from "./echoes.ts";
 import { type SubscriptionLimits, takesFilter } from "./greeting.ts";
@@ -51,6 +52,12 @@ export class Downlink {
   #qos2 = new Set<number>();
   /** A SUBSCRIBE went out on this connection. */
   #asked = false;
+  /** The one that has no SUBACK yet. */
+  #unheard: Head | undefined;
+  readonly #watch = new AnswerWatch(() => [this.#unheard]);
+  /** A connection was left for a SUBACK that did not come, and none has come since. */
+  #leftUnheard = false;
+  #problem: string | undefined;
   #subscribed = false;
   #unanswered: Timer | undefined;
 
@@ -70,6 +77,8 @@ export class Downlink {
     this.#qos1 = 0;
     this.#qos2 = new Set();
     this.#asked = false;
+    this.#unheard = undefined;
+    this.#watch.restart();
     this.#answers = new Answers((packetId, code, qos) => {
       link.send(encodeAck(qos === 1 ? "puback" : "pubrec", packetId, code, version));
     });
@@ -87,6 +96,7 @@ export class Downlink {
     const fits = bytes !== undefined && bytes.length <= limits.maximumPacketSize; // [MQTT-3.2.2-15]
     if (fits) link.send(bytes);
     this.#asked = fits;
+    if (fits) this.#unheard = { answer: "SUBACK", is: { message: undefined, bytes: bytes.length }, times: 0 };
     const missing = wanted.length - (fits ? (packet?.subscriptions.length ?? 0) : 0);
     if (missing > 0) this.#refused({ filters: missing, why: "its CONNACK" });
   }
@@ -100,10 +110,36 @@ export class Downlink {
   suback(packet: SubackPacket): void {
     if (!this.#asked || packet.packetId !== subscribePacketId)
       return this.#link?.close(protocolFault("a SUBACK for nothing"), reason.protocolError);
+    this.#unheard = undefined;
+    this.#leftUnheard = false;
+    this.#problem = undefined;
     const refused = packet.reasonCodes.filter((code) => code >= 0x80);
     this.#subscribed = refused.length === 0;
     if (refused.length === 0) return;
     this.#refused({ filters: refused.length, codes: refused });
+  }
+
+  /** Why commands may not come although the link is up, for people. */
+  get problem(): string | undefined {
+    return this.#problem;
+  }
+
+  /**
+   * Every few seconds: a cloud that does not answer SUBSCRIBE is left once, for the next connection may do better. After that it is said, and the link
+   * stays: what goes up is not to suffer for it.
+   */
+  look(): void {
+    const link = this.#link;
+    const overdue = this.#watch.lookOver(link, this.#deps.clock.monotonicMs());
+    if (link === undefined || overdue === undefined || this.#problem !== undefined) return;
+    const within = `within ${Math.round(overdue.waitedMs / 1000)} s`;
+    if (this.#leftUnheard) {
+      this.#problem = "the cloud has not answered our SUBSCRIBE: commands may not come (see its log)";
+      this.#deps.log.warn({ within }, "the cloud has not answered our SUBSCRIBE: commands may not come");
+      return;
+    }
+    this.#leftUnheard = true;
+    link.close(linkFault("ack-timeout", `no SUBACK ${within}`), reason.unspecifiedError);
   }
 
   #refused(refused: { readonly filters: number; readonly codes?: readonly number[]; readonly why?: string }): void {

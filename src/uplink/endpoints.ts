@@ -20,6 +20,7 @@ export class Endpoints {
   readonly #backoff: Backoff;
   #at = 0;
   #stays = false;
+  #again = false;
 
   constructor(
     urls: readonly string[],
@@ -43,6 +44,10 @@ export class Endpoints {
     if (isSlow(fault.code)) here.notBeforeMs = nowMs + here.slow.nextMs();
     else here.notBeforeMs = 0;
     const waitMs = this.#backoff.nextMs();
+    if (this.#again && !this.#stays) {
+      this.mended();
+      return 0;
+    }
     if (!this.#stays) this.#at = this.#choose(stood ? 0 : this.#at + 1, nowMs + waitMs);
     this.#stays = false;
     return Math.max(waitMs, this.#list[this.#at]!.notBeforeMs - nowMs);
@@ -53,8 +58,21 @@ export class Endpoints {
     this.#stays = true;
   }
 
+  /** Somebody says that the fault may be gone, not where: all may be tried at once, in their order. */
+  mended(): void {
+    this.#again = false;
+    this.#at = 0;
+    for (const endpoint of this.#list) endpoint.notBeforeMs = 0;
+  }
+
+  /** As `mended`, while an attempt is under way: it may have begun with what was there before. Once it has failed another one follows at once. */
+  again(): void {
+    this.#again = true;
+  }
+
   /** The cloud has let us in: what kept it waiting is mended. */
   accepted(): void {
+    this.#again = false;
     const here = this.#list[this.#at];
     here?.slow.reset();
     if (here !== undefined) here.notBeforeMs = 0;

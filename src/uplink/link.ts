@@ -147,6 +147,10 @@ export class Link {
     return !this.#paused;
   }
 
+  get midPacket(): boolean {
+    return this.#partBytes > 0;
+  }
+
   get #unsent(): number {
     return this.#socket.writableLength + this.#pieceUsed;
   }

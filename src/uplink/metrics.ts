@@ -67,7 +67,15 @@ export interface UplinkGauges {
 export function uplinkGauges(
   meter: Meter,
   name: string,
-  read: { up(): boolean; paused(): boolean; inflight(): number; state(): UplinkState; oldestAgeMs(): number },
+  read: {
+    up(): boolean;
+    paused(): boolean;
+    inflight(): number;
+    state(): UplinkState;
+    oldestAgeMs(): number;
+    /** Undefined: it has no certificate. */
+    readonly certificateEndMs: (() => number) | undefined;
+  },
 ): UplinkGauges {
   const labels = { uplink: name };
   const names: string[] = [];
@@ -76,7 +84,7 @@ export function uplinkGauges(
     names.push(full);
     meter.gauge(full, help, value, labels);
   };
-  const { state } = read;
+  const { state, certificateEndMs: endMs } = read;
   gauge("up", "1 while the cloud is connected", () => (read.up() ? 1 : 0));
   gauge("paused", "1 while an operator has paused it", () => (read.paused() ? 1 : 0));
   gauge("inflight", "Messages sent and not acknowledged", read.inflight);
@@ -96,6 +104,7 @@ export function uplinkGauges(
     "How long an outage may last until the queue's cap, as it comes in now; +Inf: nothing comes in",
     () => state().room.seconds ?? Number.POSITIVE_INFINITY,
   );
+  if (endMs) gauge("certificate_expires_seconds", "Unix time at which tls.cert ends", () => endMs() / 1000);
   const seen = new Set<LinkFaultCode>();
   const fault = "tidegate_uplink_fault";
   return {

@@ -6,7 +6,7 @@ import type { Log, LogLimiter } from "../base/log.ts";
 import type { Message, Qos } from "../base/message.ts";
 import type { AckPacket } from "../wire/mqtt/packet.ts";
 import { reason } from "../wire/mqtt/reasonCodes.ts";
-import { AnswerWatch } from "./answerWatch.ts";
+import { AnswerWatch, type Heard, windowHeads } from "./answerWatch.ts";
 import type { Echoes } from "./echoes.ts";
 import { Exchange } from "./exchange.ts";
 import { parseRule, type RuleDefinition } from "./forwarding.ts";
@@ -29,10 +29,8 @@ const burstMax = 256;
 const rulesMax = 1000;
 
 /** What the sender needs of a link. */
-export interface Carrier {
+export interface Carrier extends Heard {
   readonly writable: boolean;
-  /** False: answers may have come, and are not looked at now. */
-  readonly reading: boolean;
   /** Sends the first `length` bytes of a buffer that will be used again. */
   append(bytes: Buffer, length: number): void;
   close(fault: LinkFault, reasonCode: number): void;
@@ -58,7 +56,7 @@ export class Sender {
   readonly #options: UplinkOptions;
   readonly #deps: SenderDeps;
   readonly #window = new Window();
-  readonly #watch = new AnswerWatch(this.#window);
+  readonly #watch = new AnswerWatch(() => windowHeads(this.#window));
   readonly #pace: Pace;
   readonly #rules = new Map<number, RuleDefinition>();
   #lastRule: { readonly id: number; readonly rule: RuleDefinition } = { id: -1, rule: parseRule(undefined) };
@@ -161,9 +159,8 @@ export class Sender {
   /** Every few seconds: ends a link over which pings are answered and messages are not. They go again over the next one. */
   look(): void {
     const link = this.#link;
-    if (link?.reading !== true) return this.#watch.restart();
-    const overdue = this.#watch.look(this.#deps.clock.monotonicMs());
-    if (overdue === undefined) return;
+    const overdue = this.#watch.lookOver(link, this.#deps.clock.monotonicMs());
+    if (link === undefined || overdue === undefined) return;
     const { answer, waitedMs, message } = overdue;
     const what = message === undefined ? "an identifier of an earlier run" : messageText(message);
     const fault = linkFault("ack-timeout", `no ${answer} within ${Math.round(waitedMs / 1000)} s for ${what}`);

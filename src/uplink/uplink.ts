@@ -110,6 +110,7 @@ export class Uplink implements ForwardTarget {
       inflight: () => this.#sender.inflight,
       state: () => this.state(),
       oldestAgeMs: () => this.#oldestAgeMs(),
+      certificateEndMs: this.options.tls?.cert === undefined ? undefined : () => this.#credentials.endMs,
     });
     this.#sender.begin();
     this.#connect();
@@ -133,10 +134,15 @@ export class Uplink implements ForwardTarget {
     return group;
   }
 
-  /** Tries a link that is down at once: somebody has mended something, and should not wait for a long pause to end. */
+  /**
+   * Tries a link that is down at once: somebody has mended something, and should not wait for a long pause to end. An attempt that is under way may have
+   * begun with what was there before: should it fail, another one follows.
+   */
   retry(): void {
+    if (this.#state === "connecting") this.#endpoints.again();
     if (this.#state !== "backoff") return;
     this.#timer?.cancel();
+    this.#endpoints.mended();
     this.#connect();
   }
 
@@ -182,7 +188,7 @@ export class Uplink implements ForwardTarget {
       sinceMs: this.#sinceMs,
       url: this.#endpoints.url,
       reason: this.#state === "up" || this.#state === "stopped" ? undefined : this.#fault?.code,
-      problem: this.#problem ?? this.#credentials.problem ?? this.#sender.problem,
+      problem: this.#problem ?? this.#credentials.problem ?? this.#downlink.problem ?? this.#sender.problem,
       retryAtMs: this.#retryAtMs,
       attempts: this.#attempts,
       lastError: this.#fault,
@@ -202,9 +208,11 @@ export class Uplink implements ForwardTarget {
     return oldest === undefined ? 0 : Math.max(0, this.#deps.store.nowMs() - oldest);
   }
 
-  /** Measures the rates, and looks whether the cloud answers; to be called every few seconds. */
+  /** Measures the rates, looks whether the cloud answers and our certificate ends; to be called every few seconds. */
   look(): void {
     this.#measure();
+    this.#credentials.look();
+    this.#downlink.look();
     this.#sender.look();
   }
 

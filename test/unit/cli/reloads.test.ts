@@ -1,4 +1,5 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { mkdtemp, open, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
@@ -52,5 +53,24 @@ describe("cli: what SIGHUP reads", () => {
     await until("said", () => errors.length >= 2);
     expect(errors[0]).to.deep.equal({ at: "tidegate.yaml: no such file (a YAML file)" });
     reloads.end();
+  });
+
+  it("a pipe, which is empty the second time, is not taken for a config without rules", async () => {
+    const errors: unknown[] = [];
+    const log = {
+      ...silentLog,
+      setLevel: () => {},
+      always: () => {},
+      error: (fields: object) => void errors.push(fields),
+    };
+    execFileSync("mkfifo", ["pipe"]);
+    const reloads = new Reloads({ config: "pipe" }, "pipe", log);
+    const writer = await open("pipe", "r+"); // or a second reading would wait for one for ever
+    reloads.serve({ reload: async () => expect.fail("reloaded") });
+    process.emit("SIGHUP");
+    await until("said", () => errors.length >= 2);
+    expect(errors[0]).to.deep.equal({ at: "pipe: a pipe cannot be read twice (a YAML file)" });
+    reloads.end();
+    await writer.close();
   });
 });

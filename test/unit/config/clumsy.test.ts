@@ -40,10 +40,14 @@ describe("config: what is typed in a hurry", () => {
     );
   });
 
-  it("~ is a shell's, and no folder of that name is made", async () => {
-    const mend = /^"~\/data": ~ stands for no home folder here/;
-    expect(await only("gateway: { dataDir: ~/data }")).to.match(mend);
-    await accepted("gateway: { dataDir: ./~/data }");
+  it("~ is a shell's: said, and not refused, for a folder of that name may hold the data by now", async () => {
+    const says = "~ stands for no home folder here: it is a folder of that name, beside the config file";
+    expect(await warningsOf("gateway: { dataDir: ~/data }")).to.deep.equal([`gateway.dataDir: ${says}`]);
+    const tls = "tls: { ca: ~/ca.pem }";
+    const uplink = `uplinks: [ { name: a, url: mqtts://h, ${tls}, forward: [ { topic: "#" } ] } ]`;
+    expect(await warningsOf(uplink)).to.deep.equal([`uplinks[0].tls.ca: ${says}`]);
+    expect(await warningsOf("gateway: { dataDir: ./~/data }")).to.deep.equal([]);
+    expect(await warningsOf("gateway: { dataDir: ~data }")).to.deep.equal([]);
   });
 
   it("an uplink that forwards and receives nothing", async () => {

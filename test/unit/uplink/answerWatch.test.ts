@@ -1,6 +1,7 @@
 import { expect } from "chai";
+import { generate } from "mqtt-packet";
 import type { QueuedMessage } from "../../../src/base/contracts.ts";
-import { AnswerWatch } from "../../../src/uplink/answerWatch.ts";
+import { AnswerWatch, windowHeads } from "../../../src/uplink/answerWatch.ts";
 import { Window } from "../../../src/uplink/window.ts";
 import type { SeenPacket } from "../../helpers/fakeCloud.ts";
 import { until } from "../../helpers/wait.ts";
@@ -97,7 +98,7 @@ for (const version of [4, 5] as const) {
 describe("exchanges of QoS 2", () => {
   it("are watched at both of their steps", () => {
     const window = new Window();
-    const watch = new AnswerWatch(window);
+    const watch = new AnswerWatch(() => windowHeads(window));
     const slot = window.add(queued(Buffer.from("x")), 2);
     slot.known = true; // it went out
     const overdue = (): string | undefined => {
@@ -121,7 +122,7 @@ describe("exchanges of QoS 2", () => {
 describe("a message that takes long to go out", () => {
   it("is waited for as long as it may take on a slow link", () => {
     const window = new Window();
-    const watch = new AnswerWatch(window);
+    const watch = new AnswerWatch(() => windowHeads(window));
     window.add(queued(new Uint8Array(512 * 1024)), 1).known = true;
     let ms = 0;
     while (watch.look(ms) === undefined) ms += 5000;
@@ -140,6 +141,62 @@ describe("time in which answers could not be heard", () => {
       bench.uplink.look();
     }
     expect(bench.uplink.state().link).to.equal("up");
+  });
+});
+
+describe("a cloud that does not answer SUBSCRIBE", () => {
+  it("is left once; then that is said, and the link stays, for messages pass all the same", async () => {
+    const receive = [{ topic: "cmd/#", to: "cmd/{rest}", qos: 1 as const, expiryMs: undefined }];
+    let answers = false;
+    const bench = await Bench.up(
+      { receive },
+      {
+        subscribe: (connection, { messageId }) =>
+          answers && connection.send({ cmd: "suback", messageId, granted: [1], reasonCode: 0 }),
+      },
+    );
+    await pass(bench, 295);
+    expect(bench.uplink.state().link).to.equal("up");
+    await pass(bench, 15);
+    expect(bench.uplink.state().reason).to.equal("ack-timeout");
+    expect(bench.uplink.state().problem).to.match(/^no SUBACK within 30\d s/);
+    bench.retry();
+    await bench.untilUp();
+    await pass(bench, 290);
+    expect(bench.uplink.state()).to.include({ link: "up", problem: undefined });
+    await pass(bench, 400);
+    expect(bench.uplink.state().link).to.equal("up");
+    expect(bench.uplink.state().problem).to.match(/^the cloud has not answered our SUBSCRIBE: commands may not come/);
+    answers = true;
+    await bench.reconnect();
+    await until("it is subscribed", () => bench.uplink.state().problem === undefined);
+  });
+});
+
+describe("a large command that comes in slowly", () => {
+  it("has the answers behind it: they are waited for until it is through, and from then on as ever", async () => {
+    const bench = await Bench.up({ version: 4, keepAliveMs: 0 }, { publish: () => {} });
+    bench.queue.add("a");
+    await bench.untilPublished(1);
+    const { last } = bench.cloud;
+    const [cmd, rest] = [Buffer.from([0x30, 100, 0, 1, 0x61]), Buffer.alloc(97)];
+    const ping = generate({ cmd: "publish", topic: "x", payload: "", qos: 1, messageId: 9, dup: false, retain: false });
+    last?.sendRaw(Buffer.concat([ping, cmd])); // one write, and so one piece: with our PUBACK the rest has come, too
+    await until("it has begun", () => last?.seen("puback").length === 1);
+    const wait = (seconds: number): void => {
+      for (let n = 0; n < seconds; n += 5) {
+        bench.clock.advance(5000);
+        bench.uplink.look();
+      }
+    };
+    wait(900);
+    expect(bench.uplink.state().link).to.equal("up");
+    last?.sendRaw(rest);
+    await bench.quiet();
+    wait(290);
+    expect(bench.uplink.state().link).to.equal("up");
+    wait(25);
+    expect(bench.uplink.state().reason).to.equal("ack-timeout");
   });
 });
 

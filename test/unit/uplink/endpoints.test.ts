@@ -63,4 +63,27 @@ describe("uplink/endpoints", () => {
     expect(endpoints.failed(fault("banned"), false, 1000)).to.equal(59_000);
     expect(endpoints.url).to.equal("a");
   });
+
+  it("after somebody mended something all may be tried, in their order", () => {
+    const endpoints = new Endpoints(["a", "b"], { ...most, random: () => 0 });
+    endpoints.failed(fault("bad-credentials"), false, 0);
+    expect(endpoints.url).to.equal("b");
+    endpoints.mended();
+    expect(endpoints.url).to.equal("a");
+    endpoints.failed(fault("unreachable"), false, 0);
+    expect(endpoints.url).to.equal("b");
+    endpoints.failed(fault("unreachable"), false, 0);
+    expect(endpoints.url).to.equal("a");
+  });
+
+  it("and if an attempt was under way, another follows at once, and only one", () => {
+    const endpoints = new Endpoints(["a", "b"], most);
+    endpoints.again();
+    expect(endpoints.failed(fault("bad-credentials"), false, 0)).to.equal(0);
+    expect(endpoints.url).to.equal("a");
+    expect(endpoints.failed(fault("bad-credentials"), false, 0)).to.be.greaterThan(0);
+    endpoints.again();
+    endpoints.accepted();
+    expect(endpoints.failed(fault("connection-lost"), false, 0)).to.be.greaterThan(0);
+  });
 });

@@ -87,6 +87,7 @@ class OrderlyCloud {
     this.#receiveMaximum = this.#kind || this.#random() < 0.3 ? 65_535 : 1 + Math.floor(this.#random() * 12);
     const link: Carrier = {
       reading: true,
+      midPacket: false,
       get writable() {
         return true;
       },
