@@ -16,6 +16,8 @@ const stopMsMax = 4_500;
 const stopSignals = ["SIGTERM", "SIGINT"];
 /** After the stop, for whatever still keeps the event loop from ending. */
 const exitMsMax = 250;
+/** What still reads a file may take so many of these times. */
+const readingLooksMax = 4;
 
 /** `tidegate run`: until SIGTERM or SIGINT. Exit code 0 clean, 1 failure at run time, 2 wrong config. */
 export async function run(options: { config?: string }): Promise<number> {
@@ -82,9 +84,22 @@ async function stop(gateway: Gateway, log: Log): Promise<number> {
 }
 
 /** A question of Node's resolver to a name server that does not answer, for one, would keep the process. */
-function ending(code: number): number {
-  setTimeout(() => process.exit(code), exitMsMax).unref();
+function ending(code: number, looks = 0): number {
+  setTimeout(() => {
+    if (!isReading()) process.exit(code);
+    if (looks >= readingLooksMax) endNow();
+    ending(code, looks + 1);
+  }, exitMsMax).unref();
   return code;
+}
+
+/** A file that does not answer holds a thread, for which `process.exit` would wait for ever (see `endLate`). */
+const isReading = (): boolean => process.getActiveResourcesInfo().some((name) => name.startsWith("FSReq"));
+
+/** As SIGTERM ends a program that does not listen to it, which systemd takes for a clean end, too. */
+function endNow(): void {
+  for (const signal of stopSignals) process.removeAllListeners(signal);
+  process.kill(process.pid, "SIGTERM");
 }
 
 function startFailed(error: unknown, log: Log): number {

@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { writeFile } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { expect } from "chai";
@@ -66,6 +66,25 @@ http: { listen: false }
     process.kill(gateway.pid, "SIGTERM");
     await gateway.line("stopped during the start; what is on disk is safe");
     expect(await gateway.end("SIGTERM")).to.equal("SIGTERM");
+  });
+
+  it("a file of an uplink that does not answer any more, read anew while it runs: one signal is enough", async () => {
+    const [port = 0, cloud = 0] = await freePorts(2);
+    const uplink = `name: cloud, url: "mqtts://127.0.0.1:${cloud}", tls: { ca: ca.pem }, forward: [ { topic: "#" } ]`;
+    gateway = await GatewayProcess.create(`
+mqtt: { listeners: [ { url: "mqtt://127.0.0.1:${port}" } ] }
+http: { listen: false }
+uplinks: [ { ${uplink} } ]
+`);
+    const ca = join(gateway.dir, "ca.pem");
+    await writeFile(ca, "");
+    await gateway.start();
+    await rm(ca);
+    execFileSync("mkfifo", [ca]);
+    process.kill(gateway.pid, "SIGHUP");
+    await gateway.line("password and TLS files of before stay in use");
+    expect(await gateway.end("SIGTERM")).to.equal("SIGTERM");
+    expect(gateway.lines.map(({ msg }) => msg)).to.include("stopped");
   });
 
   it("a dead name server that getaddrinfo asks", async function () {
