@@ -95,7 +95,7 @@ export function stopReading(socket: Duplex): void {
   handle.readStop();
 }
 
-/** What has come and lies in it, or in what a WebSocket reads from: it was read before it was stopped, or let read once more. */
+/** What has come and lies in it, or in what a WebSocket reads from. Of a TLS socket it was read before it was stopped; a WebSocket reads on until 64 KiB and the message that passes them lie here. */
 export function bytesIn(socket: Duplex): number {
   return socket.readableLength + (socket instanceof WebSocketDuplex ? socket.below.readableLength : 0);
 }
