@@ -84,6 +84,7 @@ function readUnlessStopped(this: Stoppable, size: number): void {
  */
 export function stopReading(socket: Duplex): void {
   socket.pause();
+  if (socket instanceof WebSocketDuplex) socket.stop();
   if (!(socket instanceof Socket)) return;
   const its = socket as unknown as Stoppable;
   const handle = its._handle;
@@ -95,7 +96,7 @@ export function stopReading(socket: Duplex): void {
   handle.readStop();
 }
 
-/** What has come and lies in it, or in what a WebSocket reads from. Of a TLS socket it was read before it was stopped; a WebSocket reads on until 64 KiB and the message that passes them lie here. */
+/** What has come and lies in it, or in what a WebSocket reads from. Of a TLS socket it was read before it was stopped; of a WebSocket the rest of the chunk lies here, and what is below it reads once more. */
 export function bytesIn(socket: Duplex): number {
   return socket.readableLength + (socket instanceof WebSocketDuplex ? socket.below.readableLength : 0);
 }
@@ -106,5 +107,6 @@ export function readOn(socket: Duplex): void {
     its[stopped] = false;
     its._read(0); // `resume` would not: for it, the one that was not let has not ended
   }
+  if (socket instanceof WebSocketDuplex) socket.go();
   socket.resume();
 }

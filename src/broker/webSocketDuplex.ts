@@ -16,6 +16,7 @@ export class WebSocketDuplex extends Duplex {
   readonly #ws: WebSocket;
   /** The connection under it. */
   readonly below: Duplex;
+  #stopped = false;
 
   /** @param socket under `ws` @param broken called when the peer breaks the rules of RFC 6455 or of MQTT section 6; it is closed then */
   constructor(ws: WebSocket, socket: Duplex, broken: () => void) {
@@ -48,8 +49,19 @@ export class WebSocketDuplex extends Duplex {
     });
   }
 
+  /** Takes no further messages until `go`, but for those of the chunk that is read now. `pause` alone takes as many as fill its buffer. */
+  stop(): void {
+    this.#stopped = true;
+    this.#ws.pause();
+  }
+
+  go(): void {
+    this.#stopped = false;
+    this._read();
+  }
+
   override _read(): void {
-    if (this.#ws.isPaused) this.#ws.resume();
+    if (!this.#stopped && this.#ws.isPaused) this.#ws.resume();
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {

@@ -4,8 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createServer as createTlsServer, connect as tlsConnect } from "node:tls";
 import { expect } from "chai";
+import { WebSocketServer } from "ws";
 import { readOn, type SocketUser, stopReading, useSocket } from "../../../src/broker/socketUser.ts";
+import { WebSocketDuplex } from "../../../src/broker/webSocketDuplex.ts";
 import { makeCertificate } from "../../helpers/certificate.ts";
+import { frame, opcode, RawWebSocket } from "../../helpers/rawWebSocket.ts";
 import { until } from "../../helpers/wait.ts";
 
 const readBytes = 64 * 1024;
@@ -125,4 +128,33 @@ describe("a socket that is not to be read", () => {
       far.destroy();
     });
   }
+});
+
+it("a WebSocket that is not to be read takes no more messages than the chunk has that was read", async () => {
+  const server = new WebSocketServer({ port: 0, host: "127.0.0.1" });
+  await until("it listens", () => server.address() !== null);
+  const streams: WebSocketDuplex[] = [];
+  const its = new Reader(() => {});
+  server.on("connection", (ws, { socket }) => {
+    const stream = new WebSocketDuplex(ws, socket, () => {});
+    useSocket(stream, its);
+    stopReading(stream);
+    streams.push(stream);
+  });
+  const { port } = server.address() as { port: number };
+  const client = await RawWebSocket.open(port);
+  const message = Buffer.alloc(20_000, "x");
+  for (let n = 0; n < 50; n += 1) client.socket.write(frame(opcode.binary, message));
+  const stream = await until("it is open", () => streams[0]);
+  await until("all is on its way", () => client.socket.writableLength === 0);
+  for (let n = 0; n < 100; n += 1) await new Promise<void>((resolve) => setImmediate(resolve));
+  expect(stream.readableLength).to.be.at.most(readBytes);
+  readOn(stream);
+  const got = (): number => its.got.reduce((sum, { length }) => sum + length, 0);
+  await until("all of it has come", () => got() === 50 * message.length);
+  client.drop();
+  await until("it has ended", () => its.ends === 1);
+  stream.destroy();
+  await until("it is closed", () => its.closes === 1);
+  server.close();
 });
