@@ -133,9 +133,10 @@ export class GroupWriter implements RecordSink {
 
   cut(to: Savepoint): void {
     const open = this.#open;
-    if (open.apart) {
-      open.apart = open.segment.large = false;
-      this.tail.cut(open.start);
+    if (open.apart) open.segment.large = false;
+    open.apart = false;
+    if (to.end < open.start) {
+      this.tail.cut(open.start); // its segment was begun within the commit
       open.records = 0;
       this.#preamble();
       return;
@@ -269,12 +270,10 @@ export class GroupWriter implements RecordSink {
 
   /** A large record begins: the open group will hold it and what else its commit says, in a segment of its own. */
   #setApart(): void {
-    const { touched, segment, start, number } = this.#open;
-    if (touched) this.#waiting.push(this.#close(true));
-    else if (segment.base !== start) {
-      this.cut({ end: start, records: 0, touched, later: false }); // what a segment began with, if a roll moved that
-      this.#beginSegment(number);
-    }
+    const { touched, segment, start } = this.#open;
+    // Also what a segment began with, if a roll moved that: where `head` was, a record begins for ever.
+    if (touched || segment.base !== start) this.#waiting.push(this.#close(true));
+    if (!touched && !this.#ended) this.#arm();
     this.#open.apart = this.#open.segment.large = true;
   }
 

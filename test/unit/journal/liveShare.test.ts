@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import { named, ShareRig as Rig } from "./shareRig.ts";
-import { generous, textOf, turn, until } from "./support.ts";
+import { generous, message, taker, textOf, turn, until } from "./support.ts";
 
 describe("journal: backlog and fresh readings share the link", () => {
   it("not at 0: strictly by priority and age", async () => {
@@ -55,6 +55,39 @@ describe("journal: backlog and fresh readings share the link", () => {
     expect(fresh).to.deep.equal([...named("fresh9-", 3), ...named("fresh5-", 2), ...named("fresh2-", 4)]);
     expect(got.indexOf("fresh2-3"), "not behind the backlog of 5").to.be.below(got.indexOf("late5-30"));
   });
+
+  for (const rolled of [false, true])
+    it(`what is fresh begins at a record, though a large one ${rolled ? "came after a roll" : "was taken back"} behind it`, async () => {
+      const rig = await new Rig({ tuning: { spares: 0, largeRecordBytes: 2000 } }).open();
+      await rig.put(named("late", 30));
+      const some = await rig.take(29);
+      const { segments } = rig.store.stats();
+      let tried = false;
+      rig.files.fault = (operation) => {
+        if (operation !== "datasync" || !rolled || tried || rig.store.stats().segments === segments) return undefined;
+        tried = true;
+        return "EIO";
+      };
+      while (rig.store.stats().segments === segments) await rig.put(["y".repeat(300)], 3);
+      const { head } = rig.store;
+      rig.linkUp(0.5);
+      for (const one of some) rig.queue.settle(one); // a segment would begin with more now
+      const large = rig.queue.lane(3); // known already
+      const commit = (): never => {
+        rig.store.commit((txn) => {
+          txn.message(message("l".repeat(3000)), [taker(large)]);
+          if (!rolled) throw new Error("taken back");
+        });
+        throw new Error("taken");
+      };
+      expect(commit).to.throw(rolled ? "taken" : "taken back");
+      if (!rolled) expect(rig.store.head).to.equal(head);
+      expect(tried).to.equal(rolled);
+      await rig.put(named("fresh", 3));
+      expect((await rig.drain()).filter((text) => text.startsWith("fresh"))).to.deep.equal(named("fresh", 3));
+      expect(rig.queue.stats().dropped).to.deep.equal({});
+      await rig.store.close();
+    });
 
   it("what is fresh and settled survives a kill -9; the backlog comes again", async () => {
     const rig = await new Rig().open();
