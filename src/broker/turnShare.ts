@@ -1,5 +1,5 @@
 import type { Clock } from "../base/clock.ts";
-import { workBegins } from "../base/frugal.ts";
+import { turnBegins, workBegins } from "../base/frugal.ts";
 
 /**
  * Of one turn of the event loop, how long packets may be handled; ms. libuv hands over all that has come on all sockets, up to 2 MB of each, before
@@ -119,6 +119,7 @@ export class TurnShare {
 
   #begin(): void {
     this.#begun = true;
+    turnBegins();
     this.nowMs = this.#clock.monotonicMs();
     this.#endMs = this.nowMs + shareMs;
     setImmediate(this.#next);

@@ -55,9 +55,25 @@ const turn = (ms: number): string => `
   share.spent();
 `;
 
+/** Turns with packets, in each of the seconds. */
+const turns = (...perSecond: number[]): string => `
+  let look;
+  const clock = { monotonicMs: () => 0, setTimer: (ms, due) => { look = due; return { cancel() {} }; } };
+  watchForWork(new Seconds(clock));
+  const share = new TurnShare(clock, 1e6, () => {});
+  for (const count of ${JSON.stringify(perSecond)}) {
+    for (let n = 0; n < count; n += 1) {
+      share.spent();
+      await new Promise(setImmediate);
+    }
+    look();
+  }
+`;
+
 describe("V8 optimizes nothing until there is work", () => {
   for (const [name, work] of [
     ["a turn whose share for packets is spent", turn(4)],
+    ["a second with more than 500 turns with packets", turns(501)],
     ["two seconds on end with more than 5 % of a core", seconds(50_001, 50_001)],
     ["a long walk through the journal", walk(1)],
     ["whoever says so", "workBegins();"],
@@ -71,6 +87,7 @@ describe("V8 optimizes nothing until there is work", () => {
 
   for (const [name, nothing] of [
     ["a turn with few packets", turn(3)],
+    ["as many turns over some seconds", turns(300, 300, 300)],
     ["one such second now and then", seconds(60_000, 50_000, 60_000)],
     ["a walk through space that was prepared", walk(0)],
     ["time that passes", "await new Promise(setImmediate);"],
