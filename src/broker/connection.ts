@@ -171,9 +171,9 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
   resume(bit: number): void {
     if ((this.#pauses & bit) === 0) return;
     this.#pauses &= ~bit;
-    if (this.#pauses !== 0 || !this.open) return;
-    // Keep Alive stood still with us; at once, or a look at it before our turn would end us
-    this.#alive(this.#context.clock.monotonicMs());
+    if (this.#pauses !== 0) return this.#countPaused(); // what it held for the client it may hold for the disk now
+    if (!this.open) return;
+    this.#alive(this.#context.clock.monotonicMs()); // Keep Alive stood still with us; at once, or a look at it before our turn would end us
     setImmediate(() => this.#resumeReading());
   }
 

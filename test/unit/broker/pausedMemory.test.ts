@@ -148,6 +148,27 @@ describe("a crowd of publishers in front of a disk that stands still", () => {
     await served(store, clients.slice(0, 3), 1 + answers);
     await rig.close();
   });
+
+  it("is one, too, when it reads its answers only then", async () => {
+    const store = new MemoryStore({ hold: true });
+    const limits = { partialBytes: 2 * restBytes, receiveMaximum: 10, outboxBytes: 1000 };
+    const rig = new Rig({ store, limits });
+    const crowds = (): number => metricOf(rig.meter, "tidegate_mqtt_crowds_total");
+    const client = await rig.client(4, "c");
+    await client.subscribe("much");
+    client.stall();
+    (await rig.client(4, "other")).publish("much", "x".repeat(300 * KiB));
+    await turns();
+    client.raw(burst(1));
+    await turns();
+    expect(paused(rig)).to.be.above(restBytes - 1);
+    expect(crowds()).to.equal(0);
+    client.resume();
+    await client.next("publish");
+    await turns();
+    expect(crowds()).to.equal(1);
+    await rig.close();
+  });
 });
 
 describe("memory of paused connections", () => {
