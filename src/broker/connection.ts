@@ -26,7 +26,7 @@ import type { MemoryHolder } from "./heldMemory.ts";
 import { faultOf } from "./metrics.ts";
 import type { PeerInfo } from "./options.ts";
 import { Outbox } from "./outbox.ts";
-import { isByClient, isHolding, pause } from "./pauses.ts";
+import { heldFor, pause } from "./pauses.ts";
 import { explanation, unexplained } from "./reasonText.ts";
 import { refuseFault } from "./refuseFault.ts";
 import type { RetainedFeed } from "./retainedFeed.ts";
@@ -171,9 +171,9 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
   resume(bit: number): void {
     if ((this.#pauses & bit) === 0) return;
     this.#pauses &= ~bit;
-    if (this.#pauses !== 0 || !this.open) return;
-    // Keep Alive stood still with us; at once, or a look at it before our turn would end us
-    this.#alive(this.#context.clock.monotonicMs());
+    if (this.#pauses !== 0) return this.#countPaused(); // what it held for the client it may hold for the disk now
+    if (!this.open) return;
+    this.#alive(this.#context.clock.monotonicMs()); // Keep Alive stood still with us; at once, or a look at it before our turn would end us
     setImmediate(() => this.#resumeReading());
   }
 
@@ -324,9 +324,9 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
 
   /** Who waits for its turn is counted there. */
   #countPaused(): void {
-    const counts = this.open && isHolding(this.#pauses) && (this.#pauses & pause.turn) === 0;
+    const counts = this.open && this.#pauses !== 0 && (this.#pauses & pause.turn) === 0;
     const bytes = counts ? this.scanner.unreadBytes + bytesIn(this.#socket) : 0;
-    this.#context.paused.set(this, bytes, isByClient(this.#pauses));
+    this.#context.paused.set(this, bytes, heldFor(this.#pauses));
   }
 
   #countPartial(begun: boolean): void {
@@ -393,7 +393,7 @@ export class Connection implements Link, MemoryHolder, SocketUser, Waiting {
     } else this.#socket.destroy();
     this.scanner.drop();
     this.#context.partials.set(this, 0, false);
-    this.#context.paused.set(this, 0, false);
+    this.#context.paused.set(this, 0, "disk");
     if (session !== undefined && session.link === this) this.#context.sessions.detached(session, will);
     this.#host.closed(this);
   }

@@ -3,8 +3,16 @@ export const pause = { acks: 1, store: 2, outbox: 4, logIn: 8, turn: 16, crowd: 
 
 /** It ends by what the client does or gives: reading its answers, a right password. */
 const byClient = pause.outbox | pause.logIn;
-/** What has come meanwhile counts as held at a paused connection. Who waits for its turn is counted there; who stands back has nothing, but for what a TLS socket had read and a WebSocket takes all the same. */
-const holding = byClient | pause.acks | pause.store;
+const byDisk = pause.acks | pause.store;
 
-export const isByClient = (pauses: number): boolean => (pauses & byClient) !== 0;
-export const isHolding = (pauses: number): boolean => (pauses & holding) !== 0;
+/**
+ * Whom what has come meanwhile is held for: the client, which could end it; the disk; or a crowd in front of the disk, from which this one stands back:
+ * such have nothing, but for what a TLS socket had deciphered, the rest of a WebSocket's chunk and what is below one reads once more.
+ */
+export type HeldFor = "client" | "disk" | "crowd";
+
+/** @param pauses but for `turn`, in which it is counted elsewhere */
+export function heldFor(pauses: number): HeldFor {
+  if ((pauses & byClient) !== 0) return "client";
+  return (pauses & byDisk) !== 0 ? "disk" : "crowd";
+}

@@ -1,7 +1,10 @@
 import { expect } from "chai";
-import { Rig, type TestClient, turns } from "../../helpers/brokerRig.ts";
+import { generate } from "mqtt-packet";
+import { connectPacket, Rig, type TestClient, turns } from "../../helpers/brokerRig.ts";
 import { MemoryStore } from "../../helpers/memoryStore.ts";
 import { metricOf } from "../../helpers/metric.ts";
+import { frame, opcode, RawWebSocket } from "../../helpers/rawWebSocket.ts";
+import { until } from "../../helpers/wait.ts";
 
 const inFlightMax = 10;
 const restBytes = 8000;
@@ -47,4 +50,49 @@ describe("while a crowd stands back for the disk", () => {
     expect(rig.broker.disconnect("leaver")).to.equal(false);
     await rig.close();
   });
+
+  it("what lies in a WebSocket all the same is counted, and is read with the others'", async () => {
+    const { rig, store, device } = await besides();
+    const before = paused(rig);
+    device.socket.write(frame(opcode.binary, pings(20_000)));
+    await until("it is counted", () => {
+      rig.advance(1000);
+      return paused(rig) >= before + 20_000;
+    });
+    const all = 20_000; // an answer is as long as a question
+    await until("it is read and answered, and the others'", () => {
+      store.settle();
+      expect(device.socket.destroyed).to.equal(false);
+      return device.bytes.length >= all && paused(rig) === 0;
+    });
+    device.drop();
+    await rig.close();
+  });
+
+  it("what lies in WebSockets takes no more than the limit: who began last gives way", async () => {
+    const { rig, device, clients } = await besides();
+    device.socket.write(frame(opcode.binary, pings(5 * restBytes)));
+    await until("it is closed", () => {
+      rig.advance(1000);
+      return device.socket.destroyed;
+    });
+    expect(paused(rig)).to.be.at.most(limits.partialBytes);
+    expect(clients.map(({ closed }) => closed)).to.not.include(true);
+    await rig.close();
+  });
 });
+
+const pings = (bytes: number): Buffer => Buffer.alloc(bytes, "c000", "hex");
+
+/** A client on a WebSocket that stands back, as everybody does. */
+async function besides() {
+  const store = new MemoryStore({ hold: true });
+  const rig = new Rig({ store, limits });
+  const { port } = await rig.broker.listen({ url: "ws://127.0.0.1:0/mqtt" });
+  const device = await RawWebSocket.open(port);
+  device.socket.write(frame(opcode.binary, generate(connectPacket(4, "device"))));
+  await until("it is connected", () => device.frames().length === 1);
+  device.bytes = Buffer.alloc(0);
+  const clients = await crowd(rig, 12);
+  return { rig, store, device, clients };
+}
