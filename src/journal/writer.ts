@@ -135,16 +135,12 @@ export class GroupWriter implements RecordSink {
     const open = this.#open;
     if (open.apart) open.segment.large = false;
     open.apart = false;
-    if (to.end < open.start) {
-      this.tail.cut(open.start); // its segment was begun within the commit
-      open.records = 0;
-      this.#preamble();
-      return;
-    }
-    this.tail.cut(to.end);
-    open.records = to.records;
+    const begun = to.end < open.start; // its segment was begun within the commit
+    this.tail.cut(Math.max(to.end, open.start));
+    open.segment.end = this.tail.end; // what a segment begins with may be nothing
+    open.records = begun ? 0 : to.records;
     open.touched = to.touched;
-    open.segment.end = to.end;
+    if (begun) this.#preamble();
   }
 
   /** The open group shall be written soon, with a sync if `sync`. */

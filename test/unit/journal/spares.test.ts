@@ -222,4 +222,17 @@ describe("journal: prepared segments", () => {
     expect(await everything()).to.deep.equal(["before", "small", "after"]);
     expect(store.stats().recovery.corruptRecords).to.equal(0);
   });
+
+  it("one that is taken back takes no room, where a segment begins with nothing", async () => {
+    // No uplink, no rule: nothing is written where it was.
+    const room = (): number => store.admittedTo([]) - store.head;
+    const before = room();
+    expect(() =>
+      store.commit((txn) => {
+        txn.message(message("z".repeat(100_000)), []);
+        throw new RangeError("no");
+      }),
+    ).to.throw(RangeError);
+    expect(before - room()).to.be.below(4096);
+  });
 });
