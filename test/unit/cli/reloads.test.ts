@@ -9,6 +9,13 @@ import { Reloads } from "../../../src/cli/reloads.ts";
 import type { Config } from "../../../src/config/load.ts";
 import { until } from "../../helpers/wait.ts";
 
+/** A log that keeps the fields of its errors. */
+function errorLog() {
+  const errors: unknown[] = [];
+  const error = (fields: object): void => void errors.push(fields);
+  return { errors, log: { ...silentLog, setLevel: () => {}, always: () => {}, error } };
+}
+
 describe("cli: what SIGHUP reads", () => {
   const home = process.cwd();
   let dir = "";
@@ -39,13 +46,7 @@ describe("cli: what SIGHUP reads", () => {
 
   it("one that was started with a file says so when that is gone, and does not go back to the defaults", async () => {
     await writeFile("tidegate.yaml", "gateway: { id: a }\n");
-    const errors: unknown[] = [];
-    const log = {
-      ...silentLog,
-      setLevel: () => {},
-      always: () => {},
-      error: (fields: object) => void errors.push(fields),
-    };
+    const { log, errors } = errorLog();
     const reloads = new Reloads({}, configFile({}), log);
     reloads.serve({ reload: async () => expect.fail("reloaded") });
     await rm("tidegate.yaml");
@@ -56,13 +57,7 @@ describe("cli: what SIGHUP reads", () => {
   });
 
   it("a pipe, which is empty the second time, is not taken for a config without rules", async () => {
-    const errors: unknown[] = [];
-    const log = {
-      ...silentLog,
-      setLevel: () => {},
-      always: () => {},
-      error: (fields: object) => void errors.push(fields),
-    };
+    const { log, errors } = errorLog();
     execFileSync("mkfifo", ["pipe"]);
     const reloads = new Reloads({ config: "pipe" }, "pipe", log);
     const writer = await open("pipe", "r+"); // or a second reading would wait for one for ever
